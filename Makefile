@@ -1,0 +1,36 @@
+# make demo and make test work on a fresh machine with Python 3.11 or newer; everything else is for development.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export DAGSTER_HOME ?= $(CURDIR)/.penumo/dagster
+
+.PHONY: demo dev test lint clean install
+
+demo: $(VENV)/.installed
+	$(BIN)/penumo demo
+
+dev: $(VENV)/.installed
+	$(BIN)/python -c "from penumo_assets.instance import dagster_home; dagster_home()"
+	$(BIN)/dg dev
+
+test: $(VENV)/.installed
+	$(BIN)/pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+install: $(VENV)/.installed
+
+# Exact versions from one file, without a resolver: a resolver may swap torch for a build with gigabytes of CUDA.
+$(VENV)/.installed: constraints.txt pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed' if sys.version_info < (3, 11) else 0)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps --requirement constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean:
+	rm -rf $(VENV) .penumo build *.egg-info

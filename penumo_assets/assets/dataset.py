@@ -1,0 +1,133 @@
+"""From all cohorts' tensors to one training set, split by patient.
+
+Enters: `npz_tensors` of every cohort, by their manifests. Leaves: packed shards for train, validation and test.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+
+from dagster import (
+    AllPartitionMapping,
+    AssetDep,
+    AssetExecutionContext,
+    Config,
+    DataVersion,
+    Failure,
+    MaterializeResult,
+    MetadataValue,
+    TableRecord,
+    asset,
+)
+from pydantic import Field
+
+from penumo_assets.assets.catalog import LEARNING, OWNERS, PROCESSING_POOL, TRAINING_SET_RECORD
+from penumo_assets.assets.defaults import DATASET_DEFAULTS
+from penumo_assets.assets.jobs import run_job
+from penumo_assets.assets.launchpad import launchpad_config, parsed
+from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.configs.train import DatasetConfig
+from penumo_assets.jobs.manifest import ManifestRow
+from penumo_assets.partitions import cohorts
+from penumo_assets.resources.compute.spec import JobInput, JobRunner, JobSpec
+from penumo_assets.resources.storage import ObjectStore, Storage
+
+DatasetLaunchpad = launchpad_config(DatasetConfig, DATASET_DEFAULTS)
+
+
+class TrainingSetConfig(Config):
+    """Which cohorts train, and how their patients are split."""
+
+    cohorts: list[str] = Field(default=[], description="Cohorts to use; empty: every cohort that has tensors.")
+    dataset: DatasetLaunchpad = DatasetLaunchpad()  # type: ignore[valid-type]
+
+
+@asset(
+    deps=[AssetDep("npz_tensors", partition_mapping=AllPartitionMapping())],
+    group_name=LEARNING,
+    owners=OWNERS,
+    kinds={"numpy"},
+    code_version="1",
+    pool=PROCESSING_POOL,
+    description="Labelled tensors of all cohorts, split into train, validation and test by a hash of the patient id "
+    "(adding cohorts never moves a patient) and packed into memory-mapped uint8 shards.",
+)
+def training_set(
+    context: AssetExecutionContext, config: TrainingSetConfig, storage: Storage, jobs: JobRunner
+) -> MaterializeResult:
+    """Pack the labelled tensors of the chosen cohorts and record them as the current training set."""
+    store = storage.store
+    settings = parsed(DatasetConfig, config.dataset)
+    chosen = sorted(config.cohorts or context.instance.get_dynamic_partitions(str(cohorts.name)))
+    rows = {cohort: read_manifest(store, cohort) for cohort in chosen}
+    labelled = [(cohort, row) for cohort in chosen for row in rows[cohort] if row.label and "npz" in row.stages]
+    if not labelled:
+        raise Failure(f"no labelled tensors in cohorts {', '.join(chosen) or '(none)'}: materialize npz_tensors first")
+    items = [_item(cohort, row) for cohort, row in labelled]
+    result = run_job(context, jobs, _pack_spec(items, settings))
+    digest = result.values["digest"]
+    prefix = f"training_set/{digest[:16]}"
+    names = result.outputs["dataset"]
+    store.copy_all((result.key("dataset", name), f"{prefix}/{name}") for name in names)
+    record = {"prefix": prefix, "names": list(names), "digest": digest, "cohorts": chosen}
+    store.write_json(TRAINING_SET_RECORD, record)
+    jobs.discard_outputs(result)
+    dataset = store.read_json(f"{prefix}/dataset.json")
+    return MaterializeResult(
+        metadata={
+            "dagster/row_count": len(items),
+            "splits": _split_table(dataset["splits"], dataset["classes"]),
+            "cohorts": chosen,
+            "digest": digest,
+            "unusable": result.values.get("unusable", []),
+            "dagster/uri": store.uri(f"{prefix}/dataset.json"),
+            **result.metadata,
+        },
+        data_version=DataVersion(digest),
+    )
+
+
+def current_training_set(store: ObjectStore) -> dict:
+    """The record of the current training set: prefix, names, digest, cohorts."""
+    return store.read_json(TRAINING_SET_RECORD)
+
+
+def _item(cohort: str, row: ManifestRow) -> dict:
+    values = row.model_dump(include={"image_id", "patient_id", "label", "view", "sex", "age", "mean_intensity"})
+    output = row.stages["npz"]
+    return values | {
+        "file": output.key.removeprefix("npz/"),
+        "cohort": cohort,
+        "sha256": output.sha256,
+        "source_width": row.width,
+        "source_height": row.height,
+        "source_bytes": row.source_bytes,
+    }
+
+
+def _pack_spec(items: Sequence[dict], settings: DatasetConfig) -> JobSpec:
+    lines = "".join(json.dumps(item, sort_keys=True) + "\n" for item in items)
+    return JobSpec(
+        kind="processing",
+        program="pack",
+        asset="training-set",
+        partition=None,
+        inputs={"npz": JobInput("npz", tuple(item["file"] for item in items))},
+        documents={"index": {"items.jsonl": lines.encode(), "config.json": settings.model_dump_json().encode()}},
+        outputs=("dataset",),
+        result_output="dataset",
+    )
+
+
+def _split_table(splits: dict[str, dict], classes: Iterable[str]) -> MetadataValue:
+    records = [
+        TableRecord(
+            {
+                "split": name,
+                "patients": split["patients"],
+                "images": split["images"],
+                **{label: split["counts"].get(label, 0) for label in classes},
+            }
+        )
+        for name, split in splits.items()
+    ]
+    return MetadataValue.table(records)

@@ -1,0 +1,20 @@
+"""Run a job from an asset: failures become Dagster failures that say why, once, and are not retried."""
+
+from dagster import AssetExecutionContext, Failure, MetadataValue
+
+from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobRunner, JobSpec
+
+
+def run_job(context: AssetExecutionContext, runner: JobRunner, spec: JobSpec) -> JobResult:
+    """Run ``spec``.
+
+    Raises
+    ------
+    Failure
+        If the program failed. Running it again on the same inputs would fail again, so it is not retried.
+    """
+    try:
+        return runner.run(context, spec)
+    except JobFailed as failed:
+        log = MetadataValue.md(f"```\n{failed.log_tail}\n```")
+        raise Failure(str(failed), metadata={"log_tail": log}, allow_retries=False) from failed

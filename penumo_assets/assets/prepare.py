@@ -1,0 +1,210 @@
+"""From landed images to NPZ tensors: four assets, one job, one pass over each cohort.
+
+Enters: `landing` and `lung_segmenter`. Leaves: `raw_images`, `lung_masks`, `preprocessed_images`, `npz_tensors`.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from dagster import (
+    AssetExecutionContext,
+    AssetSpec,
+    DataVersion,
+    Failure,
+    MaterializeResult,
+    multi_asset,
+)
+
+from penumo_assets.assets.catalog import IMAGING, OWNERS, PROCESSING_POOL
+from penumo_assets.assets.defaults import PREPARE_DEFAULTS
+from penumo_assets.assets.jobs import run_job
+from penumo_assets.assets.launchpad import launchpad_config, parsed
+from penumo_assets.assets.previews import reject_counts, reject_table, stage_preview
+from penumo_assets.assets.segmenter import Segmenter, current_segmenter
+from penumo_assets.cohort.landing import Landing, LandingError, read_landing
+from penumo_assets.cohort.plan import Plan, PlanSettings, plan_cohort
+from penumo_assets.cohort.publish import Publication, manifest_key, plan_publication, publish, read_manifest
+from penumo_assets.configs.prepare import PrepareConfig
+from penumo_assets.jobs.manifest import STAGE_VERSIONS, STAGES, ManifestRow, load_rows, stage_version
+from penumo_assets.jobs.work import dump_work
+from penumo_assets.partitions import cohorts
+from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
+from penumo_assets.resources.storage import ObjectStore, Storage
+
+KEY_VARIABLE = "PENUMO_DEID_KEY"
+ASSET_OF_STAGE = {
+    "raw": "raw_images",
+    "masks": "lung_masks",
+    "preprocessed": "preprocessed_images",
+    "npz": "npz_tensors",
+}
+_DESCRIPTIONS = {
+    "raw": "Decoded, de-identified images (PNG, native bit depth) and one manifest row per landed file, "
+    "accepted or rejected with its reason.",
+    "masks": "Lung masks, 512x512x1 uint8 {0, 255}, in letterbox coordinates.",
+    "preprocessed": "Images cropped to the lungs and enhanced (CLAHE, blur, min-max stretch), 224x224 PNG.",
+    "npz": "Tensors (224, 224, 4) uint8 [R, G, B, Mask] at `npz/{cohort}/{patient_id}.npz`, key `image`.",
+}
+_DEPS = {
+    "raw": ["landing"],
+    "masks": ["raw_images", "lung_segmenter"],
+    "preprocessed": ["raw_images", "lung_masks"],
+    "npz": ["lung_masks", "preprocessed_images"],
+}
+_KINDS = {"raw": {"dicom", "png"}, "masks": {"pytorch", "png"}, "preprocessed": {"opencv", "png"}, "npz": {"numpy"}}
+
+PrepareLaunchpad = launchpad_config(PrepareConfig, PREPARE_DEFAULTS)
+
+
+@multi_asset(
+    name="prepare_cohort",
+    specs=[
+        AssetSpec(
+            ASSET_OF_STAGE[stage],
+            deps=_DEPS[stage],
+            description=_DESCRIPTIONS[stage],
+            group_name=IMAGING,
+            owners=OWNERS,
+            kinds=_KINDS[stage],
+            code_version=STAGE_VERSIONS[stage],
+            skippable=False,
+        )
+        for stage in STAGES
+    ],
+    can_subset=True,
+    partitions_def=cohorts,
+    # No backfill policy: the default, one run per cohort, keeps a bad cohort from failing the others.
+    pool=PROCESSING_POOL,
+)
+def prepare_cohort(
+    context: AssetExecutionContext,
+    config: PrepareLaunchpad,  # type: ignore[valid-type]
+    storage: Storage,
+    jobs: JobRunner,
+) -> Iterator[MaterializeResult]:
+    """Compute what changed in one cohort, publish it, and say what became of every file."""
+    settings = parsed(PrepareConfig, config)
+    cohort, store = context.partition_key, storage.store
+    stages = tuple(stage for stage in STAGES if _key(stage) in context.selected_asset_keys)
+    try:
+        landing = read_landing(store, cohort, tuple(settings.labels.allowed))
+    except LandingError as error:
+        raise Failure(str(error), allow_retries=False) from error
+    previous = read_manifest(store, cohort)
+    segmenter = current_segmenter(store)
+    plan = plan_cohort(landing, previous, PlanSettings(settings, segmenter.sha256, _key_id(), stages))
+    context.log.info(f"{len(landing.files)} files landed, {len(plan.items)} to compute, {len(plan.removed)} gone")
+    result = _compute(context, jobs, plan, settings, landing, segmenter) if plan.items else None
+    publication = plan_publication(
+        landing, plan, _computed_rows(store, plan, result), previous, settings, result.output_prefix if result else ""
+    )
+    publish(store, cohort, publication)
+    if result:
+        jobs.discard_outputs(result)
+    _require_usable(cohort, publication.rows)
+    for stage in stages:
+        yield MaterializeResult(
+            asset_key=_key(stage),
+            metadata=_metadata(store, cohort, publication, plan, stage, result),
+            data_version=DataVersion(stage_version(publication.rows, stage)),
+        )
+
+
+def _compute(
+    context: AssetExecutionContext,
+    jobs: JobRunner,
+    plan: Plan,
+    settings: PrepareConfig,
+    landing: Landing,
+    segmenter: Segmenter,
+) -> JobResult:
+    documents = {"config.json": settings.model_dump_json().encode(), "work.jsonl": dump_work(plan.items)}
+    return run_job(
+        context,
+        jobs,
+        JobSpec(
+            kind="processing",
+            program="prepare",
+            asset="prepare",
+            partition=landing.cohort,
+            inputs=_inputs(plan, landing.cohort, segmenter),
+            documents={"work": documents},
+            outputs=(*STAGES, "rows"),
+            result_output="rows",
+            secrets=(KEY_VARIABLE,),
+        ),
+    )
+
+
+def _inputs(plan: Plan, cohort: str, segmenter: Segmenter) -> dict[str, JobInput]:
+    """Exactly the objects that the planned stages read."""
+    landed = {item.row.source for item in plan.items if "raw" in item.compute}
+    landed |= {item.truth for item in plan.items if item.truth and "masks" in item.compute}
+    inputs = {"landing": JobInput(f"landing/{cohort}", tuple(sorted(landed)))}
+    for stage in ("raw", "masks", "preprocessed"):
+        stored = [item.row.stages[stage].key for item in plan.items if stage in item.row.stages]
+        needed = sorted(key.rsplit("/", 1)[-1] for key in stored)
+        inputs[stage] = JobInput(f"{stage}/{cohort}", tuple(needed))
+    if segmenter.prefix:
+        inputs["weights"] = JobInput(segmenter.prefix, (segmenter.name,))
+    return {name: item for name, item in inputs.items() if item.names}
+
+
+def _computed_rows(store: ObjectStore, plan: Plan, result: JobResult | None) -> list[ManifestRow]:
+    """The rows the job wrote: one for each planned image, or the cohort would silently lose some."""
+    if result is None:
+        return []
+    names = [name for name in result.outputs["rows"] if name.startswith("rows-")]
+    rows = [row for name in names for row in load_rows(store.read(result.key("rows", name)))]
+    if sorted(row.source for row in rows) != sorted(item.row.source for item in plan.items):
+        raise Failure(f"job {result.job_name} returned {len(rows)} rows for {len(plan.items)} images")
+    return rows
+
+
+def _require_usable(cohort: str, rows: Sequence[ManifestRow]) -> None:
+    if not any(row.status == "accepted" for row in rows):
+        counts = ", ".join(f"{code}: {count}" for code, count in reject_counts(rows).items())
+        raise Failure(
+            f"cohort {cohort!r} has no usable image: {len(rows)} rejected ({counts})",
+            metadata={"rejected": reject_table(rows)},
+            allow_retries=False,
+        )
+
+
+def _metadata(
+    store: ObjectStore, cohort: str, publication: Publication, plan: Plan, stage: str, result: JobResult | None
+) -> dict[str, Any]:
+    rows = publication.rows
+    mine = [row for row in rows if stage in row.stages]
+    metadata: dict[str, Any] = {
+        "dagster/row_count": len(mine),
+        "computed": sum(stage in item.compute for item in plan.items),
+        "rejected": sum(row.status == "rejected" for row in rows),
+        "rejected_by_reason": reject_counts(rows),
+        "rejected_files": reject_table(rows),
+        "removed": len(plan.removed),
+        "preview": stage_preview(store, mine, stage),
+        "dagster/uri": store.uri(manifest_key(cohort)),
+    }
+    if stage == "masks":
+        dices = [row.stages["masks"].facts["dice"] for row in mine if "dice" in row.stages["masks"].facts]
+        metadata |= {"dice_mean": round(sum(dices) / len(dices), 4), "dice_images": len(dices)} if dices else {}
+    if result:
+        stage_seconds = result.values["stage_seconds"]
+        metadata |= {"stage_seconds": stage_seconds[stage] + (stage_seconds["segment"] if stage == "masks" else 0)}
+        metadata |= result.metadata
+    return metadata
+
+
+def _key(stage: str) -> Any:
+    from dagster import AssetKey
+
+    return AssetKey(ASSET_OF_STAGE[stage])
+
+
+def _key_id() -> str:
+    """Tells one pseudonymisation key from another without telling the key."""
+    key = os.environ.get(KEY_VARIABLE, "")
+    return hashlib.sha256(b"penumo key id\0" + key.encode()).hexdigest()[:16] if key else ""

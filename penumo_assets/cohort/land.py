@@ -1,0 +1,44 @@
+"""Put a folder of images into landing, as a hospital's transfer would."""
+
+from pathlib import Path
+
+from dagster import AssetMaterialization, DagsterInstance
+from tqdm import tqdm
+
+from penumo_assets.cohort.landing import COMPLETE_MARKER, LandingError
+from penumo_assets.imaging.deidentify import is_safe_id
+from penumo_assets.partitions import cohorts
+from penumo_assets.resources.storage import ObjectStore
+
+
+def land_folder(
+    store: ObjectStore, instance: DagsterInstance, cohort: str, folder: Path, *, progress: bool = False
+) -> int:
+    """Copy every file below ``folder`` to ``landing/{cohort}/`` and register the cohort; returns how many.
+
+    Landing the same folder again replaces what changed. Hidden files and links are left out. The marker
+    ``_COMPLETE`` is written last.
+
+    Raises
+    ------
+    LandingError
+        If the cohort's name cannot be part of a key, or the folder holds no file.
+    """
+    if not is_safe_id(cohort):
+        raise LandingError(f"{cohort!r} is not a valid cohort name: use A-Z a-z 0-9 . _ - and start with none of . -")
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
+    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    if not files:
+        raise LandingError(f"{folder.name} holds no files to land")
+    prefix = f"landing/{cohort}"
+    present = {info.key: info.size for info in store.list_objects(prefix)}
+    for path in tqdm(files, desc=f"landing {cohort}", unit="file", disable=None if progress else True):
+        key = f"{prefix}/{path.relative_to(folder).as_posix()}"
+        if present.get(key) != path.stat().st_size or store.read(key) != path.read_bytes():
+            store.upload(path, key)
+    store.write(f"{prefix}/{COMPLETE_MARKER}", b"")
+    instance.add_dynamic_partitions(str(cohorts.name), [cohort])
+    instance.report_runless_asset_event(
+        AssetMaterialization("landing", partition=cohort, metadata={"files": len(files)})
+    )
+    return len(files)

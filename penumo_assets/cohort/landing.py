@@ -1,0 +1,143 @@
+"""What has landed for a cohort: image files, ground-truth masks, and what labels.csv says of them."""
+
+import csv
+import io
+import re
+from dataclasses import dataclass, field
+
+from penumo_assets.resources.storage import ObjectStore
+
+LABELS_FILE = "labels.csv"
+COMPLETE_MARKER = "_COMPLETE"
+MASKS_FOLDER = "masks/"
+MAX_LABELS_BYTES = 64 * 2**20
+_KNOWN_COLUMNS = ("file", "patient_id", "label", "finding", "view", "sex", "age")
+_MAX_TEXT = 256
+
+
+class LandingError(ValueError):
+    """A cohort that cannot be read as landed; the message names the cohort and the remedy."""
+
+
+@dataclass(frozen=True)
+class LandedFile:
+    """One landed object; ``source`` is its key below the cohort's folder."""
+
+    source: str
+    etag: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Label:
+    """One row of labels.csv. Age in whole years, capped at 90; ``problem`` says why the row cannot be used."""
+
+    source: str
+    patient_id: str | None = None
+    label: str | None = None
+    finding: str | None = None
+    view: str | None = None
+    sex: str | None = None
+    age: int | None = None
+    extra: dict[str, str] = field(default_factory=dict)
+    problem: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Landing:
+    """A cohort as it lies in the landing folder."""
+
+    cohort: str
+    files: tuple[LandedFile, ...]
+    truths: dict[str, LandedFile]
+    labels: dict[str, Label]
+
+
+def read_landing(store: ObjectStore, cohort: str, allowed_labels: tuple[str, ...]) -> Landing:
+    """List a cohort's landing folder and read its labels.csv.
+
+    ``truths`` maps the stem of an image's file name to its ground-truth mask.
+
+    Raises
+    ------
+    LandingError
+        If nothing has landed, or labels.csv is not the table the data contract describes.
+    """
+    prefix = f"landing/{cohort}"
+    files, truths, labels = [], {}, {}
+    for info in store.list_objects(prefix):
+        source = info.key[len(prefix) + 1 :]
+        landed = LandedFile(source, info.etag, info.size)
+        if source == LABELS_FILE:
+            labels = parse_labels(store.read(info.key, MAX_LABELS_BYTES), cohort, allowed_labels)
+        elif source.startswith(MASKS_FOLDER):
+            truths[_stem(source)] = landed
+        elif source != COMPLETE_MARKER and not any(part.startswith(".") for part in source.split("/")):
+            files.append(landed)
+    if not files:
+        raise LandingError(f"cohort {cohort!r} has no files under {prefix}/: land some with `penumo land`")
+    return Landing(cohort, tuple(files), truths, labels)
+
+
+def truth_of(landing: Landing, source: str) -> LandedFile | None:
+    """The ground-truth mask of an image, if one has landed."""
+    return landing.truths.get(_stem(source))
+
+
+def parse_labels(data: bytes, cohort: str, allowed_labels: tuple[str, ...]) -> dict[str, Label]:
+    """Read labels.csv: ``file, patient_id, label``, optionally ``finding, view, sex, age``; other columns are kept.
+
+    A row with a problem stays, with the problem, so that its image is rejected by name.
+
+    Raises
+    ------
+    LandingError
+        If the table is not UTF-8 or lacks a column.
+    """
+    try:
+        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        missing = [name for name in ("file", "patient_id", "label") if name not in (reader.fieldnames or ())]
+        if missing:
+            raise LandingError(f"labels.csv of cohort {cohort!r} lacks the column(s) {', '.join(missing)}")
+        labels: dict[str, Label] = {}
+        for values in reader:
+            label = _parse_row(values, allowed_labels)
+            if label.source in labels:
+                problem = ("duplicate_label", "labels.csv names this file more than once")
+                label = Label(source=label.source, problem=problem)
+            labels[label.source] = label
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise LandingError(f"labels.csv of cohort {cohort!r} is not a UTF-8 CSV table: {error}") from error
+    return labels
+
+
+def _parse_row(values: dict[str | None, str | list[str] | None], allowed_labels: tuple[str, ...]) -> Label:
+    texts = {name: value.strip() for name, value in values.items() if name and isinstance(value, str)}
+    source = texts.get("file", "").removeprefix("./")
+    if None in values or None in values.values():
+        return Label(source=source, problem=("malformed_label", "its row in labels.csv has too many or too few cells"))
+    label = texts["label"].lower() or None
+    problem = None
+    if label and allowed_labels and label not in allowed_labels:
+        known = ", ".join(allowed_labels)
+        problem = ("unknown_label", f"labels.csv gives a label that is none of: {known} (see labels.allowed)")
+    return Label(
+        source=source,
+        patient_id=texts["patient_id"] or None,
+        label=label,
+        finding=texts.get("finding", "")[:_MAX_TEXT] or None,
+        view=texts.get("view", "").upper()[:16] or None,
+        sex=texts.get("sex", "").upper()[:1] or None,
+        age=_age(texts.get("age", "")),
+        extra={name: text[:_MAX_TEXT] for name, text in texts.items() if name not in _KNOWN_COLUMNS and text},
+        problem=problem,
+    )
+
+
+def _age(text: str) -> int | None:
+    match = re.fullmatch(r"(\d{1,3})(\.\d*)?", text)
+    return min(int(match[1]), 90) if match else None
+
+
+def _stem(source: str) -> str:
+    return source.rsplit("/", 1)[-1].rsplit(".", 1)[0]

@@ -1,0 +1,158 @@
+"""Decide, from what landed and what the manifest remembers, which image needs which stage. Computes nothing."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from penumo_assets.cohort.landing import Label, LandedFile, Landing, truth_of
+from penumo_assets.configs.prepare import Deidentify, PrepareConfig
+from penumo_assets.jobs.manifest import STAGES, ManifestRow, fingerprint
+from penumo_assets.jobs.work import WorkItem
+
+LANDING = "landing"
+DUPLICATE = "duplicate_patient_id"
+_NEVER_KEYED = (".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a materialization has to do.
+
+    Attributes
+    ----------
+    items : images with something to compute.
+    rows : rows that are final without computing anything (unchanged, or rejected before decoding).
+    removed : sources that were in the manifest and have gone.
+    """
+
+    items: tuple[WorkItem, ...]
+    rows: tuple[ManifestRow, ...]
+    removed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """What, beside the landed files, decides what must be computed."""
+
+    config: PrepareConfig
+    segmenter_digest: str
+    key_id: str
+    stages: tuple[str, ...]
+
+
+def image_id_of(source: str) -> str:
+    """A readable id that is unique within the cohort and does not depend on the other files."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", source.rsplit("/", 1)[-1].rsplit(".", 1)[0]).strip("._-")[:80]
+    stem = re.sub(r"\.{2,}", ".", stem)
+    suffix = hashlib.sha256(source.encode()).hexdigest()[:6]
+    return f"{stem}-{suffix}" if stem else suffix
+
+
+def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: PlanSettings) -> Plan:
+    """Compare a cohort's landing with its manifest."""
+    before = {row.source: row for row in previous}
+    names = Counter(name for row in before.values() if (name := npz_name(row, settings.config)) and "npz" in row.stages)
+    items, rows = [], []
+    for file in landing.files:
+        label = landing.labels.get(file.source)
+        row = _draft(file, label, before.get(file.source))
+        if row.stage == LANDING:
+            rows.append(row)
+            continue
+        if row.code == DUPLICATE and not names[npz_name(row, settings.config) or ""]:
+            row.status, row.stage, row.code, row.reason, row.attempted = "accepted", None, None, None, {}
+        item = _plan_image(row, label, file, truth_of(landing, file.source), settings)
+        if item.compute:
+            items.append(item)
+        else:
+            rows.append(row)
+    listed = {file.source for file in landing.files}
+    rows += [_absent(label) for source, label in sorted(landing.labels.items()) if source not in listed]
+    return Plan(tuple(items), tuple(rows), tuple(sorted(before.keys() - listed)))
+
+
+def npz_name(row: ManifestRow, config: PrepareConfig) -> str | None:
+    """The tensor's file name by the template, or None while the patient is unknown."""
+    if row.patient_id is None:
+        return None
+    return config.npz.filename.format(patient_id=row.patient_id, image_id=row.image_id) + ".npz"
+
+
+def apply_label(row: ManifestRow, label: Label | None) -> None:
+    """Take over what labels.csv says; where it is silent, what the header says. Never touches the patient id."""
+    label = label or Label(source=row.source)
+    row.label, row.finding, row.extra = label.label, label.finding, dict(label.extra)
+    row.view = label.view or row.tags.get("view")
+    row.sex = label.sex or row.tags.get("sex")
+    row.age = label.age if label.age is not None else row.tags.get("age")
+
+
+def _draft(file: LandedFile, label: Label | None, before: ManifestRow | None) -> ManifestRow:
+    row = (
+        before.model_copy(deep=True)
+        if before and before.stage != LANDING
+        else ManifestRow(image_id=image_id_of(file.source), source=file.source, source_etag="", source_bytes=0)
+    )
+    row.source_etag, row.source_bytes = file.etag, file.size
+    apply_label(row, label)
+    if label and label.problem:
+        row.stages = {}
+        row.reject(LANDING, *label.problem)
+    return row
+
+
+def _absent(label: Label) -> ManifestRow:
+    source = label.source or "(no file name)"
+    row = ManifestRow(image_id=image_id_of(source), source=source, source_etag="", source_bytes=0)
+    row.reject(LANDING, "missing_file", "labels.csv names this file, but it has not landed")
+    return row
+
+
+def _plan_image(
+    row: ManifestRow, label: Label | None, file: LandedFile, truth: LandedFile | None, settings: PlanSettings
+) -> WorkItem:
+    config = settings.config
+    keyed = config.decode.deidentify is Deidentify.always or (
+        config.decode.deidentify is Deidentify.dicom and not file.source.lower().endswith(_NEVER_KEYED)
+    )
+    stage_settings = {
+        "raw": {
+            "decode": config.decode.model_dump(mode="json"),
+            "patient_id": label.patient_id if label else None,
+            "view": label.view if label else None,
+            "key": settings.key_id if keyed else None,
+        },
+        "masks": {
+            "segment": config.segment.model_dump(mode="json"),
+            "weights": settings.segmenter_digest,
+            "truth": truth.etag if truth else None,
+        },
+        "preprocessed": config.enhance.model_dump(mode="json"),
+        "npz": {},
+    }
+    compute: list[str] = []
+    fingerprints: dict[str, str] = {}
+    upstream: str | None = file.etag
+    for stage in STAGES:
+        if upstream is None:
+            break
+        expected = fingerprint(stage, stage_settings[stage], upstream)
+        stored = row.stages.get(stage)
+        rejected_here = row.status == "rejected" and row.stage == stage
+        if rejected_here and (stage not in settings.stages or row.attempted.get(stage) == expected):
+            break
+        if stage in settings.stages and (stored is None or stored.fingerprint != expected):
+            compute.append(stage)
+            fingerprints[stage] = expected
+            upstream = expected
+        else:
+            upstream = stored.fingerprint if stored else None
+    return WorkItem(
+        row=row,
+        compute=compute,
+        fingerprints=fingerprints,
+        label_patient_id=label.patient_id if label else None,
+        truth=truth.source if truth else None,
+    )

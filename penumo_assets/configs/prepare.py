@@ -1,0 +1,201 @@
+"""Every step between a landed file and an NPZ tensor, with its switch and its parameters.
+
+The defaults stand in ``prepare_config.yaml``; the Dagster launchpad shows the same fields with the
+same descriptions.
+"""
+
+from enum import StrEnum
+from string import Formatter
+
+from pydantic import Field, field_validator, model_validator
+
+from penumo_assets.configs.base import StrictModel
+
+
+class Deidentify(StrEnum):
+    """Whose patient ids are replaced by keyed hashes."""
+
+    dicom = "dicom"
+    always = "always"
+    never = "never"
+
+
+class OnBadMask(StrEnum):
+    """What to do with an image whose lung mask is not plausible."""
+
+    reject = "reject"
+    whole_image = "whole_image"
+
+
+class Colour(StrEnum):
+    """What fills the first three channels of a tensor."""
+
+    gray = "gray"
+    rgb = "rgb"
+
+
+class DecodeConfig(StrictModel):
+    """From a landed file to de-identified pixels (`raw_images`)."""
+
+    deidentify: Deidentify = Field(
+        Deidentify.dicom,
+        description="Replace patient ids by HMAC-SHA-256 with the key in PENUMO_DEID_KEY: "
+        "for DICOM files, always, or never.",
+    )
+    reject_lateral: bool = Field(True, description="Refuse images whose header or labels.csv says the view is lateral.")
+    keep_colour: bool = Field(False, description="Keep real RGB where the source has it instead of its luminance.")
+    window_low_percentile: float = Field(
+        0.5, ge=0, lt=50, description="Lower percentile of the window when a DICOM file carries none."
+    )
+    window_high_percentile: float = Field(
+        99.5, gt=50, le=100, description="Upper percentile of the window when a DICOM file carries none."
+    )
+    max_megapixels: float = Field(
+        64.0, gt=0, le=400, description="Refuse images that declare more than this many million pixels."
+    )
+    min_side: int = Field(32, ge=1, description="Refuse images whose shorter side has fewer pixels.")
+
+
+class PlausibilityConfig(StrictModel):
+    """What a lung mask must look like to be believed."""
+
+    min_area_fraction: float = Field(0.04, ge=0, le=1, description="Least share of the image content that is lung.")
+    max_area_fraction: float = Field(0.80, ge=0, le=1, description="Largest share of the image content that is lung.")
+    min_side_balance: float = Field(
+        0.15, ge=0, le=1, description="Least ratio of the smaller lung's area to the larger one's."
+    )
+    max_centroid_offset: float = Field(
+        0.30,
+        ge=0,
+        le=1,
+        description="Largest distance of the mask's centroid from the content's centre, "
+        "as a share of the content's side, in either axis.",
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "PlausibilityConfig":
+        if self.min_area_fraction >= self.max_area_fraction:
+            raise ValueError("min_area_fraction must be below max_area_fraction")
+        return self
+
+
+class SegmentConfig(StrictModel):
+    """From pixels to a lung mask in 512x512 letterbox coordinates (`lung_masks`)."""
+
+    seg_on_gray: bool = Field(
+        True,
+        description="Segment the luminance. False: segment each colour channel and average the probabilities "
+        "(differs only where keep_colour keeps real colour).",
+    )
+    threshold: float = Field(0.5, gt=0, lt=1, description="Probability above which a pixel is lung.")
+    on_bad_mask: OnBadMask = Field(
+        OnBadMask.reject,
+        description="An implausible mask rejects the image, or the whole image is used as if it were lung.",
+    )
+    plausibility: PlausibilityConfig = Field(default=PlausibilityConfig(), description="Limits for a mask.")
+
+
+class ClaheConfig(StrictModel):
+    """Contrast-limited adaptive histogram equalisation (Zuiderveld 1994)."""
+
+    enabled: bool = Field(True, description="Apply CLAHE.")
+    clip_limit: float = Field(2.0, gt=0, le=40, description="Contrast limit, OpenCV's clipLimit.")
+    tile_grid: int = Field(8, ge=1, le=64, description="Tiles per side, OpenCV's tileGridSize.")
+
+
+class BlurConfig(StrictModel):
+    """Gaussian blur against noise."""
+
+    enabled: bool = Field(True, description="Apply a Gaussian blur.")
+    kernel_size: int = Field(3, ge=1, le=31, description="Kernel side in pixels, odd.")
+    sigma: float = Field(0.8, gt=0, le=10, description="Standard deviation in pixels.")
+
+    @field_validator("kernel_size")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("must be odd")
+        return value
+
+
+class MinMaxConfig(StrictModel):
+    """Linear stretch of the intensities to the full range."""
+
+    enabled: bool = Field(True, description="Stretch the intensities to 0..255.")
+    low_percentile: float = Field(0.5, ge=0, lt=50, description="Percentile that becomes 0.")
+    high_percentile: float = Field(99.5, gt=50, le=100, description="Percentile that becomes 255.")
+
+
+class SharpenConfig(StrictModel):
+    """Unsharp masking."""
+
+    enabled: bool = Field(False, description="Apply an unsharp mask.")
+    amount: float = Field(0.6, gt=0, le=5, description="Weight of the detail that is added.")
+    sigma: float = Field(1.5, gt=0, le=20, description="Standard deviation of the blur, in pixels.")
+
+
+class EnhanceConfig(StrictModel):
+    """From pixels and mask to the 224x224 image a classifier sees (`preprocessed_images`)."""
+
+    crop_to_lungs: bool = Field(True, description="Crop to the box around the lungs, widened by crop_margin.")
+    crop_margin: float = Field(0.05, ge=0, le=1, description="Margin around the lung box, as a share of its sides.")
+    keep_aspect: bool = Field(
+        True,
+        description="Widen the crop to a square, so that the aspect ratio of the lungs is not distorted.",
+    )
+    apply_mask: bool = Field(False, description="Set pixels outside the lungs to 0.")
+    colour: Colour = Field(Colour.gray, description="Gray replicated to R, G and B, or real RGB where it was kept.")
+    clahe: ClaheConfig = Field(default=ClaheConfig(), description="Local contrast.")
+    gaussian_blur: BlurConfig = Field(default=BlurConfig(), description="Noise.")
+    min_max: MinMaxConfig = Field(default=MinMaxConfig(), description="Intensity range.")
+    sharpen: SharpenConfig = Field(default=SharpenConfig(), description="Detail.")
+
+
+class NpzConfig(StrictModel):
+    """From the enhanced image and its mask to a tensor file (`npz_tensors`)."""
+
+    filename: str = Field(
+        "{patient_id}",
+        description="Name of a tensor file without .npz, from {patient_id} and {image_id}. With {patient_id} alone "
+        "a patient's second image is refused; name {image_id} too when patients have several.",
+    )
+
+    @field_validator("filename")
+    @classmethod
+    def _template(cls, value: str) -> str:
+        try:
+            fields = {name for _, name, _, _ in Formatter().parse(value) if name is not None}
+        except ValueError as error:
+            raise ValueError(f"not a valid template: {error}") from error
+        if not fields <= {"patient_id", "image_id"}:
+            raise ValueError("may name only {patient_id} and {image_id}")
+        if not fields:
+            raise ValueError("must name {patient_id} or {image_id}, or every image gets the same name")
+        if "/" in value or ".." in value:
+            raise ValueError("must be one file name, without folders")
+        return value
+
+
+class LabelsConfig(StrictModel):
+    """What labels.csv may say."""
+
+    allowed: list[str] = Field(
+        default=["normal", "pneumonia"],
+        description="Labels that are known, in lower case; an image with another label is rejected. Empty: any.",
+    )
+
+
+class PrepareConfig(StrictModel):
+    """Everything between landing and NPZ tensors."""
+
+    labels: LabelsConfig = Field(default=LabelsConfig(), description="What labels.csv may say.")
+    decode: DecodeConfig = Field(default=DecodeConfig(), description="Landed file to de-identified pixels.")
+    segment: SegmentConfig = Field(default=SegmentConfig(), description="Pixels to lung mask.")
+    enhance: EnhanceConfig = Field(default=EnhanceConfig(), description="Pixels and mask to enhanced image.")
+    npz: NpzConfig = Field(default=NpzConfig(), description="Enhanced image and mask to tensor.")
+
+    @model_validator(mode="after")
+    def _colour_needs_colour(self) -> "PrepareConfig":
+        if self.enhance.colour is Colour.rgb and not self.decode.keep_colour:
+            raise ValueError("enhance.colour=rgb needs decode.keep_colour=true, or there is no colour to use")
+        return self

@@ -1,0 +1,232 @@
+"""How images are split and packed (``dataset``) and how a classifier is trained (``train``).
+
+The defaults stand in ``train_config.yaml``. Every field of ``TrainConfig`` is a hyperparameter of
+``jobs/train.py`` by the same name, with dashes: ``batch_size`` is ``--batch-size``, and a nested
+field takes its group's name in front: ``augment.rotation`` is ``--augment-rotation``.
+"""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+from pydantic.fields import FieldInfo
+
+from penumo_assets.configs.base import StrictModel
+
+
+class Architecture(StrEnum):
+    """The networks that can be trained."""
+
+    resnet34 = "resnet34"
+    resnet50 = "resnet50"
+
+
+class Optimizer(StrEnum):
+    """How a gradient becomes a step."""
+
+    adamw = "adamw"
+    sgd = "sgd"
+
+
+class Scheduler(StrEnum):
+    """How the learning rate falls after the warm-up."""
+
+    cosine = "cosine"
+    linear = "linear"
+    constant = "constant"
+
+
+class StoppingMetric(StrEnum):
+    """What early stopping watches on the validation split."""
+
+    roc_auc = "roc_auc"
+    loss = "loss"
+
+
+class ClassWeighting(StrEnum):
+    """What an image of a rare class counts for."""
+
+    balanced = "balanced"
+    none = "none"
+
+
+class MixedPrecision(StrEnum):
+    """In which number format the network computes."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class DatasetConfig(StrictModel):
+    """From NPZ tensors to the packed training set (`training_set`)."""
+
+    salt: str = Field(
+        "penumo-1",
+        min_length=1,
+        max_length=100,
+        description="Enters the hash that decides a patient's split. Changing it moves every patient.",
+    )
+    validation_fraction: float = Field(0.15, gt=0, lt=1, description="Expected share of patients for validation.")
+    test_fraction: float = Field(0.20, gt=0, lt=1, description="Expected share of patients for test.")
+    positive_class: str = Field(
+        "pneumonia", min_length=1, description="With two classes, the one whose probability is reported."
+    )
+    shard_images: int = Field(4096, ge=1, le=100_000, description="Images per shard file, about 0.2 MB each.")
+
+    @model_validator(mode="after")
+    def _leaves_some_to_train_on(self) -> "DatasetConfig":
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError("validation_fraction + test_fraction must be below 1, or no patient trains")
+        return self
+
+
+class AugmentConfig(StrictModel):
+    """Random changes to training images, drawn anew for every image and epoch."""
+
+    probability: float = Field(1.0, ge=0, le=1, description="Share of training images that are changed at all.")
+    rotation: float = Field(10.0, ge=0, le=45, description="Largest rotation either way, in degrees.")
+    shift: float = Field(0.06, ge=0, le=0.5, description="Largest shift in either axis, as a share of the side.")
+    scale: float = Field(0.12, ge=0, lt=1, description="Largest change of size: 0.12 is 88 % to 112 %.")
+    aspect: float = Field(
+        0.10,
+        ge=0,
+        lt=1,
+        description="Largest change of width against height: makes the aspect ratio, which differs between "
+        "hospitals rather than diseases, a poor guide.",
+    )
+    contrast: float = Field(0.20, ge=0, lt=1, description="Largest change of contrast around the image's mean.")
+    brightness: float = Field(0.10, ge=0, lt=1, description="Largest change of brightness, as a share of the range.")
+    gamma: float = Field(0.20, ge=0, lt=1, description="Largest change of gamma, on a logarithmic scale.")
+    erasing: float = Field(0.15, ge=0, le=1, description="Probability that a rectangle (2 to 15 %) is erased.")
+    horizontal_flip: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Probability of a left-right flip. 0 because a flipped chest has its heart on the right "
+        "(dextrocardia) and its side marker reversed: no such image arrives at inference.",
+    )
+
+
+class TrainConfig(StrictModel):
+    """Hyperparameters of one training job (`trained_model`)."""
+
+    epochs: int = Field(40, ge=1, le=10_000, description="Most passes over the training split.")
+    batch_size: int = Field(32, ge=2, le=65_536, description="Images per optimizer step, over all processes together.")
+    resolution: int = Field(
+        224,
+        ge=32,
+        le=224,
+        description="Side in pixels that the network sees; below 224 images are shrunk on the device.",
+    )
+    input_channels: int = Field(4, ge=3, le=4, description="3: the image. 4: the image and its lung mask.")
+    pretrained: str = Field(
+        "none",
+        min_length=1,
+        max_length=1024,
+        description="none, imagenet (needs a network), or the URI of a state dict (.safetensors, .pth).",
+    )
+    optimizer: Optimizer = Field(Optimizer.adamw, description="adamw (decoupled weight decay) or sgd (Nesterov).")
+    learning_rate: float = Field(1e-3, gt=0, le=10, description="Learning rate after the warm-up.")
+    weight_decay: float = Field(0.05, ge=0, le=1, description="Weight decay; never on biases or batch norm.")
+    scheduler: Scheduler = Field(Scheduler.cosine, description="How the learning rate falls to 0 over the epochs.")
+    warmup_epochs: int = Field(2, ge=0, le=1000, description="Epochs over which the learning rate rises from 0.")
+    gradient_clip: float = Field(1.0, ge=0, description="Largest norm of the gradient; 0 switches clipping off.")
+    early_stopping_patience: int = Field(
+        12, ge=0, le=10_000, description="Epochs without improvement before training stops; 0 never stops early."
+    )
+    early_stopping_metric: StoppingMetric = Field(
+        StoppingMetric.roc_auc, description="What is watched on validation, and by which the best epoch is chosen."
+    )
+    class_weighting: ClassWeighting = Field(
+        ClassWeighting.balanced, description="balanced: each class counts the same in the loss, however rare."
+    )
+    label_smoothing: float = Field(0.05, ge=0, lt=1, description="Share of the target spread over all classes.")
+    mixup: float = Field(0.0, ge=0, le=10, description="Alpha of mixup's Beta distribution; 0 switches mixup off.")
+    freeze_epochs: int = Field(0, ge=0, le=10_000, description="First epochs in which only the last layer learns.")
+    ema_decay: float = Field(
+        0.99, ge=0, lt=1, description="Decay per step of the weights' moving average, which is what is kept; 0: off."
+    )
+    amp: MixedPrecision = Field(
+        MixedPrecision.auto, description="auto: bf16 (else fp16) on a GPU, fp32 on a CPU. Or fp32, bf16, fp16."
+    )
+    compile: bool = Field(False, description="Compile the network with torch.compile: slow start, quicker steps.")
+    sync_batch_norm: bool = Field(True, description="With several processes, batch norm sees the whole batch.")
+    num_workers: int = Field(2, ge=0, le=64, description="Threads that read batches ahead; 0 reads when asked.")
+    checkpoint_steps: int = Field(
+        0, ge=0, description="Also write a checkpoint every so many steps; 0: after each epoch only."
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the weights, the order and the augmentation.")
+    augment: AugmentConfig = Field(default_factory=AugmentConfig, description="Random changes to training images.")
+
+    @field_validator("resolution")
+    @classmethod
+    def _multiple_of_32(cls, value: int) -> int:
+        if value % 32:
+            raise ValueError("must be a multiple of 32, the network's stride")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainConfig":
+        if self.warmup_epochs > self.epochs:
+            raise ValueError("warmup_epochs must not exceed epochs")
+        if self.freeze_epochs >= self.epochs:
+            raise ValueError("freeze_epochs must be below epochs, or the network never learns")
+        return self
+
+    def to_hyperparameters(self) -> dict[str, str]:
+        """The fields as a training job's hyperparameters: dashed names, every value a string."""
+        return {name: _text(_value(self, path)) for name, path, _ in hyperparameter_fields()}
+
+    @classmethod
+    def from_hyperparameters(cls, values: dict[str, str]) -> "TrainConfig":
+        """The reverse of ``to_hyperparameters``; what is absent keeps its default.
+
+        Raises
+        ------
+        ConfigError
+            Naming each unknown hyperparameter or impossible value.
+        """
+        paths = {name: path for name, path, _ in hyperparameter_fields()}
+        nested: dict[str, Any] = {}
+        for name, value in values.items():
+            *groups, field = paths.get(name, (name,))
+            target = nested
+            for group in groups:
+                target = target.setdefault(group, {})
+            target[field] = value
+        return cls.parse(nested)
+
+
+class TrainingFile(StrictModel):
+    """The whole of ``train_config.yaml``."""
+
+    dataset: DatasetConfig = Field(default_factory=DatasetConfig, description="NPZ tensors to training set.")
+    train: TrainConfig = Field(default_factory=TrainConfig, description="Training set to classifier.")
+
+
+def hyperparameter_fields(
+    model: type[StrictModel] = TrainConfig, group: tuple[str, ...] = ()
+) -> Iterator[tuple[str, tuple[str, ...], FieldInfo]]:
+    """Each hyperparameter's dashed name, its path in the configuration, and its field."""
+    for field_name, field in model.model_fields.items():
+        path = (*group, field_name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, StrictModel):
+            yield from hyperparameter_fields(field.annotation, path)
+        else:
+            yield "-".join(path).replace("_", "-"), path, field
+
+
+def _value(config: StrictModel, path: tuple[str, ...]) -> Any:
+    value: Any = config
+    for name in path:
+        value = getattr(value, name)
+    return value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)

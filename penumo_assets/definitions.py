@@ -1,0 +1,41 @@
+"""Everything Dagster loads: a table of contents."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dagster import Definitions
+
+from penumo_assets.assets.dataset import training_set
+from penumo_assets.assets.evaluation import champion_model, evaluation_report
+from penumo_assets.assets.inference import predictions
+from penumo_assets.assets.ingest import landing
+from penumo_assets.assets.prepare import prepare_cohort
+from penumo_assets.assets.segmenter import lung_segmenter
+from penumo_assets.assets.training import trained_model
+from penumo_assets.checks import ASSET_CHECKS
+from penumo_assets.resources.profile import embedded_resources
+from penumo_assets.sensors import SENSORS
+
+ASSETS: list[Any] = [
+    landing,
+    lung_segmenter,
+    prepare_cohort,
+    training_set,
+    trained_model,
+    evaluation_report,
+    champion_model,
+    predictions,
+]
+
+
+def build_definitions(overrides: Mapping[str, Any] | None = None) -> Definitions:
+    """The whole application, with resources replaced by name: ``storage``, ``jobs``, ``tracking``."""
+    return Definitions(
+        assets=ASSETS,
+        asset_checks=ASSET_CHECKS,
+        sensors=SENSORS,
+        resources={**embedded_resources(), **(overrides or {})},
+    )
+
+
+defs = build_definitions()

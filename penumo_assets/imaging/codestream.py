@@ -1,0 +1,179 @@
+"""Read the structure of compressed images without decoding them.
+
+What a file declares is known here before a decoder allocates memory for it, and a file that was
+cut off is found out: decoders return what they have and fill the rest with gray.
+
+References
+----------
+JPEG: ITU-T T.81 annex B. JPEG-LS: ITU-T T.87 annex C. JPEG 2000: ITU-T T.800 annex A.
+"""
+
+import re
+import struct
+from dataclasses import dataclass
+
+from penumo_assets.imaging.errors import ImageRejected
+
+# Inside a scan a real marker is 0xFF and a byte from 0x80 on that is no restart marker; below 0x80
+# it is a stuffed byte (JPEG stuffs 0x00, JPEG-LS stuffs a bit, so anything below 0x80).
+_NEXT_MARKER = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
+_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+
+# Each scan of a progressive JPEG passes over the whole image: a 20-byte scan can cost a second.
+_MAX_SCAN_MEGAPIXELS = 1000
+
+
+@dataclass(frozen=True)
+class StreamHeader:
+    """What a codestream declares about itself."""
+
+    width: int
+    height: int
+    components: int
+    precision: int
+    orientation: int = 1
+    progressive: bool = False
+
+
+def read_jpeg(data: bytes | memoryview) -> StreamHeader:
+    """Walk a JPEG or JPEG-LS stream from its first marker to its last.
+
+    Raises
+    ------
+    ImageRejected
+        ``truncated`` when the stream ends before its end-of-image marker, ``corrupt`` when its
+        markers make no sense.
+    """
+    view = memoryview(data)
+    if bytes(view[:2]) != b"\xff\xd8":
+        raise ImageRejected("corrupt", "a JPEG stream does not begin with its start marker.")
+    header: StreamHeader | None = None
+    orientation, scans, position = 1, 0, 2
+    while True:
+        marker, position = _marker(view, position)
+        if marker == _EOI:
+            break
+        segment = _segment(view, position)
+        position += len(segment) + 2
+        if marker in _START_OF_FRAME:
+            header = _start_of_frame(segment, marker)
+        elif marker == 0xE1 and bytes(segment[:6]) == b"Exif\0\0":
+            orientation = exif_orientation(bytes(segment[6:]))
+        elif marker == _SOS:
+            if header is None:
+                raise ImageRejected("corrupt", "a JPEG scan comes before the size of the image.")
+            scans += 1
+            _refuse_scan_bomb(header, scans)
+            found = _NEXT_MARKER.search(view, position)
+            if found is None:
+                raise _truncated_jpeg()
+            position = found.start()
+    if header is None or not scans:
+        raise ImageRejected("corrupt", "a JPEG stream holds no image.")
+    return StreamHeader(
+        header.width, header.height, header.components, header.precision, orientation, header.progressive
+    )
+
+
+def read_size(data: bytes) -> StreamHeader:
+    """The size that a JPEG file declares, without walking its scans.
+
+    Raises
+    ------
+    ImageRejected
+        ``truncated`` or ``corrupt``.
+    """
+    view, position = memoryview(data), 2
+    while True:
+        marker, position = _marker(view, position)
+        segment = _segment(view, position)
+        if marker in _START_OF_FRAME:
+            return _start_of_frame(segment, marker)
+        position += len(segment) + 2
+
+
+def read_jpeg2000(data: bytes | memoryview) -> StreamHeader:
+    """Read the size marker of a JPEG 2000 codestream (or of the one inside a JP2 box).
+
+    Raises
+    ------
+    ImageRejected
+        ``truncated`` without an end-of-codestream marker, ``corrupt`` without a size.
+    """
+    stream = bytes(data)
+    start = stream.find(b"\xff\x4f\xff\x51")
+    if start < 0 or len(stream) < start + 45:
+        raise ImageRejected("corrupt", "a JPEG 2000 stream does not begin with its size.")
+    right, bottom, left, top = struct.unpack_from(">4I", stream, start + 8)
+    tile_width, tile_height = struct.unpack_from(">2I", stream, start + 24)
+    components, depth = struct.unpack_from(">HB", stream, start + 40)
+    if right <= left or bottom <= top or not components or not tile_width or not tile_height:
+        raise ImageRejected("corrupt", "a JPEG 2000 stream declares an impossible size.")
+    # DICOM pads fragments to an even length, with a zero byte.
+    if not stream.rstrip(b"\0").endswith(b"\xff\xd9"):
+        raise ImageRejected("truncated", "the JPEG 2000 stream ends before its end marker.")
+    return StreamHeader(right - left, bottom - top, components, (depth & 0x7F) + 1)
+
+
+def exif_orientation(tiff: bytes) -> int:
+    """The orientation 1..8 in an EXIF block, 1 where there is none (Exif 2.3, tag 0x0112)."""
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None or len(tiff) < 8:
+        return 1
+    (offset,) = struct.unpack_from(f"{order}I", tiff, 4)
+    if offset + 2 > len(tiff):
+        return 1
+    (count,) = struct.unpack_from(f"{order}H", tiff, offset)
+    for entry in range(min(count, 512)):
+        at = offset + 2 + 12 * entry
+        if at + 12 > len(tiff):
+            return 1
+        tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, at)
+        if tag == 0x0112 and kind == 3:
+            return value if 1 <= value <= 8 else 1
+    return 1
+
+
+def _marker(view: memoryview, position: int) -> tuple[int, int]:
+    """The marker at ``position`` (fill bytes skipped) and the position behind it."""
+    if position >= len(view):
+        raise _truncated_jpeg()
+    if view[position] != 0xFF:
+        raise ImageRejected("corrupt", "a JPEG stream has bytes where a marker should be.")
+    while position < len(view) and view[position] == 0xFF:
+        position += 1
+    if position >= len(view):
+        raise _truncated_jpeg()
+    return view[position], position + 1
+
+
+def _segment(view: memoryview, position: int) -> memoryview:
+    """The content of the marker segment whose length stands at ``position``."""
+    if position + 2 > len(view):
+        raise _truncated_jpeg()
+    (length,) = struct.unpack_from(">H", view, position)
+    if length < 2:
+        raise ImageRejected("corrupt", "a JPEG segment declares an impossible length.")
+    if position + length > len(view):
+        raise _truncated_jpeg()
+    return view[position + 2 : position + length]
+
+
+def _start_of_frame(segment: memoryview, marker: int) -> StreamHeader:
+    if len(segment) < 6:
+        raise ImageRejected("corrupt", "a JPEG frame header is too short.")
+    precision, height, width, components = struct.unpack_from(">BHHB", segment)
+    if not height or not width or not components:
+        raise ImageRejected("corrupt", "a JPEG stream declares an image without pixels.")
+    return StreamHeader(width, height, components, precision, progressive=marker in _PROGRESSIVE)
+
+
+def _refuse_scan_bomb(header: StreamHeader, scans: int) -> None:
+    if scans > 4 and scans * header.width * header.height > _MAX_SCAN_MEGAPIXELS * 1_000_000:
+        raise ImageRejected("corrupt", "a JPEG stream has more scans than an image of its size can need.")
+
+
+def _truncated_jpeg() -> ImageRejected:
+    return ImageRejected("truncated", "the JPEG stream ends before its end marker: the file was cut off.")

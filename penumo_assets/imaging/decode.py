@@ -1,0 +1,76 @@
+"""A landed file's bytes to pixels: what it is, is told by its first bytes, never by its name."""
+
+import numpy as np
+
+from penumo_assets.configs.prepare import DecodeConfig
+from penumo_assets.imaging import dicom, png, raster
+from penumo_assets.imaging.decoded import DecodedImage, Tags
+from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.png import encode_png
+
+__all__ = ["DecodedImage", "Tags", "decode_image", "decode_png", "encode_png"]
+
+_OTHER_FORMATS = (
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"%PDF", "PDF"),
+    (b"PK\x03\x04", "ZIP"),
+    (b"\x1f\x8b", "gzip"),
+)
+
+
+def decode_image(data: bytes, config: DecodeConfig) -> DecodedImage:
+    """Decode a PNG, JPEG or DICOM file.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+    config : DecodeConfig
+
+    Raises
+    ------
+    ImageRejected
+        For any bytes that are not one usable frontal radiograph. Nothing else is raised.
+    """
+    try:
+        return _decode(data, config)
+    except ImageRejected:
+        raise
+    except Exception as error:
+        # Decoders meet arbitrary bytes here and raise what they like. Their messages can quote the
+        # header, so neither the message nor the chain goes on.
+        name = type(error).__name__
+        raise ImageRejected("undecodable", f"the file cannot be decoded ({name}): it is damaged.") from None
+
+
+def decode_png(data: bytes) -> np.ndarray:
+    """Read back what :func:`encode_png` wrote: (H, W) or (H, W, 3) RGB, uint8 or uint16.
+
+    Raises
+    ------
+    ImageRejected
+        When the file is not a PNG, is damaged or was cut off.
+    """
+    if not data.startswith(png.SIGNATURE):
+        raise ImageRejected("not_an_image", "expected a PNG file.")
+    return png.decode_parts(png.read_parts(data))
+
+
+def _decode(data: bytes, config: DecodeConfig) -> DecodedImage:
+    if not data:
+        raise ImageRejected("empty", "the file has no bytes.")
+    if data.startswith(png.SIGNATURE):
+        return raster.decode_png_file(data, config)
+    if data.startswith(b"\xff\xd8\xff"):
+        return raster.decode_jpeg_file(data, config)
+    if dicom.looks_like_dicom(data):
+        return dicom.decode_dicom(data, config)
+    for magic, name in _OTHER_FORMATS:
+        if data.startswith(magic):
+            raise ImageRejected("unsupported_format", f"this is a {name} file; PNG, JPEG and DICOM are read.")
+    raise ImageRejected("not_an_image", "the file is neither PNG nor JPEG nor DICOM.")

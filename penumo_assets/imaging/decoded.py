@@ -1,0 +1,65 @@
+"""What decoding an image yields: pixels and a short list of coded facts that identify nobody."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Coded, non-identifying facts about an image; ``None`` where the file does not say.
+
+    Attributes
+    ----------
+    view : str or None
+        ``PA``, ``AP``, ``LATERAL``, ``OBLIQUE`` or ``DECUBITUS``.
+    sex : str or None
+        ``M``, ``F`` or ``O``.
+    age : int or None
+        Years, at most 90 (older patients are few enough to be recognised).
+    modality : str or None
+        DICOM modality code, such as ``DX``.
+    pixel_spacing_mm : tuple of float or None
+        Row and column spacing in millimetres, at the detector where the patient's is not known.
+    burned_in : bool or None
+        Whether the header says that annotation is burned into the pixels.
+    """
+
+    view: str | None = None
+    sex: str | None = None
+    age: int | None = None
+    modality: str | None = None
+    pixel_spacing_mm: tuple[float, float] | None = None
+    burned_in: bool | None = None
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """Pixels as a radiologist would see them, high values bright.
+
+    Attributes
+    ----------
+    pixels : numpy.ndarray
+        (H, W) luminance, or (H, W, 3) RGB where colour is kept and real; uint8 or uint16.
+    bits : int
+        Significant bits of the source.
+    format : str
+        ``png``, ``jpeg`` or ``dicom``.
+    tags : Tags
+    patient_id : str or None
+        The id as it stands in a DICOM header: pseudonymise it, never log it.
+    notes : tuple of str
+        What was decided on the way, such as ``window:percentile``.
+    """
+
+    pixels: np.ndarray
+    bits: int
+    format: str
+    tags: Tags
+    patient_id: str | None
+    notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        # The generated one would print the patient id wherever an instance is logged.
+        shape = "x".join(str(side) for side in self.pixels.shape)
+        return f"DecodedImage({self.format}, {shape} {self.pixels.dtype}, notes={self.notes})"

@@ -1,0 +1,200 @@
+"""DICOM files to pixels as a radiologist would see them."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from pydicom import uid
+from pydicom.encaps import get_frame
+from pydicom.pixels import apply_color_lut, get_decoder
+
+from penumo_assets.configs.prepare import DecodeConfig
+from penumo_assets.imaging import codestream, dicom_header, raster
+from penumo_assets.imaging.decoded import DecodedImage
+from penumo_assets.imaging.dicom_header import looks_like_dicom
+from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.grayscale import StoredFormat, to_display
+
+__all__ = ["decode_dicom", "looks_like_dicom"]
+
+_NATIVE = frozenset(
+    {
+        uid.ImplicitVRLittleEndian,
+        uid.ExplicitVRLittleEndian,
+        uid.ExplicitVRBigEndian,
+        uid.DeflatedExplicitVRLittleEndian,
+    }
+)
+_JPEG = frozenset({*uid.JPEGTransferSyntaxes, *uid.JPEGLSTransferSyntaxes})
+_BASELINE = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit})
+_JPEG2000 = frozenset(uid.JPEG2000TransferSyntaxes)
+_COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
+
+
+def decode_dicom(data: bytes, config: DecodeConfig) -> DecodedImage:
+    """Decode one frontal chest radiograph.
+
+    Raises
+    ------
+    ImageRejected
+        When the header says that it is something else, or the pixels cannot be had.
+    """
+    dataset = dicom_header.read_dataset(data, config)
+    dicom_header.refuse_other_images(dataset, config)
+    if not dataset.get("PixelData"):
+        raise _no_pixels(data, dataset)
+    _check_declared(dataset, config)
+    raw, stored = _decode_pixels(dataset)
+    bits = int(dataset.BitsStored)
+    if dataset.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2"):
+        pixels, notes = to_display(raw.view(f"u{raw.dtype.itemsize}"), dataset, stored, config)
+    else:
+        pixels, bits = _colour(raw, dataset, config)
+        notes = ()
+    return DecodedImage(
+        pixels=raster.refuse_constant(pixels),
+        bits=bits,
+        format="dicom",
+        tags=dicom_header.read_tags(dataset),
+        patient_id=dicom_header.patient_id(dataset),
+        notes=notes,
+    )
+
+
+def _check_declared(dataset: Any, config: DecodeConfig) -> None:
+    """Refuse headers that are incomplete, too large, or of a kind that is not read."""
+    value = partial(dicom_header.value, dataset)
+    required = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation", "PhotometricInterpretation")
+    missing = [name for name in required if value(name) is None]
+    if missing:
+        raise ImageRejected("bad_header", f"the header does not say {', '.join(missing)}.")
+    samples = int(value("SamplesPerPixel") or 1)
+    dataset.SamplesPerPixel = samples
+    allocated, bits = int(dataset.BitsAllocated), int(dataset.BitsStored)
+    if allocated not in (8, 16) or not 2 <= bits <= allocated or not bits <= _high_bit(dataset) + 1 <= allocated:
+        raise ImageRejected(
+            "unsupported_depth", f"{bits} bits stored in {allocated} are not read; 8 to 16 bits in 8 or 16 are."
+        )
+    photometric = str(dataset.PhotometricInterpretation)
+    expected = {"MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1, **dict.fromkeys(_COLOUR, 3)}.get(photometric)
+    if expected is None:
+        raise ImageRejected("unsupported_colour", "the photometric interpretation in the header is not read.")
+    if samples != expected:
+        raise ImageRejected("bad_header", f"{samples} samples per pixel contradict {photometric}.")
+    output = 3 * allocated // 8 if expected == 3 or photometric == "PALETTE COLOR" else 2
+    raster.check_size(int(dataset.Rows), int(dataset.Columns), output, config)
+
+
+def _decode_pixels(dataset: Any) -> tuple[np.ndarray, StoredFormat]:
+    """The stored samples, (H, W) or (H, W, 3) of 8 or 16 bits in native byte order, and what they hold."""
+    syntax = dicom_header.transfer_syntax(dataset)
+    bits, high_bit = int(dataset.BitsStored), _high_bit(dataset)
+    if syntax in _NATIVE:
+        _check_native_length(dataset)
+    elif syntax in _JPEG or syntax in _JPEG2000:
+        frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+        header = _check_frame(frame, syntax, dataset)
+        # A codestream knows its own depth; headers that declare fewer bits than it has are common.
+        bits = max(bits, header.precision)
+        high_bit = bits - 1
+    elif syntax == uid.RLELossless:
+        _check_rle_length(dataset)
+    else:
+        name = syntax.name if syntax.name != str(syntax) else "an unknown one"
+        raise ImageRejected("unsupported_transfer_syntax", f"the transfer syntax ({name}) is not read.")
+    if syntax in _BASELINE and header.components == 1 and header.precision == 8:
+        pixels = _decode_baseline(frame)
+    else:
+        pixels = _decode_any(dataset, syntax)
+    return pixels, StoredFormat(8 * pixels.dtype.itemsize, bits, high_bit, int(dataset.PixelRepresentation) == 1)
+
+
+def _decode_baseline(frame: bytes) -> np.ndarray:
+    """Gray 8-bit JPEG, strictly: a damaged stream is refused rather than filled up with gray."""
+    try:
+        return simplejpeg.decode_jpeg(frame, colorspace="GRAY", strict=True)[..., 0]
+    except ValueError:
+        raise ImageRejected("corrupt", "the JPEG's picture data is damaged or incomplete.") from None
+
+
+def _decode_any(dataset: Any, syntax: uid.UID) -> np.ndarray:
+    # The plugin is named, because pydicom would else take whichever it finds first: Pillow where it
+    # is installed, which reads JPEG 2000 three times slower.
+    plugin = "" if syntax in _NATIVE else "pyjpegls" if syntax in uid.JPEGLSTransferSyntaxes else "pylibjpeg"
+    options: Any = {"correct_unused_bits": False}
+    try:
+        pixels, _ = get_decoder(syntax).as_array(dataset, raw=False, decoding_plugin=plugin, **options)
+    except Exception as error:
+        name = type(error).__name__
+        raise ImageRejected("corrupt", f"the compressed pixel data cannot be decoded ({name}).") from None
+    if pixels.shape[:2] != (int(dataset.Rows), int(dataset.Columns)):
+        raise ImageRejected("size_mismatch", "the pixel data does not have the size that the header declares.")
+    pixels = np.ascontiguousarray(pixels)
+    return pixels if pixels.dtype.isnative else pixels.astype(pixels.dtype.newbyteorder("="))
+
+
+def _check_native_length(dataset: Any) -> None:
+    rows, columns, samples = int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel)
+    row_bytes = columns * samples * int(dataset.BitsAllocated) // 8
+    if str(dataset.PhotometricInterpretation) == "YBR_FULL_422":
+        row_bytes = row_bytes * 2 // 3
+    length = len(dataset.PixelData)
+    if length < rows * row_bytes:
+        raise ImageRejected("truncated", f"the pixel data has {length} bytes; the header declares {rows * row_bytes}.")
+    # A little padding is common; a whole row too many means that the declared size is not the real one.
+    if length >= rows * row_bytes + max(row_bytes, 2):
+        raise ImageRejected(
+            "size_mismatch", f"the pixel data has {length} bytes; the header declares {rows * row_bytes}."
+        )
+
+
+def _check_rle_length(dataset: Any) -> None:
+    """Incompressible rows grow by one byte in 128: far more than that is not this image."""
+    samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel)
+    if len(dataset.PixelData) > 4096 + 2 * samples * int(dataset.BitsAllocated) // 8:
+        raise ImageRejected("size_mismatch", "the RLE data is longer than the declared image can be.")
+
+
+def _check_frame(frame: bytes, syntax: uid.UID, dataset: Any) -> codestream.StreamHeader:
+    """What the codestream declares, which must be what the header declares."""
+    rows, columns, samples = int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel)
+    header = codestream.read_jpeg2000(frame) if syntax in _JPEG2000 else codestream.read_jpeg(frame)
+    if (header.height, header.width, header.components) != (rows, columns, samples):
+        raise ImageRejected(
+            "size_mismatch",
+            f"the header declares {columns}x{rows}x{samples}, the compressed picture "
+            f"{header.width}x{header.height}x{header.components}.",
+        )
+    if header.precision > int(dataset.BitsAllocated):
+        raise ImageRejected("size_mismatch", "the compressed picture has more bits than the header allocates.")
+    return header
+
+
+def _colour(raw: np.ndarray, dataset: Any, config: DecodeConfig) -> tuple[np.ndarray, int]:
+    """Luminance (or RGB) of a colour image, and its significant bits."""
+    bits = int(dataset.BitsStored)
+    if str(dataset.PhotometricInterpretation) == "PALETTE COLOR":
+        if dataset.get("RedPaletteColorLookupTableData") is None:
+            raise ImageRejected("unsupported_colour", "the image has a palette of a kind that is not read.")
+        raw = apply_color_lut(raw, dataset)
+        bits = 8 * raw.dtype.itemsize
+    if raw.dtype not in (np.uint8, np.uint16):
+        raise ImageRejected("unsupported_colour", "a colour image with signed values is not read.")
+    raw = np.ascontiguousarray(raw)
+    if 8 < bits < 16:
+        raw = raw << np.uint16(16 - bits)
+    return raster.to_luminance(raw, keep_colour=config.keep_colour), bits
+
+
+def _high_bit(dataset: Any) -> int:
+    value = dataset.get("HighBit")
+    return int(dataset.BitsStored) - 1 if value is None else int(value)
+
+
+def _no_pixels(data: bytes, dataset: Any) -> ImageRejected:
+    if dataset.get("FloatPixelData") is not None or dataset.get("DoubleFloatPixelData") is not None:
+        return ImageRejected("unsupported_depth", "the pixels are floating-point numbers; integers are read.")
+    if b"\xe0\x7f\x10\x00" in data or b"\x7f\xe0\x00\x10" in data:
+        return ImageRejected("truncated", "the file ends within its pixel data: it was cut off.")
+    return ImageRejected("no_pixel_data", "the DICOM file holds no image.")

@@ -1,0 +1,248 @@
+"""What a DICOM header says: is this one frontal chest radiograph, and the coded facts to keep.
+
+Only the elements listed here are parsed at all; names, birth dates and free text are skipped.
+"""
+
+import io
+import logging
+import math
+import re
+import struct
+import warnings
+import zlib
+from typing import Any
+
+import pydicom
+from pydicom import config as pydicom_config
+from pydicom.multival import MultiValue
+from pydicom.uid import UID
+
+from penumo_assets.configs.prepare import DecodeConfig
+from penumo_assets.imaging.decoded import Tags
+from penumo_assets.imaging.errors import ImageRejected
+
+# pydicom quotes header values in warnings and log records: none of it may reach a log.
+pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
+warnings.filterwarnings("ignore", module=r"(pydicom|pylibjpeg|libjpeg|openjpeg|rle)(\.|$)")
+for _name in ("pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
+
+_TAGS = [
+    "SpecificCharacterSet", "SOPClassUID", "Modality", "PatientID", "PatientSex", "PatientAge",
+    "BodyPartExamined", "ViewPosition", "ViewCodeSequence", "PatientOrientation", "ImagerPixelSpacing",
+    "PixelSpacing", "BurnedInAnnotation", "SamplesPerPixel", "PhotometricInterpretation",
+    "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth",
+    "VOILUTFunction", "VOILUTSequence", "ModalityLUTSequence", "RescaleIntercept", "RescaleSlope",
+    "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
+    "BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData",
+    "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData",
+    "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData", "FloatPixelData", "DoubleFloatPixelData",
+]  # fmt: skip
+
+_RADIOGRAPHS = frozenset({"CR", "DX", "RG", "RF", "XA", "OT", "SC", ""})
+_NAMED_MODALITIES = frozenset(
+    {"CT", "MR", "US", "NM", "PT", "SR", "PR", "KO", "SEG", "ES", "GM", "SM", "XC", "DOC", "ECG", "OP", "BMD"}
+    | {"IVUS", "HD", "RTIMAGE", "RTPLAN", "RTDOSE", "RTSTRUCT"}
+)
+_OTHER_RADIOGRAPHS = {"MG": "a mammogram", "PX": "a panoramic dental X-ray", "IO": "an intra-oral X-ray"}
+
+# Body parts of DICOM PS3.16 annex L that are not the chest; anything unknown is given the benefit of
+# the doubt, because the field is free in practice ("THORAX PA", "TORAX", "UNKNOWN").
+_NOT_CHEST = re.compile(
+    r"^(L|R|LEFT|RIGHT|BILATERAL)?(ABDOMEN|PELVIS|ABDOMENPELVIS|HIP|HIPS|HAND|FINGER|THUMB|WRIST|FOREARM|ELBOW|"
+    r"HUMERUS|UPPERARM|ARM|SHOULDER|SCAPULA|EXTREMITY|(UP|UPPER|LOW|LOWER)EXTREMITY|LEG|(UPPER|LOWER)LEG|FEMUR|THIGH|"
+    r"KNEE|PATELLA|TIBIA|FIBULA|TIBIAFIBULA|CALF|ANKLE|FOOT|FEET|TOE|CALCANEUS|HEEL|HEAD|SKULL|BRAIN|FACE|JAW|MANDIBLE|"
+    r"MAXILLA|TEETH|TOOTH|SINUS|SINUSES|PARANASALSINUS|NOSE|ORBIT|EYE|EAR|ZYGOMA|TMJ|NECK|BREAST|SPINE|[CLST]+SPINE|"
+    r"CERVICALSPINE|LUMBARSPINE|THORACICSPINE|SACRUM|COCCYX|SIJOINT|KIDNEY|BLADDER|UTERUS|COLON|STOMACH|LIVER)S?$"
+)
+_LATERAL_CODES = frozenset({"399067008", "399173006", "399198007", "R-10228", "R-10232", "R-10236"})
+_VIEWS = {
+    "PA": "PA", "POSTEROANTERIOR": "PA", "AP": "AP", "ANTEROPOSTERIOR": "AP",
+    "LL": "LATERAL", "RL": "LATERAL", "L": "LATERAL", "LAT": "LATERAL", "LATERAL": "LATERAL",
+    "LLAT": "LATERAL", "RLAT": "LATERAL", "LEFTLATERAL": "LATERAL", "RIGHTLATERAL": "LATERAL",
+    "LATL": "LATERAL", "LATR": "LATERAL", "LLATERAL": "LATERAL", "RLATERAL": "LATERAL",
+    "LLD": "DECUBITUS", "RLD": "DECUBITUS", "RLO": "OBLIQUE", "LLO": "OBLIQUE", "RAO": "OBLIQUE", "LAO": "OBLIQUE",
+    "RPO": "OBLIQUE", "LPO": "OBLIQUE", "OBL": "OBLIQUE", "OBLIQUE": "OBLIQUE",
+}  # fmt: skip
+
+_VRS = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
+)
+_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+
+
+def looks_like_dicom(data: bytes) -> bool:
+    """Whether the bytes are a DICOM file, or one of the older kind without a preamble.
+
+    Files without the ``DICM`` mark must begin with four well-formed elements in ascending order, the
+    first of group 0002 or 0008.
+    """
+    if data[128:132] == b"DICM":
+        return True
+    position, last = 0, -1
+    for count in range(4):
+        if position == len(data) and count >= 2:
+            return True
+        if position + 8 > len(data):
+            return False
+        group, element = struct.unpack_from("<HH", data, position)
+        tag = group << 16 | element
+        if tag <= last or (not count and group not in (0x0002, 0x0008)):
+            return False
+        last = tag
+        vr = data[position + 4 : position + 6]
+        if vr in _LONG_VRS and position + 12 <= len(data):
+            position += 12 + struct.unpack_from("<I", data, position + 8)[0]
+        elif vr in _VRS:
+            position += 8 + struct.unpack_from("<H", data, position + 6)[0]
+        else:
+            position += 8 + struct.unpack_from("<I", data, position + 4)[0]
+        if position > len(data):
+            return False
+    return True
+
+
+def read_dataset(data: bytes, config: DecodeConfig) -> pydicom.Dataset:
+    """Parse the elements that decoding needs, with a transfer syntax even where the file names none.
+
+    Raises
+    ------
+    ImageRejected
+        ``too_large`` for a deflated file that inflates beyond what one image can need.
+    """
+    _refuse_deflate_bomb(data, int(config.max_megapixels * 4_000_000) + 16_000_000)
+    dataset = pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=_TAGS)
+    if not dataset.file_meta.get("TransferSyntaxUID"):
+        implicit, little = dataset.original_encoding
+        syntax = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
+        dataset.file_meta.TransferSyntaxUID = syntax if little else pydicom.uid.ExplicitVRBigEndian
+    return dataset
+
+
+def refuse_other_images(dataset: pydicom.Dataset, config: DecodeConfig) -> None:
+    """Refuse what is not one frontal chest radiograph, by what the header says.
+
+    Raises
+    ------
+    ImageRejected
+        ``not_a_radiograph``, ``not_chest``, ``multi_frame`` or ``lateral_view``.
+    """
+    modality = text(dataset, "Modality")
+    if modality in _OTHER_RADIOGRAPHS:
+        raise ImageRejected("not_chest", f"the header says that this is {_OTHER_RADIOGRAPHS[modality]}.")
+    if modality not in _RADIOGRAPHS:
+        known = f" (modality {modality})" if modality in _NAMED_MODALITIES else ""
+        raise ImageRejected("not_a_radiograph", f"the header says that this is no projection X-ray{known}.")
+    frames = value(dataset, "NumberOfFrames")
+    if frames is not None and int(frames) > 1:
+        raise ImageRejected("multi_frame", f"the file holds {int(frames)} frames; export one image per file.")
+    body_part = re.sub(r"[^A-Z]", "", text(dataset, "BodyPartExamined"))
+    if _NOT_CHEST.match(body_part):
+        raise ImageRejected("not_chest", "the header names a body part that is not the chest.")
+    if config.reject_lateral and view(dataset) == "LATERAL":
+        raise ImageRejected("lateral_view", "the header says that this is a lateral view; frontal views are used.")
+
+
+def read_tags(dataset: pydicom.Dataset) -> Tags:
+    """The coded facts of a header; anything that is not one of the known codes is dropped."""
+    sex, burned_in, modality = (text(dataset, name) for name in ("PatientSex", "BurnedInAnnotation", "Modality"))
+    return Tags(
+        view=view(dataset),
+        sex=sex if sex in ("M", "F", "O") else None,
+        age=age_in_years(text(dataset, "PatientAge")),
+        modality=modality if modality and modality in _RADIOGRAPHS else None,
+        pixel_spacing_mm=_spacing(dataset),
+        burned_in={"YES": True, "NO": False}.get(burned_in),
+    )
+
+
+def view(dataset: pydicom.Dataset) -> str | None:
+    """The projection, from ViewPosition, else ViewCodeSequence, else PatientOrientation."""
+    position = text(dataset, "ViewPosition")
+    if position:
+        return view_code(position)
+    codes = value(dataset, "ViewCodeSequence")
+    if codes:
+        code = str(codes[0].get("CodeValue") or "").strip()
+        known = {"399348003": "AP", "R-10206": "AP", "272479007": "PA", "R-10214": "PA"}
+        return "LATERAL" if code in _LATERAL_CODES else known.get(code)
+    # Rows that run from front to back, or back to front, are only seen from the side.
+    if text(dataset, "PatientOrientation")[:1] in ("A", "P"):
+        return "LATERAL"
+    return None
+
+
+def view_code(name: str) -> str | None:
+    """``PA``, ``AP``, ``LATERAL``, ``OBLIQUE`` or ``DECUBITUS`` for the many ways to write them.
+
+    A decubitus film is a frontal projection of a patient lying on one side, not a lateral view.
+    """
+    name = re.sub(r"[^A-Z]", "", name.upper())
+    if name in _VIEWS:
+        return _VIEWS[name]
+    for part, code in (("DECUB", "DECUBITUS"), ("LAT", "LATERAL"), ("OBL", "OBLIQUE")):
+        if part in name:
+            return code
+    return name[:2] if name[:2] in ("PA", "AP") else None
+
+
+def age_in_years(value: str) -> int | None:
+    """Years, at most 90, from a DICOM age string (``062Y``, ``018M``) or a bare number of years."""
+    match = re.fullmatch(r"(\d{1,3})([YMWD]?)", value)
+    if match is None:
+        return None
+    years = int(match[1]) // {"Y": 1, "": 1, "M": 12, "W": 52, "D": 365}[match[2]]
+    return min(years, 90) if years <= 120 else None
+
+
+def value(dataset: pydicom.Dataset, keyword: str) -> Any:
+    """An element's value, the first of several; ``None`` when it is absent, empty or malformed."""
+    try:
+        found = dataset.get(keyword)
+        if isinstance(found, (MultiValue, list, tuple)):
+            found = found[0] if len(found) else None
+    except Exception:  # pydicom raises a dozen types for malformed values; all mean that it is unusable
+        return None
+    return None if found == "" else found
+
+
+def text(dataset: pydicom.Dataset, keyword: str) -> str:
+    """The first value of an element, as upper-case text without padding; empty when absent."""
+    found = value(dataset, keyword)
+    return "" if found is None else str(found).strip(" \0").upper()
+
+
+def patient_id(dataset: pydicom.Dataset) -> str | None:
+    """The patient id as it stands in the header, ``None`` when it is empty."""
+    found = value(dataset, "PatientID")
+    return (str(found).strip(" \0") or None) if found is not None else None
+
+
+def transfer_syntax(dataset: pydicom.Dataset) -> UID:
+    return dataset.file_meta.TransferSyntaxUID
+
+
+def _spacing(dataset: pydicom.Dataset) -> tuple[float, float] | None:
+    for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
+        try:
+            row, column = (float(value) for value in dataset.get(keyword) or ())
+        except (TypeError, ValueError):
+            continue
+        if all(math.isfinite(value) and 0 < value < 100 for value in (row, column)):
+            return row, column
+    return None
+
+
+def _refuse_deflate_bomb(data: bytes, limit: int) -> None:
+    """A deflated data set is inflated whole by the parser: measure it first, in small pieces."""
+    if _DEFLATED not in data[:2048] or data[132:136] != b"\x02\0\0\0":
+        return
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    pending, total = data[144 + struct.unpack_from("<I", data, 140)[0] :], 0
+    while pending and not stream.eof:
+        total += len(stream.decompress(pending, 1 << 20))
+        pending = stream.unconsumed_tail
+        if total > limit:
+            raise ImageRejected("too_large", "the deflated file inflates to more than one image can need.")

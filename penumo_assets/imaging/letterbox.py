@@ -1,0 +1,103 @@
+"""Fit an image of any shape into a square, keeping its aspect ratio, and come back exactly.
+
+A letterboxed image is what the lung segmenter sees. The transform is stored in the manifest, so
+that a mask drawn in letterbox coordinates can be laid over the original pixels.
+"""
+
+from dataclasses import asdict, dataclass
+
+import cv2
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Where an image of ``height`` x ``width`` lies inside a ``size`` x ``size`` square.
+
+    All values are in pixels; ``top`` and ``left`` are the padding before the content, and
+    ``content_height`` x ``content_width`` is the resized image (each at least 1 pixel).
+    """
+
+    height: int
+    width: int
+    size: int
+    content_height: int
+    content_width: int
+    top: int
+    left: int
+
+    @classmethod
+    def fit(cls, height: int, width: int, size: int = 512) -> "Letterbox":
+        """The transform for an image of ``height`` x ``width`` pixels.
+
+        Raises
+        ------
+        ValueError
+            If a dimension or ``size`` is not positive.
+        """
+        if height < 1 or width < 1 or size < 1:
+            raise ValueError(f"cannot letterbox {height}x{width} into {size}: sizes must be positive")
+        scale = size / max(height, width)
+        content_height = min(size, max(1, round(height * scale)))
+        content_width = min(size, max(1, round(width * scale)))
+        return cls(
+            height=height,
+            width=width,
+            size=size,
+            content_height=content_height,
+            content_width=content_width,
+            top=(size - content_height) // 2,
+            left=(size - content_width) // 2,
+        )
+
+    def as_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+    @property
+    def content(self) -> tuple[slice, slice]:
+        """Rows and columns of the square that hold the image rather than padding."""
+        return (
+            slice(self.top, self.top + self.content_height),
+            slice(self.left, self.left + self.content_width),
+        )
+
+    def apply(self, image: np.ndarray, *, nearest: bool = False) -> np.ndarray:
+        """Resize and pad ``image`` (H, W) or (H, W, C) to (size, size[, C]), dtype kept.
+
+        Area interpolation when shrinking, linear when growing, nearest for masks. Padding is 0.
+
+        Raises
+        ------
+        ValueError
+            If ``image`` is not ``height`` x ``width``.
+        """
+        if image.shape[:2] != (self.height, self.width):
+            raise ValueError(f"letterbox made for {self.height}x{self.width}, got {image.shape[:2]}")
+        square = np.zeros((self.size, self.size, *image.shape[2:]), dtype=image.dtype)
+        square[self.content] = resize(image, self.content_height, self.content_width, nearest=nearest)
+        return square
+
+    def invert_mask(self, mask: np.ndarray) -> np.ndarray:
+        """Map a (size, size) mask back onto the original (height, width) pixels, nearest neighbour.
+
+        Raises
+        ------
+        ValueError
+            If ``mask`` is not ``size`` x ``size``.
+        """
+        if mask.shape != (self.size, self.size):
+            raise ValueError(f"expected a {self.size}x{self.size} mask, got {mask.shape}")
+        return resize(np.ascontiguousarray(mask[self.content]), self.height, self.width, nearest=True)
+
+
+def resize(image: np.ndarray, height: int, width: int, *, nearest: bool = False) -> np.ndarray:
+    """Resize (H, W[, C]) to (height, width[, C]): area down, linear up, or nearest for masks."""
+    if image.shape[:2] == (height, width):
+        return image.copy()
+    if nearest:
+        interpolation = cv2.INTER_NEAREST_EXACT
+    elif height < image.shape[0] or width < image.shape[1]:
+        interpolation = cv2.INTER_AREA
+    else:
+        interpolation = cv2.INTER_LINEAR
+    return cv2.resize(image, (width, height), interpolation=interpolation)

@@ -1,0 +1,137 @@
+"""What a job program may know of where it runs: SageMaker's container contract, and nothing else.
+
+A program finds its inputs in folders that the contract names, writes its outputs to other such
+folders, and writes ``result.json`` last. The same program runs inside a SageMaker container (the
+root is ``/opt/ml``) and under the local runner (``PENUMO_OPT_ML`` names another root with the same
+layout).
+
+Reference: https://docs.aws.amazon.com/sagemaker/latest/dg/amazon-sagemaker-toolkits.html
+"""
+
+import json
+import logging
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+RESULT_NAME = "result.json"
+
+
+class JobError(RuntimeError):
+    """The job cannot succeed with these inputs; the message says what is wrong and the remedy."""
+
+
+class ResultFile(BaseModel):
+    """``result.json``: what a job leaves behind, written after everything else."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_: Literal["penumo/job-result/1"] = Field("penumo/job-result/1", alias="schema")
+    program: str
+    values: dict[str, Any] = Field(description="Numbers and short strings for the asset's metadata.")
+
+
+def opt_ml() -> Path:
+    """The root of the container layout."""
+    return Path(os.environ.get("PENUMO_OPT_ML", "/opt/ml"))
+
+
+def processing_input(name: str) -> Path:
+    """Folder of a processing job's input."""
+    return opt_ml() / "processing" / "input" / name
+
+
+def processing_output(name: str) -> Path:
+    """Folder of a processing job's output, created."""
+    return _created(opt_ml() / "processing" / "output" / name)
+
+
+def channel(name: str) -> Path:
+    """Folder of a training job's input channel (``SM_CHANNEL_<NAME>``)."""
+    return Path(os.environ.get(f"SM_CHANNEL_{name.upper()}", opt_ml() / "input" / "data" / name))
+
+
+def model_dir() -> Path:
+    """Where a training job leaves what becomes model.tar.gz (``SM_MODEL_DIR``), created."""
+    return _created(Path(os.environ.get("SM_MODEL_DIR", opt_ml() / "model")))
+
+
+def output_data_dir() -> Path:
+    """Where a training job leaves its other results (``SM_OUTPUT_DATA_DIR``), created."""
+    return _created(Path(os.environ.get("SM_OUTPUT_DATA_DIR", opt_ml() / "output" / "data")))
+
+
+def checkpoint_dir() -> Path:
+    """Where checkpoints survive a restart, created."""
+    return _created(opt_ml() / "checkpoints")
+
+
+def hosts() -> tuple[str, list[str]]:
+    """This host's name and the sorted names of all hosts of the job.
+
+    Training containers have ``SM_CURRENT_HOST`` and ``SM_HOSTS``; processing containers have
+    ``/opt/ml/config/resourceconfig.json``; elsewhere there is one host, ``algo-1``.
+    """
+    if "SM_HOSTS" in os.environ:
+        names = sorted(json.loads(os.environ["SM_HOSTS"]))
+        return os.environ.get("SM_CURRENT_HOST", names[0]), names
+    resource_config = opt_ml() / "config" / "resourceconfig.json"
+    if resource_config.exists():
+        values = json.loads(resource_config.read_text(encoding="utf-8"))
+        return values["current_host"], sorted(values["hosts"])
+    return "algo-1", ["algo-1"]
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` under a temporary name, then give it its own: readers see all or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_result(directory: Path, program: str, values: dict[str, Any]) -> None:
+    """Write ``result.json`` into ``directory``: the last thing a job does.
+
+    Raises
+    ------
+    ValueError
+        If ``values`` holds something JSON cannot (NaN and infinity included).
+    """
+    result = ResultFile(schema="penumo/job-result/1", program=program, values=values)
+    text = json.dumps(result.model_dump(by_alias=True), indent=2, allow_nan=False)
+    write_atomic(directory / RESULT_NAME, text.encode("utf-8"))
+
+
+def run_program(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> None:
+    """Run ``main``; on failure leave the reason in ``output/failure`` and exit with 1.
+
+    SageMaker shows the first 1,024 characters of that file as the job's FailureReason.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stdout)
+    try:
+        main(argv)
+    except Exception as error:
+        reason = str(error) if isinstance(error, JobError) else f"{type(error).__name__}: {error}"
+        write_atomic(opt_ml() / "output" / "failure", reason.encode("utf-8"))
+        if not isinstance(error, JobError):
+            traceback.print_exc()
+        print(f"ERROR {reason}", flush=True)
+        sys.exit(1)
+
+
+def _created(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path

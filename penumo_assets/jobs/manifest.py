@@ -1,0 +1,111 @@
+"""The manifest: one row per landed image, what became of it, and from what it was made.
+
+Stored as JSON lines at ``manifests/{cohort}.jsonl``. Readers trust the manifest, never a listing.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+STAGES = ("raw", "masks", "preprocessed", "npz")
+# Raise a stage's version when its output changes for the same input and settings.
+STAGE_VERSIONS = {"raw": "1", "masks": "1", "preprocessed": "1", "npz": "1"}
+
+
+class ManifestError(ValueError):
+    """A manifest that cannot be read."""
+
+
+class StageOutput(BaseModel):
+    """What one stage made of one image.
+
+    ``fingerprint`` is the digest of everything the output was made from: code version, settings and
+    the fingerprint of the stage before. The same fingerprint means: nothing to compute.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: str
+    sha256: str
+    fingerprint: str
+    facts: dict[str, Any] = Field(default_factory=dict)
+
+
+class ManifestRow(BaseModel):
+    """One landed image.
+
+    ``status`` is ``accepted`` or ``rejected``; a rejected row names the stage, a code and a reason.
+    ``source`` is the key below ``landing/{cohort}/``. Width and height are the decoded pixels'.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    image_id: str
+    source: str
+    source_etag: str
+    source_bytes: int
+    source_sha256: str | None = None
+    patient_id: str | None = None
+    label: str | None = None
+    finding: str | None = None
+    view: str | None = None
+    sex: str | None = None
+    age: int | None = None
+    extra: dict[str, str] = Field(default_factory=dict)
+    status: str = "accepted"
+    stage: str | None = None
+    code: str | None = None
+    reason: str | None = None
+    width: int | None = None
+    height: int | None = None
+    format: str | None = None
+    tags: dict[str, Any] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
+    mean_intensity: float | None = None
+    stages: dict[str, StageOutput] = Field(default_factory=dict)
+    attempted: dict[str, str] = Field(
+        default_factory=dict, description="Fingerprint of the stage that rejected the image: no need to try it again."
+    )
+
+    def reject(self, stage: str, code: str, reason: str, fingerprint: str = "") -> None:
+        self.status, self.stage, self.code, self.reason = "rejected", stage, code, reason
+        self.attempted = {stage: fingerprint} if fingerprint else {}
+
+
+def fingerprint(stage: str, settings: dict[str, Any], upstream: str) -> str:
+    """Digest of what a stage's output depends on."""
+    content = json.dumps([stage, STAGE_VERSIONS[stage], settings, upstream], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def dump_rows(rows: Iterable[ManifestRow]) -> bytes:
+    """Rows as JSON lines, ordered by source, fields that are unset left out."""
+    ordered = sorted(rows, key=lambda row: row.source)
+    lines = [json.dumps(row.model_dump(exclude_defaults=True), sort_keys=True, ensure_ascii=False) for row in ordered]
+    return "".join(line + "\n" for line in lines).encode("utf-8")
+
+
+def load_rows(data: bytes) -> list[ManifestRow]:
+    """Read what `dump_rows` wrote.
+
+    Raises
+    ------
+    ManifestError
+        Naming the first line that is not a manifest row.
+    """
+    rows = []
+    for number, line in enumerate(data.decode("utf-8").split("\n")[:-1], start=1):
+        try:
+            rows.append(ManifestRow.model_validate_json(line))
+        except ValidationError as error:
+            raise ManifestError(f"manifest line {number} is not valid: {error.errors()[0]['msg']}") from error
+    return rows
+
+
+def stage_version(rows: Iterable[ManifestRow], stage: str) -> str:
+    """Data version of one stage of a cohort: digest over the content of its outputs, in order of their keys."""
+    outputs = sorted((row.stages[stage].key, row.stages[stage].sha256) for row in rows if stage in row.stages)
+    return hashlib.sha256(json.dumps(outputs).encode()).hexdigest()

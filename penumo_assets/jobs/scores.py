@@ -1,0 +1,49 @@
+"""What is measured on the validation split after every epoch. The full evaluation is jobs/evaluate.py."""
+
+import numpy as np
+from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, roc_auc_score, roc_curve
+
+
+def youden_threshold(targets: np.ndarray, positive: np.ndarray) -> float:
+    """The threshold with the largest sensitivity + specificity - 1 (Youden 1950), for ``positive >= threshold``.
+
+    Half-way between the deciding score and the next lower one, so that it does not sit on an image.
+    """
+    false_positive, true_positive, thresholds = roc_curve(targets, positive, drop_intermediate=False)
+    best = int(np.argmax(true_positive - false_positive))
+    if best == 0:  # nothing is better than calling every image negative
+        return 0.5
+    below = positive[positive < thresholds[best]]
+    return float((thresholds[best] + below.max()) / 2) if len(below) else float(thresholds[best])
+
+
+def validation_scores(targets: np.ndarray, probabilities: np.ndarray) -> dict[str, float | None]:
+    """Loss, ROC-AUC, F1, balanced accuracy and (two classes) the Youden threshold.
+
+    Parameters
+    ----------
+    targets : (n,) int
+        Every class is present.
+    probabilities : (n, classes) float
+        Rows sum to 1; of two classes the last is the positive one. With more, ROC-AUC is the mean
+        over one-against-rest (Hand & Till's alternative, macro) and F1 is macro.
+    """
+    classes = probabilities.shape[1]
+    loss = float(log_loss(targets, probabilities, labels=np.arange(classes)))
+    if classes == 2:
+        positive = probabilities[:, 1]
+        threshold = youden_threshold(targets, positive)
+        predicted = (positive >= threshold).astype(int)
+        auc, f1 = roc_auc_score(targets, positive), f1_score(targets, predicted, zero_division=0)
+    else:
+        threshold = None
+        predicted = probabilities.argmax(axis=1)
+        auc = roc_auc_score(targets, probabilities, multi_class="ovr", average="macro")
+        f1 = f1_score(targets, predicted, average="macro", zero_division=0)
+    return {
+        "loss": loss,
+        "roc_auc": float(auc),
+        "f1": float(f1),
+        "balanced_accuracy": float(balanced_accuracy_score(targets, predicted)),
+        "threshold": threshold,
+    }

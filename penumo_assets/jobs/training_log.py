@@ -1,0 +1,137 @@
+"""What MLflow gets to know of a training. Without ``MLFLOW_TRACKING_URI`` nothing is sent anywhere.
+
+dagster-mlflow is of no use here: it opens one run per Dagster run from inside the Dagster process,
+while a training runs in a container of its own, one per architecture.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from penumo_assets.jobs.contract import JobError
+from penumo_assets.jobs.shards import DatasetFile
+from penumo_assets.jobs.training_figures import training_figures
+
+SYSTEM_METRICS_SECONDS = 5
+DEFAULT_EXPERIMENT = "penumo_assets"
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingLog:
+    """An MLflow run, or nothing where no tracking server is configured.
+
+    Once the run has begun, a server that fails costs log lines, not the training.
+    """
+
+    def __init__(self) -> None:
+        self.run_id: str | None = None
+        self._mlflow: Any = None
+
+    def start(self, run_id: str | None, tags: dict[str, str]) -> None:
+        """Begin a run, or go on with ``run_id`` after a restart.
+
+        Raises
+        ------
+        JobError
+            If the tracking server named by MLFLOW_TRACKING_URI does not answer.
+        """
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        if not uri:
+            return
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        import mlflow
+
+        try:
+            mlflow.set_tracking_uri(uri)
+            mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT))
+            mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
+            run = mlflow.start_run(
+                run_id=run_id,
+                run_name=None if run_id else os.environ.get("TRAINING_JOB_NAME"),
+                tags=tags,
+                log_system_metrics=True,
+            )
+        except Exception as error:
+            raise JobError(f"MLflow at MLFLOW_TRACKING_URI cannot be used: {type(error).__name__}: {error}") from error
+        self._mlflow, self.run_id = mlflow, run.info.run_id
+
+    def parameters(self, values: dict[str, Any]) -> None:
+        self._attempt(lambda mlflow: mlflow.log_params(values))
+
+    def dataset(self, dataset: DatasetFile) -> None:
+        """The data as an MLflow input: name, digest, and the counts per split as its profile."""
+
+        def send(mlflow: Any) -> None:
+            from mlflow.data.meta_dataset import MetaDataset
+            from mlflow.data.sources import DatasetSource
+
+            class TrainingSetSource(DatasetSource):
+                def load(self, **kwargs: Any) -> Any:
+                    raise NotImplementedError("read it with penumo_assets.jobs.shards.TrainingSet")
+
+                @staticmethod
+                def _get_source_type() -> str:
+                    return "penumo/training-set/1"
+
+                @staticmethod
+                def _can_resolve(raw_source: Any) -> bool:
+                    return False
+
+                @classmethod
+                def _resolve(cls, raw_source: Any) -> "TrainingSetSource":
+                    return cls()
+
+                def to_dict(self) -> dict[str, Any]:
+                    return {"digest": dataset.digest, "cohorts": dataset.cohorts, "salt": dataset.salt}
+
+                @classmethod
+                def from_dict(cls, source_dict: dict[str, Any]) -> "TrainingSetSource":
+                    return cls()
+
+            source = TrainingSetSource()
+            mlflow.log_input(MetaDataset(source, name="training_set", digest=dataset.digest[:36]), context="training")
+            mlflow.log_dict(dataset.model_dump(by_alias=True), "dataset.json")
+
+        self._attempt(send)
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """One epoch's figures, at their step."""
+        values = {name: value for name, value in record.items() if name != "epoch" and value is not None}
+        self._attempt(lambda mlflow: mlflow.log_metrics(values, step=record["epoch"]))
+
+    def finish(
+        self,
+        best: dict[str, Any],
+        history: list[dict[str, Any]],
+        targets: np.ndarray,
+        probabilities: np.ndarray,
+        classes: list[str],
+    ) -> None:
+        """The best epoch's figures and the curves on validation."""
+        values = {f"best_{name}": value for name, value in best.items() if value is not None}
+        self._attempt(lambda mlflow: mlflow.log_metrics(values))
+        if self._mlflow is None:
+            return
+        threshold = best["validation_threshold"]
+        for name, figure in training_figures(history, targets, probabilities, classes, threshold).items():
+            self._attempt(lambda mlflow, f=figure, n=name: mlflow.log_figure(f, f"figures/{n}.png"))
+
+    def model(self, folder: Any) -> None:
+        """The model's files as the run's artifact ``model_files``."""
+        self._attempt(lambda mlflow: mlflow.log_artifacts(str(folder), "model_files"))
+
+    def end(self, status: str) -> None:
+        """Close the run as FINISHED, FAILED or KILLED."""
+        self._attempt(lambda mlflow: mlflow.end_run(status))
+
+    def _attempt(self, send: Callable[..., Any]) -> None:
+        if self._mlflow is None:
+            return
+        try:
+            send(self._mlflow)
+        except Exception as error:
+            logger.warning("MLflow did not take a record: %s: %s", type(error).__name__, error)

@@ -1,0 +1,34 @@
+"""The work list that the orchestrator hands to the prepare job: one item per image that needs computing."""
+
+import json
+from collections.abc import Iterable
+
+from pydantic import BaseModel, ConfigDict
+
+from penumo_assets.jobs.manifest import ManifestRow
+
+
+class WorkItem(BaseModel):
+    """One image and the stages to compute for it.
+
+    ``label_patient_id`` is the patient id as labels.csv gives it, before pseudonymisation; ``truth`` is the
+    landed ground-truth mask, if there is one. Stages that are not to be computed are read from their stored
+    outputs, which ``row.stages`` names.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    row: ManifestRow
+    compute: list[str]
+    fingerprints: dict[str, str]
+    label_patient_id: str | None = None
+    truth: str | None = None
+
+
+def dump_work(items: Iterable[WorkItem]) -> bytes:
+    lines = [json.dumps(item.model_dump(exclude_defaults=True), sort_keys=True) for item in items]
+    return "".join(line + "\n" for line in lines).encode("utf-8")
+
+
+def load_work(data: bytes) -> list[WorkItem]:
+    return [WorkItem.model_validate_json(line) for line in data.split(b"\n") if line]

@@ -1,0 +1,153 @@
+"""Do the probabilities mean what they say? Temperature scaling, reliability, ECE, Brier score, recalibration slope."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, special
+
+from penumo_assets.metrics.estimates import ScoreError, check_labels_and_scores
+
+BINS = 10
+_LOG_TEMPERATURE_BOUNDS = (np.log(0.05), np.log(20.0))
+
+
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Probabilities (n, C) float64 of logits (n, C) divided by ``temperature``."""
+    return special.softmax(np.asarray(logits, np.float64) / temperature, axis=1)
+
+
+def negative_log_likelihood(labels: np.ndarray, logits: np.ndarray, temperature: float = 1.0) -> float:
+    """Mean negative log-likelihood in nats of (n,) labels under (n, C) logits."""
+    log_probabilities = special.log_softmax(np.asarray(logits, np.float64) / temperature, axis=1)
+    return float(-log_probabilities[np.arange(len(labels)), labels].mean())
+
+
+def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float | None:
+    """The temperature T that minimises the likelihood loss of softmax(logits / T) (Guo et al. 2017, arXiv:1706.04599).
+
+    Fit it on validation data. It changes no ranking. The search stays within 0.05..20, because on
+    perfectly separated data the loss has no minimum (T would go to 0).
+
+    Returns
+    -------
+    float, or None if fewer than two classes are present: one class pushes T to a bound.
+
+    Raises
+    ------
+    ScoreError
+        For NaN logits or labels outside the classes.
+    """
+    check_labels_and_scores(labels, logits)
+    if len(np.unique(labels)) < 2:
+        return None
+    found = optimize.minimize_scalar(
+        lambda log_t: negative_log_likelihood(labels, logits, np.exp(log_t)),
+        bounds=_LOG_TEMPERATURE_BOUNDS,
+        method="bounded",
+        options={"xatol": 1e-6},
+    )
+    return float(np.exp(found.x))
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Equal-width bins of a predicted probability: how many, mean prediction, observed frequency.
+
+    ``mean_predicted`` and ``observed`` are NaN in empty bins.
+    """
+
+    edges: np.ndarray
+    count: np.ndarray
+    mean_predicted: np.ndarray
+    observed: np.ndarray
+
+
+def bin_sums(outcome: np.ndarray, predicted: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """Per image what a reliability bin adds up: (n, 3 * bins) of [count | prediction | outcome].
+
+    Summed over any (re)sample of images they give its bins; ``ece_from_sums`` turns them into an
+    error. Bins are [0, 1/bins), ... with 1 in the last.
+
+    Raises
+    ------
+    ScoreError
+        If a prediction is not a probability.
+    """
+    if len(predicted) and not (np.isfinite(predicted).all() and predicted.min() >= 0 and predicted.max() <= 1):
+        raise ScoreError("calibration needs probabilities between 0 and 1")
+    index = np.minimum((predicted * bins).astype(np.int64), bins - 1)
+    rows = np.arange(len(predicted))
+    sums = np.zeros((len(predicted), 3, bins))
+    sums[rows, 0, index], sums[rows, 1, index], sums[rows, 2, index] = 1, predicted, outcome
+    return sums.reshape(len(predicted), 3 * bins)
+
+
+def ece_from_sums(sums: np.ndarray) -> np.ndarray:
+    """Expected calibration error of (..., 3 * bins) summed ``bin_sums``: (...); NaN without images.
+
+    ECE = sum_b (n_b / n) |observed_b - predicted_b| (Naeini et al. 2015, AAAI). It is biased upwards
+    in small samples.
+    """
+    count, predicted, outcome = np.split(np.asarray(sums, np.float64), 3, axis=-1)
+    total = count.sum(-1)
+    gap = np.abs(outcome - predicted).sum(-1)
+    return np.divide(gap, total, out=np.full(total.shape, np.nan), where=total > 0)
+
+
+def reliability(outcome: np.ndarray, predicted: np.ndarray, bins: int = BINS) -> Reliability:
+    """The reliability curve of (n,) outcomes in {0, 1} and (n,) probabilities."""
+    count, predicted_sum, outcome_sum = np.split(bin_sums(outcome, predicted, bins).sum(0), 3)
+    with np.errstate(invalid="ignore"):
+        return Reliability(
+            np.linspace(0, 1, bins + 1), count.astype(np.int64), predicted_sum / count, outcome_sum / count
+        )
+
+
+def calibrated_event(labels: np.ndarray, probabilities: np.ndarray, positive: int | None) -> tuple[np.ndarray, ...]:
+    """What calibration is measured on: outcome (n,) in {0, 1} and its predicted probability (n,).
+
+    With a positive class, its probability; otherwise "the most probable class is right" and its
+    confidence (Guo et al. 2017).
+    """
+    if positive is not None:
+        return (labels == positive).astype(np.float64), probabilities[:, positive]
+    best = probabilities.argmax(1)
+    return (best == labels).astype(np.float64), probabilities[np.arange(len(labels)), best]
+
+
+def brier_per_image(labels: np.ndarray, probabilities: np.ndarray, positive: int | None) -> np.ndarray:
+    """Squared error per image (n,), whose mean is the Brier score (Brier 1950).
+
+    With a positive class, (p - y)^2 in 0..1; otherwise summed over the classes, in 0..2.
+    """
+    if positive is not None:
+        return (probabilities[:, positive] - (labels == positive)) ** 2
+    return ((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(1)
+
+
+def recalibration(outcome: np.ndarray, predicted: np.ndarray) -> tuple[float, float] | None:
+    """Slope and intercept of a logistic regression of the outcome on logit(prediction) (Cox 1958).
+
+    Slope 1 and intercept 0 are perfect; a slope below 1 says the predictions are too extreme (Van
+    Calster et al. 2019, doi:10.1186/s12916-019-1466-7).
+
+    Returns
+    -------
+    (slope, intercept), or None if an outcome is absent, all predictions are equal, or the outcome
+    is perfectly separated (no finite maximum of the likelihood).
+    """
+    logit = special.logit(np.clip(predicted, 1e-7, 1 - 1e-7))
+    present = outcome.astype(bool)
+    if present.all() or not present.any() or np.ptp(logit) == 0:
+        return None
+    if logit[present].min() >= logit[~present].max() or logit[present].max() <= logit[~present].min():
+        return None
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        linear = parameters[0] * logit + parameters[1]
+        residual = special.expit(linear) - outcome
+        value = np.logaddexp(0, linear) - outcome * linear
+        return float(value.mean()), np.array([(residual * logit).mean(), residual.mean()])
+
+    found = optimize.minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS")
+    return float(found.x[0]), float(found.x[1])

@@ -1,0 +1,148 @@
+"""Variance of an AUC without resampling, and the paired comparison of two models on the same images.
+
+DeLong, DeLong & Clarke-Pearson 1988 (doi:10.2307/2531595), computed with mid-ranks as in Sun & Xu 2014
+(doi:10.1109/LSP.2014.2337313); for patients with several images the clustered form of Obuchowski
+1997 (doi:10.2307/2533958).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special, stats
+
+from penumo_assets.metrics.estimates import ScoreError, check_labels_and_scores
+
+
+@dataclass(frozen=True)
+class AucVariance:
+    """An AUC, its variance and a confidence interval on the logit scale (so within 0..1).
+
+    ``low`` and ``high`` are None when the variance is zero (perfect separation): the method then
+    knows no uncertainty, which is not the same as there being none.
+    """
+
+    auc: float
+    variance: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class AucComparison:
+    """Paired comparison of two models: difference first - second, its standard error, z and two-sided p."""
+
+    first: float
+    second: float
+    difference: float
+    standard_error: float
+    low: float
+    high: float
+    z: float | None
+    p_value: float | None
+
+
+def delong(
+    labels: np.ndarray, scores: np.ndarray, patients: np.ndarray | None = None, confidence: float = 0.95
+) -> AucVariance | None:
+    """AUC of (n,) scores with its DeLong variance; clustered by ``patients`` (n,) when given.
+
+    Returns
+    -------
+    AucVariance, or None if a class has fewer than two images (or patients): no variance exists.
+
+    Raises
+    ------
+    ScoreError
+        For NaN scores or unequal lengths.
+    """
+    found = _covariance(labels, scores[None], patients)
+    if found is None:
+        return None
+    auc, variance = float(found[0][0]), float(found[1][0, 0])
+    if variance <= 0 or auc in (0.0, 1.0):
+        return AucVariance(auc, max(variance, 0.0), None, None)
+    half = stats.norm.ppf(0.5 + confidence / 2) * np.sqrt(variance) / (auc * (1 - auc))
+    centre = special.logit(auc)
+    return AucVariance(auc, variance, float(special.expit(centre - half)), float(special.expit(centre + half)))
+
+
+def compare_aucs(
+    labels: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    patients: np.ndarray | None = None,
+    confidence: float = 0.95,
+) -> AucComparison | None:
+    """Do two models rank the same (n,) images differently well?
+
+    ``z`` and ``p_value`` are None when the difference has no variance (identical rankings).
+    Returns None where ``delong`` does.
+    """
+    found = _covariance(labels, np.stack([first, second]), patients)
+    if found is None:
+        return None
+    aucs, covariance = found
+    difference = float(aucs[0] - aucs[1])
+    error = float(np.sqrt(max(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1], 0.0)))
+    half = stats.norm.ppf(0.5 + confidence / 2) * error
+    z = difference / error if error > 1e-12 else None
+    p_value = float(2 * stats.norm.sf(abs(z))) if z is not None else None
+    return AucComparison(
+        float(aucs[0]), float(aucs[1]), difference, error, difference - half, difference + half, z, p_value
+    )
+
+
+def _covariance(
+    labels: np.ndarray, scores: np.ndarray, patients: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """AUCs (k,) and their covariance (k, k) for scores (k, n)."""
+    for row in scores:
+        check_labels_and_scores(labels, row)
+    if patients is not None and len(patients) != len(labels):
+        raise ScoreError(f"{len(patients)} patients for {len(labels)} labels")
+    present = labels == 1
+    aucs, v10, v01 = _structural_components(present, scores)
+    if aucs is None:
+        return None
+    if patients is None:
+        if present.sum() < 2 or (~present).sum() < 2:
+            return None
+        return aucs, _cov(v10) / present.sum() + _cov(v01) / (~present).sum()
+    return _clustered(present, patients, aucs, v10, v01)
+
+
+def _structural_components(present: np.ndarray, scores: np.ndarray) -> tuple:
+    """AUCs (k,), and the share of negatives each positive beats (k, m) and of positives that beat each negative."""
+    m, n = int(present.sum()), int((~present).sum())
+    if m == 0 or n == 0:
+        return None, None, None
+    positive, negative = scores[:, present], scores[:, ~present]
+    all_ranks = stats.rankdata(np.concatenate([positive, negative], axis=1), axis=1)
+    v10 = (all_ranks[:, :m] - stats.rankdata(positive, axis=1)) / n
+    v01 = 1 - (all_ranks[:, m:] - stats.rankdata(negative, axis=1)) / m
+    return v10.mean(1), v10, v01
+
+
+def _clustered(present, patients, aucs, v10, v01) -> tuple[np.ndarray, np.ndarray] | None:
+    """Obuchowski's covariance: sums of structural components per patient, of both kinds together."""
+    _, codes = np.unique(patients, return_inverse=True)
+    clusters = int(codes.max()) + 1
+    with_positive, with_negative = np.unique(codes[present]), np.unique(codes[~present])
+    if len(with_positive) < 2 or len(with_negative) < 2:
+        return None
+    m, n = int(present.sum()), int((~present).sum())
+    deviation10 = _sums_by_cluster(v10 - aucs[:, None], codes[present], clusters)
+    deviation01 = _sums_by_cluster(v01 - aucs[:, None], codes[~present], clusters)
+    i10, i01 = len(with_positive), len(with_negative)
+    s10 = i10 / ((i10 - 1) * m) * deviation10 @ deviation10.T
+    s01 = i01 / ((i01 - 1) * n) * deviation01 @ deviation01.T
+    s11 = clusters / (clusters - 1) * deviation10 @ deviation01.T
+    return aucs, s10 / m + s01 / n + (s11 + s11.T) / (m * n)
+
+
+def _sums_by_cluster(values: np.ndarray, codes: np.ndarray, clusters: int) -> np.ndarray:
+    return np.stack([np.bincount(codes, row, clusters) for row in values])
+
+
+def _cov(components: np.ndarray) -> np.ndarray:
+    return np.atleast_2d(np.cov(components))

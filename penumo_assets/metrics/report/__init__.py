@@ -1,0 +1,1 @@
+"""The evaluation report: report.json with a published schema, and report.html for people."""

@@ -1,0 +1,130 @@
+"""Put the parts of report.json together."""
+
+import platform
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from penumo_assets.metrics.gates import Gates, check_gates
+from penumo_assets.metrics.performance import performance, per_class
+from penumo_assets.metrics.report import groups, results
+from penumo_assets.metrics.report.checklist import checklist
+from penumo_assets.metrics.report.data import data_section
+from penumo_assets.metrics.report.inputs import Evaluation
+
+SCHEMA = "penumo/evaluation-report/1"
+NOT_A_DEVICE = (
+    "Not a medical device. This report describes a research model; it has not been cleared for clinical use "
+    "and must not guide the care of a patient."
+)
+LIBRARIES = ("numpy", "scipy", "scikit-learn", "pandas", "torch", "torchvision", "opencv-python-headless")
+
+
+def build_report(evaluation: Evaluation) -> dict[str, Any]:
+    """The content of report.json; ``report.schema.json`` describes it.
+
+    Raises
+    ------
+    ScoreError
+        If a logit is NaN or infinite.
+    ValueError
+        If the context names an unknown gate.
+    """
+    validation, test = evaluation.scored["validation"], evaluation.scored["test"]
+    settings = evaluation.settings
+    rule = results.choose_rule(validation, evaluation.model.get("threshold"))
+    report: dict[str, Any] = {
+        "schema": SCHEMA,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "phantoms": bool(evaluation.context.get("phantoms", False)),
+        "disclaimer": NOT_A_DEVICE,
+        "model": evaluation.model,
+        "versions": versions(evaluation),
+        "settings": asdict(settings),
+        "data": data_section(evaluation),
+        "decision_rule": {**asdict(rule), "calibrated_threshold": rule.calibrated_threshold},
+        "performance": {
+            "validation": results.estimates(performance(validation, rule, settings)),
+            "test": results.estimates(performance(test, rule, settings)),
+        },
+        "per_class": {name: results.estimates(row) for name, row in per_class(test, rule, settings).items()},
+        "within_cohorts_roc_auc": groups.within_cohorts_auc(evaluation),
+        "confusion_matrix": {
+            "validation": results.confusion(validation, rule),
+            "test": results.confusion(test, rule),
+        },
+        "curves": results.curves(test),
+        "operating_points": results.operating_point_rows(validation, test, rule, settings),
+        "calibration": results.calibration_section(test, rule),
+        "decision_curve": results.decision_curve_section(test, rule),
+        "delong": results.delong_section(test, settings),
+        "comparison": results.comparison_section(evaluation.index["test"], test, evaluation.reference, settings),
+        "subgroups": groups.subgroup_rows(evaluation, rule),
+        "shortcuts": groups.shortcut_rows(evaluation),
+        "segmentation": groups.segmentation_section(evaluation.context.get("dice"), settings),
+        "failures": groups.failure_rows(evaluation, rule),
+    }
+    gates = check_gates(report, Gates.of(evaluation.context.get("gates")))
+    report["gates"] = [asdict(result) for result in gates]
+    report["checklist"] = checklist(report, evaluation.context)
+    return report
+
+
+def versions(evaluation: Evaluation) -> dict[str, Any]:
+    """Code, configuration and library versions behind the numbers."""
+    libraries = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            libraries[name] = version(name)
+        except PackageNotFoundError:
+            libraries[name] = None
+    return {
+        "code": evaluation.context.get("code_version"),
+        "config_digest": evaluation.context.get("config_digest"),
+        "mlflow_run_id": evaluation.context.get("mlflow_run_id"),
+        "libraries": libraries,
+    }
+
+
+def headline(report: dict[str, Any]) -> dict[str, Any]:
+    """Flat numbers for result.json and the asset's metadata; None where undefined."""
+    test, validation = report["performance"]["test"], report["performance"]["validation"]
+    splits = report["data"]["splits"]
+    values: dict[str, Any] = {}
+    for name, estimate in test.items():
+        values[f"test_{name}"] = estimate["value"]
+    for name in ("roc_auc", "pr_auc", "recall", "specificity"):
+        values[f"test_{name}_low"], values[f"test_{name}_high"] = test[name]["low"], test[name]["high"]
+    values.setdefault("test_youden_index", None)
+    values |= {
+        "validation_roc_auc": validation["roc_auc"]["value"],
+        "validation_roc_auc_low": validation["roc_auc"]["low"],
+        "validation_roc_auc_high": validation["roc_auc"]["high"],
+        "test_within_cohorts_roc_auc": report["within_cohorts_roc_auc"]["value"],
+        "threshold": report["decision_rule"]["threshold"],
+        "calibrated_threshold": report["decision_rule"]["calibrated_threshold"],
+        "temperature": report["decision_rule"]["temperature"],
+        "test_images": splits["test"]["images"],
+        "test_patients": splits["test"]["patients"],
+        "validation_images": splits["validation"]["images"],
+        "dice_mean": report["segmentation"]["dice"]["value"],
+        "iou_mean": report["segmentation"]["iou"]["value"],
+        "best_shortcut_roc_auc": _best_shortcut(report),
+        "gates_passed": all(gate["passed"] for gate in report["gates"]),
+        "phantoms": report["phantoms"],
+    }
+    return values
+
+
+def _best_shortcut(report: dict[str, Any]) -> float | None:
+    """The highest shortcut AUC over all images (a lone cohort is all images)."""
+    rows = report["shortcuts"]["rows"]
+    if not rows:
+        return None
+    known = [
+        row["shortcut_auc"]["value"]
+        for row in rows
+        if row["cohort"] == rows[0]["cohort"] and row["shortcut_auc"]["value"] is not None
+    ]
+    return max(known, default=None)

@@ -1,0 +1,100 @@
+"""CLAIM's items and where the report answers them, or why it does not.
+
+Items are numbered as in CLAIM 2024 (Tejani et al. 2024, doi:10.1148/ryai.240300), in our words; the
+STARD column gives the related item of STARD 2015 (Bossuyt et al., doi:10.1136/bmj.h5527), which
+STARD-AI (Sounderajah et al. 2025, doi:10.1038/s41591-025-03953-8) builds on.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Report = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item: ``section`` is the anchor that answers it, when ``answered`` says so; else ``why_not``."""
+
+    number: int
+    topic: str
+    stard: str
+    section: str | None
+    why_not: str = ""
+    answered: Callable[[Report, Mapping[str, Any]], bool] = lambda report, context: True
+
+
+def _told(*keys: str) -> Callable[[Report, Mapping[str, Any]], bool]:
+    return lambda report, context: all(context.get(key) for key in keys)
+
+
+STUDY = "depends on the study; the orchestrator's context may state it"
+ITEMS = (
+    Item(1, "Identified as a study of AI, with the kind of technology", "1", "summary"),
+    Item(2, "Structured summary", "2", "summary"),
+    Item(3, "Background, intended use and role", "3", "intended-use"),
+    Item(4, "Aims and hypotheses", "4", "intended-use", STUDY, _told("aims")),
+    Item(5, "Prospective or retrospective", "5", "intended-use", STUDY, _told("design")),
+    Item(6, "Goal of the study", "4", "intended-use", STUDY, _told("aims")),
+    Item(7, "Data sources", "8", "data"),
+    Item(8, "Inclusion and exclusion criteria", "6", "flow", "no dataset flow was handed over", _told("flow")),
+    Item(9, "Preprocessing", "10a", "data", "no configuration digest was handed over", _told("config_digest")),
+    Item(10, "Selection of subsets of the data", "9", "flow", "no dataset flow was handed over", _told("flow")),
+    Item(11, "De-identification", "-", "data"),
+    Item(12, "Missing data", "16", "data"),
+    Item(13, "Image acquisition", "8, 10a", "data", STUDY, _told("acquisition")),
+    Item(14, "Definition of the reference standard", "10b", "reference-standard", STUDY, _told("reference_standard")),
+    Item(15, "Rationale for the reference standard", "11", "reference-standard", STUDY, _told("reference_rationale")),
+    Item(16, "Source of the annotations", "10b", "reference-standard", STUDY, _told("annotators")),
+    Item(17, "Annotation of the test set", "13b", "reference-standard", STUDY, _told("annotators")),
+    Item(18, "Inter- and intra-rater variability", "15", "reference-standard", STUDY, _told("rater_variability")),
+    Item(19, "How data were assigned to partitions", "-", "partitions"),
+    Item(20, "Level at which partitions are disjoint", "-", "partitions"),
+    Item(21, "Intended sample size", "18", "partitions", STUDY, _told("sample_size")),
+    Item(22, "Description of the model", "10a", "model"),
+    Item(23, "Software libraries and packages", "10a", "provenance"),
+    Item(24, "Initialisation of the parameters", "-", "model", "not in the model's metadata",
+         lambda report, context: "pretrained" in report["model"].get("hyperparameters", {})),
+    Item(25, "Training approach", "-", "model", "not in the model's metadata",
+         lambda report, context: bool(report["model"].get("hyperparameters"))),
+    Item(26, "Selection of the final model", "-", "model"),
+    Item(27, "Ensembling", "-", "model"),
+    Item(28, "Metrics of performance", "14", "methods"),
+    Item(29, "Statistical uncertainty", "14, 17", "methods"),
+    Item(30, "Robustness or sensitivity analysis", "17", "shortcuts", "shortcut baselines need two classes",
+         lambda report, context: bool(report["shortcuts"]["rows"])),
+    Item(31, "Explainability", "-", "failures", "no wrong decision to explain, or no overlay was made",
+         lambda report, context: bool(report["failures"])),
+    Item(32, "Evaluation on internal data", "-", "performance"),
+    Item(33, "Testing on external data", "-", "intended-use", "this job sees the training set's own cohorts only",
+         _told("external_test")),
+    Item(34, "Clinical trial registration", "28", "intended-use", STUDY, _told("registration")),
+    Item(35, "Flow: included and excluded", "19", "flow", "no dataset flow was handed over", _told("flow")),
+    Item(36, "Demographics of each partition", "20-22", "data", "no image has sex, age or view",
+         lambda report, context: bool({"sex", "age", "view"} & set(report["data"]["splits"]["test"]["groups"]))),
+    Item(37, "Performance with uncertainty", "24", "performance"),
+    Item(38, "Diagnostic accuracy with precision", "24", "performance"),
+    Item(39, "Analysis of wrong results", "-", "failures"),
+    Item(40, "Limitations", "26", "limits"),
+    Item(41, "Implications for practice", "27", "intended-use"),
+    Item(42, "Protocol or further technical details", "29", "provenance", STUDY, _told("protocol")),
+    Item(43, "Availability of software, model and data", "-", "provenance"),
+    Item(44, "Funding", "30", "provenance", STUDY, _told("funding")),
+)
+
+
+def checklist(report: Report, context: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row per item: number, topic, STARD item, the section that answers it or the reason it is not answered."""
+    rows = []
+    for item in ITEMS:
+        answered = item.section is not None and item.answered(report, context)
+        rows.append(
+            {
+                "item": item.number,
+                "topic": item.topic,
+                "stard": item.stard,
+                "section": item.section if answered else None,
+                "reason": None if answered else item.why_not,
+            }
+        )
+    return rows

@@ -1,0 +1,193 @@
+"""report.html: one self-contained file without scripts, everything escaped, from the content of report.json."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from penumo_assets.metrics.report import plots, prose
+from penumo_assets.metrics.report.groups import MIN_PER_CLASS
+from penumo_assets.metrics.report.svg import bars, interval_bar
+
+Report = Mapping[str, Any]
+
+SECTIONS = {
+    "summary": "Summary",
+    "intended-use": "Intended use and study",
+    "data": "Data",
+    "flow": "Dataset flow",
+    "reference-standard": "Reference standard",
+    "partitions": "Partitions",
+    "model": "Model",
+    "methods": "Methods of evaluation",
+    "performance": "Performance",
+    "operating-points": "Operating points",
+    "calibration": "Calibration and usefulness",
+    "subgroups": "Subgroups",
+    "shortcuts": "Shortcut baselines",
+    "comparison": "Comparison with the reference model",
+    "segmentation": "Lung segmentation",
+    "failures": "Worst errors",
+    "limits": "Limits",
+    "provenance": "Versions and availability",
+    "checklist": "Checklist",
+}
+TABLE_ROWS = 21
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Data URIs of one failure: the image with its lung contour, and its Grad-CAM overlay if there is one."""
+
+    image: str
+    overlay: str | None
+
+
+def render_html(
+    report: Report, context: Mapping[str, Any] | None = None, gallery: Sequence[Picture | None] = ()
+) -> str:
+    """The page.
+
+    Parameters
+    ----------
+    report : the content of report.json.
+    context : statements of the study (``aims``, ``reference_standard`` ...), plain text.
+    gallery : one entry per ``report["failures"]``; missing ones show no picture.
+    """
+    context = context or {}
+    pictures = [*gallery, *[None] * (len(report["failures"]) - len(gallery))]
+    low = 0.0 if any(value < 0.5 for value in _forest_values(report)) else 0.5
+    environment = _environment()
+    environment.filters["forest"] = lambda e: interval_bar(e["value"], e["low"], e["high"], (low, 1.0))
+    return environment.get_template("template.html").render(
+        r=report,
+        context=context,
+        css=Markup(_read("style.css")),
+        confidence=f"{report['settings']['confidence'] * 100:g} %",
+        contents=[(key, title) for key, title in SECTIONS.items() if key != "comparison" or report["comparison"]],
+        titles=SECTIONS,
+        charts={
+            "roc": plots.roc_chart(report),
+            "pr": plots.pr_chart(report),
+            "reliability": plots.reliability_chart(report),
+            "decision": plots.decision_chart(report),
+        },
+        tables=_tables(report),
+        gallery=pictures,
+        flow=_flow(report["data"]["flow"]),
+        findings=prose.findings(report),
+        limits=prose.limits(report),
+        model_facts=_model_facts(report["model"]),
+        group_names=_group_names(report),
+        forest_low=low,
+        min_per_class=MIN_PER_CLASS,
+    )
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_read), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"num": _num, "percent": _percent, "words": prose.words, "signed": _signed, "p": _p}
+    return environment
+
+
+@cache
+def _read(name: str) -> str:
+    return files("penumo_assets.metrics.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _num(value: float | None, digits: int = 3) -> str:
+    return "undefined" if value is None else f"{value:.{digits}f}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}".replace("-", "−")
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def _table(header: Sequence[str], columns: Sequence[Sequence[float | None]]) -> Markup:
+    """A plain table of at most ``TABLE_ROWS`` evenly chosen rows."""
+    count = len(columns[0])
+    keep = sorted({round(i * (count - 1) / (TABLE_ROWS - 1)) for i in range(TABLE_ROWS)}) if count else []
+    head = Markup("").join(Markup('<th scope="col" class="n">{}</th>').format(name) for name in header)
+    body = Markup("").join(
+        Markup("<tr>{}</tr>").format(
+            Markup("").join(
+                Markup('<td class="n">{}</td>').format("–" if column[i] is None else f"{column[i]:.3g}")
+                for column in columns
+            )
+        )
+        for i in keep
+    )
+    return Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(head, body)
+
+
+def _tables(report: Report) -> dict[str, Markup]:
+    tables = {}
+    roc, pr = report["curves"]["roc"], report["curves"]["pr"]
+    if roc:
+        tables["roc"] = _table(
+            ["1 − specificity", "Sensitivity"], [roc["false_positive_rate"], roc["true_positive_rate"]]
+        )
+        tables["pr"] = _table(["Recall", "Precision"], [pr["recall"], pr["precision"]])
+    curve = report["calibration"]["calibrated"] or report["calibration"]["uncalibrated"]
+    if curve:
+        tables["reliability"] = _table(
+            ["Bin from", "Images", "Mean predicted", "Observed"],
+            [curve["edges"][:-1], curve["count"], curve["mean_predicted"], curve["observed"]],
+        )
+    decision = report["decision_curve"]
+    if decision:
+        tables["decision"] = _table(
+            ["Threshold probability", "Model", "Treat everyone"],
+            [decision["thresholds"], decision["model"], decision["treat_all"]],
+        )
+    return tables
+
+
+def _flow(flow: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Bars per cohort from ``{cohort: {"accepted": n, "rejected": {reason: n}}}``."""
+    rows = []
+    for cohort, counts in (flow or {}).items():
+        accepted, rejected = counts.get("accepted", 0), counts.get("rejected", {})
+        total = accepted + sum(rejected.values())
+        lines = [(f"arrived: {total}", total), (f"used: {accepted}", accepted)]
+        lines += [
+            (f"excluded, {prose.words(reason)}: {count}", count)
+            for reason, count in sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
+        ]
+        rows.append({"cohort": cohort, "bars": bars(lines, total)})
+    return rows
+
+
+def _model_facts(model: Mapping[str, Any]) -> list[tuple[str, str]]:
+    facts = [(key, str(value)) for key, value in model.items() if not isinstance(value, dict)]
+    for key, value in model.items():
+        if isinstance(value, dict):
+            facts += [(f"{key}.{name}", str(inner)) for name, inner in value.items()]
+    return facts
+
+
+def _group_names(report: Report) -> dict[str, list[str]]:
+    names: dict[str, dict[str, None]] = {}
+    for split in report["data"]["splits"].values():
+        for attribute, counts in split["groups"].items():
+            names.setdefault(attribute, {}).update(dict.fromkeys(counts))
+    return {attribute: sorted(values) for attribute, values in names.items()}
+
+
+def _forest_values(report: Report) -> list[float]:
+    found = [report["performance"]["test"]["roc_auc"], *(row["metrics"]["roc_auc"] for row in report["subgroups"])]
+    return [value for e in found for value in (e["value"], e["low"]) if value is not None]

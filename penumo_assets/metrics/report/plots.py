@@ -1,0 +1,114 @@
+"""The charts of a report, from the content of report.json."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from penumo_assets.metrics.report.svg import Chart
+
+Report = Mapping[str, Any]
+
+
+def roc_chart(report: Report) -> Markup | None:
+    """ROC curve with the operating points reached on test."""
+    curve = report["curves"]["roc"]
+    if curve is None:
+        return None
+    auc = report["performance"]["test"]["roc_auc"]["value"]
+    chart = Chart(
+        "roc",
+        "ROC curve on test",
+        f"True positive rate against false positive rate; the area under the curve is {auc:.3f}.",
+        "1 − specificity",
+        "Sensitivity",
+    )
+    chart.line([0, 1], [0, 1], "chance", "Chance")
+    chart.line(curve["false_positive_rate"], curve["true_positive_rate"], "series-1", "Model")
+    for row in report["operating_points"]:
+        point = _point(row)
+        if point is not None:
+            chart.points([1 - point[1]], [point[0]], "series-2")
+    return chart.svg()
+
+
+def pr_chart(report: Report) -> Markup | None:
+    """Precision-recall curve with the prevalence as its chance line."""
+    curve = report["curves"]["pr"]
+    if curve is None:
+        return None
+    prevalence = report["data"]["splits"]["test"]["prevalence"][report["data"]["positive_class"]]
+    area = report["performance"]["test"]["pr_auc"]["value"]
+    chart = Chart(
+        "pr",
+        "Precision-recall curve on test",
+        f"Precision against recall; average precision {area:.3f}, prevalence {prevalence:.3f}.",
+        "Recall (sensitivity)",
+        "Precision (positive predictive value)",
+    )
+    chart.line([0, 1], [prevalence, prevalence], "chance", f"Prevalence {prevalence:.2f}")
+    chart.line(curve["recall"], curve["precision"], "series-1", "Model")
+    return chart.svg()
+
+
+def reliability_chart(report: Report) -> Markup | None:
+    """Observed frequency against predicted probability, before and after temperature scaling."""
+    section = report["calibration"]
+    drawn = [(name, section[name]) for name in ("uncalibrated", "calibrated") if section[name] is not None]
+    if not drawn:
+        return None
+    chart = Chart(
+        "reliability",
+        "Reliability on test",
+        "Observed frequency against mean predicted probability in ten bins; the diagonal is perfect calibration. "
+        "Larger discs hold more images.",
+        "Mean predicted probability",
+        "Observed frequency",
+    )
+    chart.line([0, 1], [0, 1], "chance", "Perfect")
+    for name, curve in drawn:
+        css = "series-1" if name == "calibrated" else "series-3"
+        legend = "After temperature scaling" if name == "calibrated" else "Before"
+        bins = [
+            (predicted, observed, count)
+            for predicted, observed, count in zip(
+                curve["mean_predicted"], curve["observed"], curve["count"], strict=True
+            )
+            if count
+        ]
+        chart.line([b[0] for b in bins], [b[1] for b in bins], css, legend)
+        total = sum(b[2] for b in bins)
+        chart.points([b[0] for b in bins], [b[1] for b in bins], css, [2.5 + 7 * (b[2] / total) ** 0.5 for b in bins])
+    return chart.svg()
+
+
+def decision_chart(report: Report) -> Markup | None:
+    """Net benefit of the model against treating everyone and treating no one."""
+    curve = report["decision_curve"]
+    if curve is None:
+        return None
+    top = max(*curve["model"], *curve["treat_all"], 0.05)
+    high = next(limit for limit in (0.1, 0.2, 0.25, 0.5, 0.75, 1.0) if top <= limit)
+    chart = Chart(
+        "decision",
+        "Decision curve on test",
+        "Net benefit against threshold probability: the model, treating everyone, and treating no one (zero).",
+        "Threshold probability",
+        "Net benefit",
+        y_limits=(-high / 5, high),
+        ticks=6,
+        x_limits=(0.0, 0.96),
+    )
+    keep = [i for i, value in enumerate(curve["thresholds"]) if value <= 0.96]
+    x = [curve["thresholds"][i] for i in keep]
+    chart.line([0, 0.96], [0, 0], "chance", "Treat no one")
+    chart.line(x, [curve["treat_all"][i] for i in keep], "series-3", "Treat everyone")
+    chart.line(x, [curve["model"][i] for i in keep], "series-1", "Model")
+    return chart.svg()
+
+
+def _point(row: Mapping[str, Any]) -> tuple[float, float] | None:
+    metrics = row["metrics"]
+    if metrics is None or metrics["recall"]["value"] is None or metrics["specificity"]["value"] is None:
+        return None
+    return metrics["recall"]["value"], metrics["specificity"]["value"]

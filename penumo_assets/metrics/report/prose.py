@@ -1,0 +1,84 @@
+"""The sentences of a report that depend on its numbers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Report = Mapping[str, Any]
+
+WORDS = {
+    "roc_auc": "ROC-AUC",
+    "pr_auc": "PR-AUC",
+    "ece": "ECE, calibrated",
+    "ece_uncalibrated": "ECE, uncalibrated",
+    "brier": "Brier score, calibrated",
+    "brier_uncalibrated": "Brier score, uncalibrated",
+    "f1": "F1",
+    "macro_f1": "Macro F1",
+    "micro_f1": "Micro F1",
+    "recall": "Recall (sensitivity)",
+    "precision": "Precision",
+    "youden_index": "Youden's J",
+    "min_roc_auc_low": "Lower bound of the test ROC-AUC",
+    "min_sensitivity": "Sensitivity on test",
+    "min_specificity": "Specificity on test",
+    "max_ece": "Calibration error on test",
+    "min_subgroup_roc_auc": "ROC-AUC of every subgroup",
+    "require_no_leakage": "No leakage between splits",
+    "beat_shortcuts": "No shortcut is better",
+}
+SMALL_TEST = 100  # patients; below, intervals are wide enough to say so in words
+
+
+def words(name: str) -> str:
+    """A metric, gate or reason for a person: ``implausible_mask`` becomes ``Implausible mask``."""
+    if name in WORDS:
+        return WORDS[name]
+    text = name.replace("_", " ")
+    return text[:1].upper() + text[1:]
+
+
+def findings(report: Report) -> list[str]:
+    """What a reader must not miss, in whole sentences."""
+    lines = []
+    better = [row for row in report["shortcuts"]["rows"] if row["verdict"] == "shortcut better"]
+    tied = [row for row in report["shortcuts"]["rows"] if row["verdict"] == "not distinguishable"]
+    if better:
+        names = ", ".join(f"{row['title'].lower()} ({row['cohort']})" for row in better)
+        lines.append(f"Shortcuts that rank the test images better than the model: {names}.")
+    if tied:
+        names = ", ".join(f"{row['title'].lower()} ({row['cohort']})" for row in tied)
+        lines.append(f"Shortcuts that the model is not distinguishably better than: {names}.")
+    pooled, within = report["performance"]["test"]["roc_auc"]["value"], report["within_cohorts_roc_auc"]["value"]
+    if pooled is not None and within is not None and len(report["data"]["cohorts"]) > 1:
+        lines.append(
+            f"Among pairs of the same cohort the ROC-AUC is {within:.3f}, over all pairs {pooled:.3f}"
+            + (": part of the pooled figure comes from telling cohorts apart." if pooled - within > 0.02 else ".")
+        )
+    if sum(report["data"]["leakage"].values()):
+        lines.append("Patients or images stand in more than one split: the figures are too good.")
+    return lines
+
+
+def limits(report: Report) -> list[str]:
+    """Known limits, the general ones and those of this data."""
+    test = report["data"]["splits"]["test"]
+    lines = []
+    if report["phantoms"]:
+        lines.append("The images are phantoms; nothing here transfers to patients.")
+    lines += [
+        "Labels are taken as they come. Text-mined labels are noisy, and a model can only be measured against them.",
+        "Test patients come from the same cohorts as training patients; performance elsewhere is unknown "
+        "and usually lower.",
+        "Subgroup figures are not adjusted for multiple comparisons, and small groups have wide intervals.",
+        "Grad-CAM shows which regions moved the score. It is no proof that the model looks at disease.",
+        "Prevalence in collected data is rarely that of a ward; predictive values do not transfer.",
+    ]
+    if test["patients"] < SMALL_TEST:
+        lines.append(f"The test split has only {test['patients']} patients: read the intervals, not the estimates.")
+    absent = [name for name, count in test["counts"].items() if count == 0]
+    if absent:
+        lines.append(f"The test split has no image of class {', '.join(absent)}; several metrics are undefined.")
+    unknown = [name for name in ("sex", "age", "view") if name not in test["groups"]]
+    if unknown:
+        lines.append(f"Not known for any test image, so not looked at: {', '.join(unknown)}.")
+    return lines

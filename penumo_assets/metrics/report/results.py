@@ -1,0 +1,185 @@
+"""The numbers of a report: decision rule, performance, curves, operating points, calibration, comparison."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from penumo_assets.metrics import calibration, classification, operating_points
+from penumo_assets.metrics.decision_curve import decision_curve
+from penumo_assets.metrics.delong import AucComparison, compare_aucs, delong
+from penumo_assets.metrics.estimates import Estimate
+from penumo_assets.metrics.intervals import PatientBootstrap
+from penumo_assets.metrics.performance import DecisionRule, Scored, Settings, decision_estimates, ranking_scores
+
+SENSITIVITIES = (0.90, 0.95)
+CURVE_POINTS = 400
+DECISION_THRESHOLDS = np.round(np.arange(0.01, 1.0, 0.01), 2)
+
+
+def estimates(values: dict[str, Estimate]) -> dict[str, Any]:
+    return {name: estimate.as_dict() for name, estimate in values.items()}
+
+
+def choose_rule(validation: Scored, stored_threshold: float | None) -> DecisionRule:
+    """Threshold by Youden's index and temperature by likelihood, both on validation.
+
+    Without both classes in validation the model's own threshold is used, and without one 0.5;
+    ``source`` says which.
+    """
+    temperature = calibration.fit_temperature(validation.labels, validation.logits)
+    if validation.positive is None:
+        return DecisionRule(None, temperature, "the most probable class")
+    scores = validation.probabilities[:, validation.positive]
+    threshold = operating_points.youden_threshold(validation.present, scores)
+    if threshold is not None:
+        return DecisionRule(threshold, temperature, "Youden's index on validation")
+    if stored_threshold is not None:
+        return DecisionRule(float(stored_threshold), temperature, "the model's own: validation lacks a class")
+    return DecisionRule(0.5, temperature, "0.5: validation lacks a class and the model names none")
+
+
+def confusion(scored: Scored, rule: DecisionRule) -> dict[str, Any]:
+    """Counts with rows the truth and columns the decision."""
+    decision = classification.decide(scored.probabilities, rule.threshold, scored.positive)
+    matrix = classification.confusion_matrix(scored.labels, decision, len(scored.classes))
+    return {"labels": list(scored.classes), "counts": matrix.tolist()}
+
+
+def curves(scored: Scored) -> dict[str, Any]:
+    """ROC and precision-recall curve, at most ``CURVE_POINTS`` points each; None with the reason if undefined."""
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
+    why = _why_no_curve(scored)
+    if why:
+        return {"roc": None, "pr": None, "reason": why}
+    scores = scored.probabilities[:, scored.positive]
+    false_positive_rate, true_positive_rate, _ = roc_curve(scored.present, scores)
+    precision, recall, _ = precision_recall_curve(scored.present, scores)
+    keep = _thin(len(false_positive_rate))
+    keep_pr = _thin(len(precision))
+    return {
+        "roc": {
+            "false_positive_rate": false_positive_rate[keep].tolist(),
+            "true_positive_rate": true_positive_rate[keep].tolist(),
+        },
+        "pr": {"recall": recall[keep_pr].tolist(), "precision": precision[keep_pr].tolist()},
+        "reason": None,
+    }
+
+
+def operating_point_rows(
+    validation: Scored, test: Scored, rule: DecisionRule, settings: Settings
+) -> list[dict[str, Any]]:
+    """Youden's point and fixed sensitivities: thresholds from validation, metrics on test."""
+    if validation.positive is None:
+        return []
+    scores = validation.probabilities[:, validation.positive]
+    chosen: list[tuple[str, float | None]] = [(rule.source, rule.threshold)]
+    for sensitivity in SENSITIVITIES:
+        threshold = operating_points.threshold_at_sensitivity(validation.present, scores, sensitivity)
+        chosen.append((f"sensitivity {sensitivity:.2f} on validation", threshold))
+    bootstrap = PatientBootstrap(test.patients, settings.resamples, settings.seed, settings.confidence)
+    rows = []
+    for name, threshold in chosen:
+        row: dict[str, Any] = {"name": name, "threshold": threshold, "metrics": None, "reason": None}
+        if threshold is None:
+            row["reason"] = "the validation images do not hold both classes"
+        else:
+            found = decision_estimates(test, DecisionRule(threshold, rule.temperature, name), bootstrap)
+            names = ("recall", "specificity", "precision", "negative_predictive_value", "f1")
+            row["metrics"] = estimates({key: found[key] for key in names})
+        rows.append(row)
+    return rows
+
+
+def calibration_section(test: Scored, rule: DecisionRule) -> dict[str, Any]:
+    """Reliability curves before and after temperature scaling, with slope and intercept."""
+    event = "positive class" if test.positive is not None else "most probable class is right"
+    section: dict[str, Any] = {"event": event, "bins": calibration.BINS, "temperature": rule.temperature}
+    for name, temperature in (("calibrated", rule.temperature), ("uncalibrated", 1.0)):
+        if temperature is None or not len(test.labels):
+            section[name] = None
+            continue
+        probabilities = calibration.softmax(test.logits, temperature)
+        outcome, predicted = calibration.calibrated_event(test.labels, probabilities, test.positive)
+        curve = calibration.reliability(outcome, predicted)
+        fit = calibration.recalibration(outcome, predicted)
+        section[name] = {
+            "edges": curve.edges.tolist(),
+            "count": curve.count.tolist(),
+            "mean_predicted": _numbers(curve.mean_predicted),
+            "observed": _numbers(curve.observed),
+            "slope": fit[0] if fit else None,
+            "intercept": fit[1] if fit else None,
+        }
+    return section
+
+
+def decision_curve_section(test: Scored, rule: DecisionRule) -> dict[str, Any] | None:
+    """Net benefit of the calibrated model against treating all and none."""
+    if test.positive is None or not len(test.labels):
+        return None
+    probabilities = calibration.softmax(test.logits, rule.temperature or 1.0)[:, test.positive]
+    curve = decision_curve(test.present, probabilities, DECISION_THRESHOLDS)
+    if curve is None:
+        return None
+    return {
+        "thresholds": curve.thresholds.tolist(),
+        "model": curve.model.tolist(),
+        "treat_all": curve.treat_all.tolist(),
+    }
+
+
+def delong_section(test: Scored, settings: Settings) -> dict[str, Any] | None:
+    """DeLong's variance of the test AUC, clustered by patient, beside the bootstrap."""
+    if test.positive is None or not len(test.labels):
+        return None
+    found = delong(test.present, ranking_scores(test), test.patients, settings.confidence)
+    return dict(vars(found)) if found else None
+
+
+def comparison_section(
+    index: pd.DataFrame, test: Scored, reference: pd.DataFrame | None, settings: Settings
+) -> dict[str, Any] | None:
+    """Paired DeLong comparison with another model's predictions on the same test images.
+
+    ``reference`` has image_id, cohort, split and ``probability_<positive class>``, as predictions.parquet.
+    """
+    if reference is None or test.positive is None:
+        return None
+    column = f"probability_{test.classes[test.positive]}"
+    if column not in reference:
+        return {"images": 0, "result": None, "reason": f"the other model's predictions have no {column}"}
+    other = reference[reference["split"] == "test"].drop_duplicates(["cohort", "image_id"])
+    joined = index[["cohort", "image_id"]].merge(other, on=["cohort", "image_id"], how="left")
+    scores = joined[column].to_numpy(np.float64)
+    both = np.isfinite(scores)
+    subset = test.subset(both)
+    found = compare_aucs(
+        subset.present, ranking_scores(subset), scores[both], subset.patients, settings.confidence
+    ) if both.any() else None
+    reason = None if found else "too few images scored by both models, or a class is absent"
+    return {"images": int(both.sum()), "result": comparison_dict(found), "reason": reason}
+
+
+def comparison_dict(found: AucComparison | None) -> dict[str, Any] | None:
+    return dict(vars(found)) if found else None
+
+
+def _why_no_curve(scored: Scored) -> str | None:
+    if scored.positive is None:
+        return "curves are drawn for two classes with a positive one"
+    if not len(scored.labels):
+        return "no labelled images"
+    if len(np.unique(scored.present)) < 2:
+        return "the images hold one class only"
+    return None
+
+
+def _thin(count: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, min(count, CURVE_POINTS)).round().astype(int))
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]

@@ -1,0 +1,151 @@
+"""Frozen job specifications: what is to run, on which objects, printed and compared without running.
+
+Assets build a spec, a `JobRunner` runs it, and what comes back is an immutable `JobResult`.
+"""
+
+import hashlib
+import json
+import re
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from dagster import AssetExecutionContext, ConfigurableResource
+
+import penumo_assets
+
+JOB_NAME_LIMIT = 63
+BUNDLE_PACKAGES = ("configs", "imaging", "jobs", "metrics", "models")
+
+
+class JobFailed(RuntimeError):
+    """The job ended without a result; the message is the program's own reason.
+
+    ``log_tail`` holds the last lines of its log.
+    """
+
+    def __init__(self, message: str, *, log_tail: str = "") -> None:
+        super().__init__(message)
+        self.log_tail = log_tail
+
+
+@dataclass(frozen=True)
+class JobInput:
+    """Objects ``prefix/name`` that a job finds at ``<input folder>/name``."""
+
+    prefix: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """What to run and on what.
+
+    A ``processing`` job finds ``inputs`` and ``documents`` under ``/opt/ml/processing/input/{name}`` and
+    leaves ``outputs`` under ``/opt/ml/processing/output/{name}``. A ``training`` job finds them as channels
+    (``SM_CHANNEL_{NAME}``) and leaves model.tar.gz and its output data.
+
+    Attributes
+    ----------
+    program : name of the module in ``penumo_assets.jobs`` that runs.
+    arguments : command line; for a training job its hyperparameters.
+    documents : small files written by the caller, by input name and file name.
+    environment : additional variables, visible in the job's description: no secrets.
+    secrets : names of variables passed from the orchestrator's environment, never stored or logged.
+    result_output : the output that holds ``result.json``.
+    """
+
+    kind: Literal["processing", "training"]
+    program: str
+    asset: str
+    partition: str | None
+    arguments: tuple[str, ...] = ()
+    inputs: Mapping[str, JobInput] = field(default_factory=dict)
+    documents: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    result_output: str = "result"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+    max_runtime_seconds: int = 24 * 3600
+
+    def digest(self) -> str:
+        """Names this work: same code, inputs and settings, same digest.
+
+        The environment is left out: it says where to report to, not what to compute.
+        """
+        content = {
+            "kind": self.kind,
+            "program": self.program,
+            "arguments": self.arguments,
+            "inputs": {name: [item.prefix, item.names] for name, item in self.inputs.items()},
+            "documents": {
+                name: {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
+                for name, files in self.documents.items()
+            },
+            "outputs": self.outputs,
+            "code": bundle_digest(),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def job_name(self, prefix: str, attempt: int) -> str:
+        """Deterministic, unique name of one attempt: at most 63 characters of [A-Za-z0-9-]."""
+        tail = f"{self.digest()[:12]}-{attempt}"
+        words = "-".join(part for part in (prefix, self.asset, self.partition or "") if part)
+        words = re.sub(r"[^A-Za-z0-9]+", "-", words).strip("-")
+        return f"{words[: JOB_NAME_LIMIT - len(tail) - 1].rstrip('-')}-{tail}"
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a finished job left behind.
+
+    Attributes
+    ----------
+    values : the content of its ``result.json``.
+    output_prefix : key prefix below which outputs lie as ``{output}/{name}``.
+    outputs : names below each output, sorted.
+    metadata : facts about the run for the asset (job name, status, seconds, attempt ...).
+    """
+
+    job_name: str
+    values: dict[str, Any]
+    output_prefix: str
+    outputs: dict[str, tuple[str, ...]]
+    metadata: dict[str, Any]
+
+    def key(self, output: str, name: str) -> str:
+        return f"{self.output_prefix}/{output}/{name}"
+
+
+class JobRunner(ConfigurableResource):
+    """Runs job specs to their end: attach to a running one, reuse a finished one, else start the next attempt."""
+
+    @abstractmethod
+    def run(self, context: AssetExecutionContext, spec: JobSpec) -> JobResult:
+        """Run ``spec`` and return its result.
+
+        Raises
+        ------
+        JobFailed
+            If the program failed: running it again would fail again.
+        """
+
+    @abstractmethod
+    def discard_outputs(self, result: JobResult) -> None:
+        """Remove a job's outputs once they are published under their own keys."""
+
+
+@cache
+def bundle_digest() -> str:
+    """SHA-256 over the sources that run inside a job."""
+    root = Path(penumo_assets.__file__).parent
+    digest = hashlib.sha256()
+    for package in BUNDLE_PACKAGES:
+        for path in sorted((root / package).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,49 @@
+"""Stand between the orchestrator and one local job, so that the job outlives a crash of the orchestrator.
+
+Started in a session of its own, it runs the program, writes its output to ``log.txt`` and, at the
+end, how it ended to ``exit.json``. It knows only the standard library, so it starts at once and weighs little.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+
+def main() -> None:
+    folder, limit = Path(sys.argv[1]), float(sys.argv[2])
+    with (folder / "log.txt").open("ab") as log:
+        process = subprocess.Popen(sys.argv[3:], stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        stopped = threading.Event()
+
+        def stop(*_: object) -> None:
+            stopped.set()
+            process.terminate()
+
+        signal.signal(signal.SIGTERM, stop)
+        try:
+            code = process.wait(timeout=limit)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+            log.write(f"ERROR stopped after the limit of {limit:.0f} s\n".encode())
+    _write(folder / "exit.json", {"code": code, "stopped": stopped.is_set()})
+    if stopped.is_set():
+        # Whatever the program had started goes with it.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(0, signal.SIGKILL)
+
+
+def _write(path: Path, value: dict[str, object]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value), encoding="utf-8")
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    main()

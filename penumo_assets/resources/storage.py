@@ -1,0 +1,274 @@
+"""One object-store interface over a folder (``file://``) and a bucket (``s3://``).
+
+Keys are relative to one root URI. An object becomes visible whole or not at all.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from dagster import ConfigurableResource
+from pydantic import Field
+
+from penumo_assets.jobs.contract import write_atomic
+
+_TEMPORARY = re.compile(r"(^|/)\.[^/]*\.tmp$")
+
+
+class StorageError(RuntimeError):
+    """The store refused or could not do what was asked; the message names the key and the remedy."""
+
+
+class ObjectMissing(StorageError):
+    """There is no object under this key."""
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """One listed object: key under the root, size in bytes, entity tag (changes with the content)."""
+
+    key: str
+    size: int
+    etag: str
+
+
+def check_key(key: str) -> str:
+    """Return ``key`` if it stays under the root.
+
+    Raises
+    ------
+    StorageError
+        For empty or absolute keys, ``..``, empty segments, backslashes and control characters.
+    """
+    segments = key.split("/")
+    if any(part in {"", ".", ".."} for part in segments) or "\\" in key or any(ord(c) < 32 for c in key):
+        raise StorageError(f"not a valid object key: {key!r}")
+    return key
+
+
+class ObjectStore(ABC):
+    """Objects under one root. All methods raise StorageError; reads of absent keys ObjectMissing."""
+
+    root_uri: str
+
+    def uri(self, key: str) -> str:
+        return f"{self.root_uri}/{check_key(key)}"
+
+    @abstractmethod
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Every object below the folder ``prefix``, in key order."""
+
+    @abstractmethod
+    def folders(self, prefix: str) -> list[str]:
+        """Names of the folders directly below ``prefix``, sorted."""
+
+    @abstractmethod
+    def exists(self, key: str) -> bool: ...
+
+    @abstractmethod
+    def read(self, key: str, max_bytes: int | None = None) -> bytes:
+        """The whole object; refused if it is larger than ``max_bytes``."""
+
+    @abstractmethod
+    def write(self, key: str, data: bytes) -> None: ...
+
+    @abstractmethod
+    def upload(self, source: Path, key: str) -> None: ...
+
+    @abstractmethod
+    def download(self, key: str, target: Path) -> None:
+        """Put the object's bytes at ``target`` (a link where that is safe; treat it as read-only)."""
+
+    @abstractmethod
+    def copy(self, source: str, target: str) -> None: ...
+
+    @abstractmethod
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects; absent ones are not an error."""
+
+    def read_json(self, key: str) -> Any:
+        return json.loads(self.read(key))
+
+    def write_json(self, key: str, value: Any) -> None:
+        self.write(key, json.dumps(value, indent=2, sort_keys=True, allow_nan=False).encode())
+
+    def adopt_folder(self, folder: Path, prefix: str) -> list[str]:
+        """Store every file below ``folder``, which the caller then discards; names below ``prefix``, sorted."""
+        return self._each_file(folder, prefix, self.upload)
+
+    def _each_file(self, folder: Path, prefix: str, store_one: Callable[[Path, str], None]) -> list[str]:
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+        names = [path.relative_to(folder).as_posix() for path in files]
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            list(pool.map(store_one, files, [f"{prefix}/{name}" for name in names]))
+        return names
+
+    def download_objects(self, prefix: str, names: Iterable[str], folder: Path) -> None:
+        """Put the objects ``prefix/name`` at ``folder/name``."""
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            list(pool.map(lambda name: self.download(f"{prefix}/{name}", folder / name), names))
+
+    def copy_all(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Copy many ``(source, target)`` keys."""
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            list(pool.map(lambda pair: self.copy(*pair), pairs))
+
+    def delete_folder(self, prefix: str) -> None:
+        self.delete(info.key for info in list(self.list_objects(prefix)))
+
+
+class FileStore(ObjectStore):
+    """Objects as files below a folder. Entity tags come from size and modification time."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.root_uri = self.root.as_uri()
+
+    def path(self, key: str) -> Path:
+        return self.root / check_key(key)
+
+    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        yield from self._walk(self.path(prefix), prefix)
+
+    def _walk(self, folder: Path, prefix: str) -> Iterator[ObjectInfo]:
+        if not folder.is_dir():
+            return
+        with os.scandir(folder) as entries:
+            # A folder sorts as "name/", which is the order of the keys below it.
+            ordered = sorted(entries, key=lambda entry: entry.name + ("/" if entry.is_dir() else ""))
+        for entry in ordered:
+            key = f"{prefix}/{entry.name}"
+            if entry.is_symlink():
+                continue  # a link could lead out of the root
+            if entry.is_dir():
+                yield from self._walk(Path(entry.path), key)
+            elif not _TEMPORARY.search(key):
+                stat = entry.stat()
+                yield ObjectInfo(key, stat.st_size, f"{stat.st_size:x}-{stat.st_mtime_ns:x}")
+
+    def folders(self, prefix: str) -> list[str]:
+        folder = self.path(prefix)
+        if not folder.is_dir():
+            return []
+        return sorted(item.name for item in folder.iterdir() if item.is_dir() and not item.is_symlink())
+
+    def exists(self, key: str) -> bool:
+        return self.path(key).is_file()
+
+    def read(self, key: str, max_bytes: int | None = None) -> bytes:
+        try:
+            with self.path(key).open("rb") as file:
+                data = file.read(-1 if max_bytes is None else max_bytes + 1)
+        except OSError as error:
+            raise _file_error(key, error) from error
+        return bounded(key, data, max_bytes)
+
+    def write(self, key: str, data: bytes) -> None:
+        try:
+            write_atomic(self.path(key), data)
+        except OSError as error:
+            raise _file_error(key, error) from error
+
+    def upload(self, source: Path, key: str) -> None:
+        self._place(source, key, shutil.copyfile)
+
+    def download(self, key: str, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _link_or_copy(self.path(key), target)
+        except OSError as error:
+            raise _file_error(key, error) from error
+
+    def copy(self, source: str, target: str) -> None:
+        if source != target:
+            self._place(self.path(source), target, _link_or_copy)
+
+    def adopt_folder(self, folder: Path, prefix: str) -> list[str]:
+        return self._each_file(folder, prefix, lambda path, key: self._place(path, key, _link_or_copy))
+
+    def _place(self, source: Path, key: str, transfer: Callable[[Path, Path], object]) -> None:
+        target = self.path(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".", suffix=".tmp") as folder:
+            temporary = Path(folder) / "object"
+            try:
+                transfer(source, temporary)
+                temporary.replace(target)
+            except OSError as error:
+                raise _file_error(key, error) from error
+
+    def delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            path = self.path(key)
+            path.unlink(missing_ok=True)
+            parent = path.parent
+            while parent != self.root and parent.is_dir() and not any(parent.iterdir()):
+                try:
+                    parent.rmdir()
+                except OSError:
+                    break  # somebody wrote into it meanwhile
+                parent = parent.parent
+
+
+def open_store(root: str) -> ObjectStore:
+    """The store at ``root``: ``s3://bucket/prefix``, ``file:///folder`` or a folder.
+
+    Raises
+    ------
+    StorageError
+        If the scheme is neither ``s3`` nor ``file``, or the bucket is missing.
+    """
+    parsed = urlparse(root)
+    if parsed.scheme == "s3":
+        from penumo_assets.resources.s3 import S3Store  # boto3 costs 0.3 s that embedded use does not need
+
+        if not parsed.netloc:
+            raise StorageError(f"{root} names no bucket; expected s3://bucket/prefix")
+        return S3Store(parsed.netloc, parsed.path)
+    if parsed.scheme == "file":
+        return FileStore(Path(unquote(parsed.path)))
+    if "://" in root:
+        raise StorageError(f"cannot store under {root}; expected a folder, file:// or s3://")
+    return FileStore(Path(root))
+
+
+class Storage(ConfigurableResource):
+    """Where every object of the application lives, under one root."""
+
+    root: str = Field(description="Root of all objects: a folder, file:///folder or s3://bucket/prefix.")
+
+    @property
+    def store(self) -> ObjectStore:
+        return open_store(self.root)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    # Objects are only ever replaced, never written in place, so two keys may share one file.
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
+
+
+def bounded(key: str, data: bytes, max_bytes: int | None) -> bytes:
+    if max_bytes is not None and len(data) > max_bytes:
+        raise StorageError(f"{key} is larger than the {max_bytes} bytes allowed for it")
+    return data
+
+
+def _file_error(key: str, error: OSError) -> StorageError:
+    if isinstance(error, FileNotFoundError):
+        return ObjectMissing(f"there is no object {key}")
+    return StorageError(f"{key}: {error.strerror or type(error).__name__}")

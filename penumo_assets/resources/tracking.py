@@ -1,0 +1,87 @@
+"""MLflow: where runs are tracked, and the registry that names the champion.
+
+Job programs talk to MLflow themselves, through ``MLFLOW_TRACKING_URI`` and ``MLFLOW_EXPERIMENT_NAME``, so that one
+job is one MLflow run wherever it runs. dagster-mlflow's resource opens one run per Dagster run and per step process
+instead, and fails it with the first failed step; for a partitioned backfill that mixes cohorts, and it cannot reach
+into a SageMaker container. What fits of it is its tag convention (``dagster_run_id``), which this module keeps.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from dagster import ConfigurableResource
+from pydantic import Field
+
+CHAMPION = "champion"
+PREVIOUS = "previous"
+
+
+class Tracking(ConfigurableResource):
+    """An MLflow tracking server or database, one experiment and one registered model."""
+
+    tracking_uri: str = Field(description="MLflow tracking URI, e.g. sqlite:////folder/mlflow.db or https://host.")
+    artifact_root: str = Field(default="", description="Where a new experiment keeps artifacts; empty: the server decides.")
+    experiment: str = Field(default="pneumonia", description="MLflow experiment of the training runs.")
+    registered_model: str = Field(default="pneumonia-classifier", description="Name in the MLflow model registry.")
+    ui_url: str = Field(default="", description="Address of the MLflow UI for links from asset pages; empty: no links.")
+
+    def job_environment(self, dagster_run_id: str) -> dict[str, str]:
+        """What a job needs to report to this experiment. Creates the experiment, and with it the database schema,
+        here and once: parallel jobs that all try to create it break each other."""
+        self._client()
+        return {
+            "MLFLOW_TRACKING_URI": self.tracking_uri,
+            "MLFLOW_EXPERIMENT_NAME": self.experiment,
+            "PENUMO_DAGSTER_RUN_ID": dagster_run_id,
+        }
+
+    def run_link(self, run_id: str | None) -> str:
+        """Markdown that leads to a run."""
+        if run_id is None:
+            return "none"
+        if not self.ui_url:
+            return f"`{run_id}`"
+        experiment = self._client().get_experiment_by_name(self.experiment)
+        return f"[{run_id}]({self.ui_url.rstrip('/')}/#/experiments/{experiment.experiment_id}/runs/{run_id})"
+
+    def promote(self, run_id: str, source: str, tags: dict[str, str]) -> str:
+        """Register a model version and give it the alias ``champion``; the one before becomes ``previous``.
+
+        Returns the version number. A model that is the champion already stays what it is.
+        """
+        from mlflow.exceptions import MlflowException
+
+        client = self._client()
+        try:
+            client.get_registered_model(self.registered_model)
+        except MlflowException:
+            client.create_registered_model(self.registered_model, description="Pneumonia on frontal chest X-rays.")
+        holder = self._holder(client, CHAMPION)
+        if holder is not None and holder.run_id == run_id:
+            return str(holder.version)
+        version = client.create_model_version(self.registered_model, source=source, run_id=run_id, tags=tags)
+        if holder is not None:
+            client.set_registered_model_alias(self.registered_model, PREVIOUS, holder.version)
+        client.set_registered_model_alias(self.registered_model, CHAMPION, version.version)
+        return str(version.version)
+
+    def _holder(self, client: Any, alias: str) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return client.get_model_version_by_alias(self.registered_model, alias)
+        except MlflowException:
+            return None
+
+    def _client(self) -> Any:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient  # 2 s that loading the definitions does not need
+
+        if self.tracking_uri.startswith("sqlite:"):
+            Path(urlparse(self.tracking_uri).path[1:]).parent.mkdir(parents=True, exist_ok=True)
+        client = MlflowClient(self.tracking_uri)
+        if client.get_experiment_by_name(self.experiment) is None:
+            client.create_experiment(self.experiment, artifact_location=self.artifact_root or None)
+        return client

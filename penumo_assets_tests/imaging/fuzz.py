@@ -1,0 +1,94 @@
+"""Decode many damaged files in a process of its own and report what happened, as JSON.
+
+Run by ``test_fuzz.py``: a decoder that crashes takes only this process with it.
+
+    python -m penumo_assets_tests.imaging.fuzz COUNT SEED [FOLDER]
+"""
+
+import faulthandler
+import json
+import resource
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from penumo_assets.configs.prepare import DecodeConfig
+from penumo_assets.imaging.decode import decode_image
+from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets_tests.imaging.samples import all_samples
+
+_SECONDS_UNTIL_HANGING = 30
+_EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+
+
+def mutate(data: bytes, rng: np.random.Generator) -> bytes:
+    """Damage a file in one to four random ways; half of the damage falls on its first 2 KiB."""
+    damaged = bytearray(data)
+    for _ in range(int(rng.integers(1, 5))):
+        if not damaged:
+            break
+        reach = min(len(damaged), 2048) if rng.random() < 0.5 else len(damaged)
+        at = int(rng.integers(reach))
+        span = int(rng.integers(1, 65))
+        match int(rng.integers(7)):
+            case 0:
+                damaged[at] ^= 1 << int(rng.integers(8))
+            case 1:
+                damaged[at : at + span] = rng.bytes(span)
+            case 2:
+                size = int(rng.choice((1, 2, 4)))
+                order = "little" if rng.random() < 0.5 else "big"
+                extreme = int(rng.choice(_EXTREMES)) & ((1 << 8 * size) - 1)
+                damaged[at : at + size] = extreme.to_bytes(size, order)
+            case 3:
+                del damaged[at : at + span]
+            case 4:
+                damaged[at:at] = rng.bytes(span)
+            case 5:
+                source = int(rng.integers(len(damaged)))
+                damaged[at:at] = damaged[source : source + span]
+            case 6:
+                del damaged[int(rng.integers(len(damaged))) :]
+    return bytes(damaged)
+
+
+def main(count: int, seed: int, folder: Path | None) -> dict[str, object]:
+    files = all_samples()
+    if folder is not None:
+        files = {path.name: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    names = sorted(files)
+    config = DecodeConfig(min_side=1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    outcomes: Counter[str] = Counter()
+    unexpected, slowest = [], (0.0, "")
+    for number in range(count):
+        name = names[number % len(names)]
+        data = mutate(files[name], np.random.default_rng([seed, number]))
+        print(f"{number} {name}", file=sys.stderr, flush=True)
+        faulthandler.dump_traceback_later(_SECONDS_UNTIL_HANGING, exit=True)
+        started = time.perf_counter()
+        try:
+            decode_image(data, config)
+            outcomes["decoded"] += 1
+        except ImageRejected as error:
+            outcomes[error.code] += 1
+        except BaseException as error:
+            unexpected.append(f"{number} {name}: {error!r}")
+        slowest = max(slowest, (time.perf_counter() - started, f"{number} {name}"))
+        faulthandler.cancel_dump_traceback_later()
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return {
+        "outcomes": dict(outcomes),
+        "unexpected": unexpected,
+        "slowest_seconds": slowest[0],
+        "slowest": slowest[1],
+        "peak_growth_mib": grown / 1024,
+    }
+
+
+if __name__ == "__main__":
+    report = main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]) if len(sys.argv) > 3 else None)
+    print(json.dumps(report))
