@@ -24,11 +24,11 @@ lint: $(VENV)/.installed
 
 install: $(VENV)/.installed
 
-# Exact versions from one file, without a resolver: a resolver may swap torch for a build with gigabytes of CUDA.
+# Every package by its exact version, from one file: nothing is left for a resolver to choose.
 $(VENV)/.installed: constraints.txt pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed' if sys.version_info < (3, 11) else 0)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-deps --requirement constraints.txt
+	$(BIN)/python -m pip install --quiet --requirement constraints.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

@@ -122,10 +122,11 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def engines(arguments: argparse.Namespace) -> None:
-    """Time the network alone (256x256 in, 128x128 logits out) under each way to run it that is here."""
+    """Time the network alone, at its working size, under each way to run it that is here."""
     import torch
 
     from penumo_assets.imaging.segment import BUNDLED, fold_batch_norms, load_lung_unet
+    from penumo_assets.models.lung_unet import LungUNetConfig
 
     torch.set_num_threads(arguments.threads)
 
@@ -138,12 +139,14 @@ def engines(arguments: argparse.Namespace) -> None:
         def forward(self, x):
             return self.model.features(x)
 
-    x = torch.randn(arguments.batch, 1, 256, 256)
+    size = LungUNetConfig().working_size
+    x = torch.randn(arguments.batch, 1, size, size)
     last = x.contiguous(memory_format=torch.channels_last)
     folded = Core(True).eval().to(memory_format=torch.channels_last)
+    plain, ordered = Core(False).eval(), Core(False).eval().to(memory_format=torch.channels_last)
     ways: dict[str, Callable[[], object]] = {
-        "eager": lambda m=Core(False).eval(): m(x),
-        "eager, channels last": lambda m=Core(False).eval().to(memory_format=torch.channels_last): m(last),
+        "eager": lambda: plain(x),
+        "eager, channels last": lambda: ordered(last),
         "eager, channels last, folded": lambda: folded(last),
     }
     with torch.inference_mode():

@@ -14,7 +14,7 @@ from dagster import (
 )
 
 from penumo_assets.assets.dataset import current_training_set
-from penumo_assets.assets.evaluation import ChampionConfig, existing_reports, gate_table
+from penumo_assets.assets.evaluation import GATES, existing_reports, gate_table
 from penumo_assets.assets.previews import reject_counts, reject_table
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.jobs.manifest import ManifestRow
@@ -152,7 +152,7 @@ def class_balance(storage: Storage) -> AssetCheckResult:
 def quality_gates(storage: Storage) -> AssetCheckResult:
     store = storage.store
     reports = {name: store.read_json(f"{item['prefix']}/report.json") for name, item in existing_reports(store).items()}
-    gates = {name: check_gates(report, ChampionConfig().gates()) for name, report in reports.items()}
+    gates = {name: check_gates(report, GATES) for name, report in reports.items()}
     failed = [f"{name}: {item.gate}" for name, results in gates.items() for item in results if not item.passed]
     return AssetCheckResult(
         passed=bool(gates) and not failed,

@@ -28,7 +28,7 @@ def land(cohort: str, folder: Path) -> None:
     except (LandingError, StorageError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"Landed {count} files as cohort {cohort}. Prepare it with:")
-    click.echo(f"  dg launch --assets 'key:raw_images+3' --partition {cohort}")
+    click.echo(f"  dg launch --assets 'group:imaging' --partition {cohort}")
 
 
 @main.command()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dagster import Definitions
+from dagster import Definitions, in_process_executor
 
 from penumo_assets.assets.dataset import training_set
 from penumo_assets.assets.evaluation import champion_model, evaluation_report
@@ -35,6 +35,8 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> Definitions
         asset_checks=ASSET_CHECKS,
         sensors=SENSORS,
         resources={**embedded_resources(), **(overrides or {})},
+        # The work happens in jobs; a process per step would only add seconds of imports to every asset check.
+        executor=in_process_executor,
     )
 
 

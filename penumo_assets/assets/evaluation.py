@@ -7,6 +7,7 @@ and `champion_model` (the winner on validation among those that pass the gates, 
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from dagster import (
@@ -45,16 +46,24 @@ class EvaluationConfig(Config):
 class ChampionConfig(Config):
     """Gates a model must pass before it may become the champion; null switches a gate off."""
 
-    min_roc_auc_low: float | None = Field(default=0.5, description="Floor for the lower confidence bound of the test ROC-AUC.")
-    min_sensitivity: float | None = Field(default=0.5, description="Floor for the sensitivity on test at the threshold.")
-    min_specificity: float | None = Field(default=None, description="Floor for the specificity on test at the threshold.")
+    min_roc_auc_low: float | None = Field(
+        default=0.5, description="Floor for the lower confidence bound of the test ROC-AUC."
+    )
+    min_sensitivity: float | None = Field(default=0.5, description="Floor for the test sensitivity at the threshold.")
+    min_specificity: float | None = Field(default=None, description="Floor for the test specificity at the threshold.")
     max_ece: float | None = Field(default=0.25, description="Ceiling for the expected calibration error on test.")
     min_subgroup_roc_auc: float | None = Field(default=None, description="Floor for the ROC-AUC of every subgroup.")
     require_no_leakage: bool = Field(default=True, description="No patient and no image stands in two splits.")
-    beat_shortcuts: bool = Field(default=False, description="No shortcut (aspect ratio, intensity, size) is better.")
+    beat_shortcuts: bool = Field(
+        default=False, description="No shortcut (aspect ratio, intensity, file size) is better than the model."
+    )
 
     def gates(self) -> Gates:
         return Gates(**{name: getattr(self, name) for name in ChampionConfig.model_fields})
+
+
+# The gates as every report shows them; `champion_model` may be launched with others.
+GATES = ChampionConfig().gates()
 
 
 @asset(
@@ -74,6 +83,7 @@ def evaluation_report(
     """Evaluate the partition's newest model and publish its report."""
     architecture, store = context.partition_key, storage.store
     model, dataset = current_model(store, architecture), current_training_set(store)
+    known = report_context(store, dataset) | {"mlflow_run_id": model["mlflow_run_id"], "gates": asdict(GATES)}
     spec = JobSpec(
         kind="processing",
         program="evaluate",
@@ -84,7 +94,7 @@ def evaluation_report(
             "model": JobInput(model["prefix"], (model["name"],)),
             "dataset": JobInput(dataset["prefix"], tuple(dataset["names"])),
         },
-        documents={"context": {"context.json": json.dumps(report_context(store, dataset), sort_keys=True).encode()}},
+        documents={"context": {"context.json": json.dumps(known, sort_keys=True).encode()}},
         outputs=("report",),
         result_output="report",
     )
@@ -116,21 +126,19 @@ def current_report(store: ObjectStore, architecture: str) -> dict:
 
 def report_context(store: ObjectStore, dataset: Mapping[str, Any]) -> dict[str, Any]:
     """What the report says of the way the data came: counts and exclusions per cohort, Dice, versions."""
-    flow, dices, phantoms = [], [], []
+    flow: dict[str, dict[str, Any]] = {}
+    dices, phantoms = [], False
     for cohort in dataset["cohorts"]:
         rows = read_manifest(store, cohort)
         rejected = Counter(row.code or "" for row in rows if row.status == "rejected")
         labelled = sum(row.label is not None for row in rows if "npz" in row.stages)
         usable = sum("npz" in row.stages for row in rows)
-        flow.append(
-            {
-                "cohort": cohort,
-                "landed": len(rows),
-                "accepted": usable,
-                "rejected": dict(rejected.most_common()),
-                "unlabelled": usable - labelled,
-            }
-        )
+        flow[cohort] = {
+            "landed": len(rows),
+            "accepted": usable,
+            "rejected": dict(rejected.most_common()),
+            "unlabelled": usable - labelled,
+        }
         for row in rows:
             facts = row.stages["masks"].facts if "masks" in row.stages else {}
             if "dice" in facts:
@@ -143,13 +151,13 @@ def report_context(store: ObjectStore, dataset: Mapping[str, Any]) -> dict[str, 
                         "iou": facts["iou"],
                     }
                 )
-        phantoms.append(bool(rows) and any(row.extra.get("phantom") == "true" for row in rows))
+        phantoms = phantoms or any(row.extra.get("phantom") == "true" for row in rows)
     return {
         "flow": flow,
         "dice": dices,
         "cohorts": list(dataset["cohorts"]),
         "code_version": bundle_digest()[:16],
-        "phantoms": any(phantoms),
+        "phantoms": phantoms,
     }
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -53,7 +52,9 @@ def image_id_of(source: str) -> str:
 def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: PlanSettings) -> Plan:
     """Compare a cohort's landing with its manifest."""
     before = {row.source: row for row in previous}
-    names = Counter(name for row in before.values() if (name := npz_name(row, settings.config)) and "npz" in row.stages)
+    listed = {file.source for file in landing.files}
+    holders = [row for source, row in before.items() if source in listed and "npz" in row.stages]
+    taken = {npz_name(row, settings.config) for row in holders}
     items, rows = [], []
     for file in landing.files:
         label = landing.labels.get(file.source)
@@ -61,14 +62,13 @@ def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: Pla
         if row.stage == LANDING:
             rows.append(row)
             continue
-        if row.code == DUPLICATE and not names[npz_name(row, settings.config) or ""]:
+        if row.code == DUPLICATE and npz_name(row, settings.config) not in taken:
             row.status, row.stage, row.code, row.reason, row.attempted = "accepted", None, None, None, {}
         item = _plan_image(row, label, file, truth_of(landing, file.source), settings)
         if item.compute:
             items.append(item)
         else:
             rows.append(row)
-    listed = {file.source for file in landing.files}
     rows += [_absent(label) for source, label in sorted(landing.labels.items()) if source not in listed]
     return Plan(tuple(items), tuple(rows), tuple(sorted(before.keys() - listed)))
 

@@ -93,7 +93,7 @@ def _decode_pixels(dataset: Any) -> tuple[np.ndarray, StoredFormat]:
     if syntax in _NATIVE:
         _check_native_length(dataset)
     elif syntax in _JPEG or syntax in _JPEG2000:
-        frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+        frame = _first_frame(dataset)
         header = _check_frame(frame, syntax, dataset)
         # A codestream knows its own depth; headers that declare fewer bits than it has are common.
         bits = max(bits, header.precision)
@@ -108,6 +108,13 @@ def _decode_pixels(dataset: Any) -> tuple[np.ndarray, StoredFormat]:
     else:
         pixels = _decode_any(dataset, syntax)
     return pixels, StoredFormat(8 * pixels.dtype.itemsize, bits, high_bit, int(dataset.PixelRepresentation) == 1)
+
+
+def _first_frame(dataset: Any) -> bytes:
+    try:
+        return get_frame(dataset.PixelData, 0, number_of_frames=1)
+    except Exception:
+        raise ImageRejected("corrupt", "the fragments of the compressed pixel data are damaged.") from None
 
 
 def _decode_baseline(frame: bytes) -> np.ndarray:
@@ -125,7 +132,10 @@ def _decode_any(dataset: Any, syntax: uid.UID) -> np.ndarray:
     options: Any = {"correct_unused_bits": False}
     try:
         pixels, _ = get_decoder(syntax).as_array(dataset, raw=False, decoding_plugin=plugin, **options)
-    except Exception as error:
+    except BaseException as error:
+        # The RLE plugin is Rust, whose panics arrive as a BaseException.
+        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
+            raise
         name = type(error).__name__
         raise ImageRejected("corrupt", f"the compressed pixel data cannot be decoded ({name}).") from None
     if pixels.shape[:2] != (int(dataset.Rows), int(dataset.Columns)):
@@ -197,4 +207,4 @@ def _no_pixels(data: bytes, dataset: Any) -> ImageRejected:
         return ImageRejected("unsupported_depth", "the pixels are floating-point numbers; integers are read.")
     if b"\xe0\x7f\x10\x00" in data or b"\x7f\xe0\x00\x10" in data:
         return ImageRejected("truncated", "the file ends within its pixel data: it was cut off.")
-    return ImageRejected("no_pixel_data", "the DICOM file holds no image.")
+    return ImageRejected("no_pixel_data", "the DICOM file holds no image, or was cut off before it.")

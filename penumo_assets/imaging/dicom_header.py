@@ -110,10 +110,15 @@ def read_dataset(data: bytes, config: DecodeConfig) -> pydicom.Dataset:
     Raises
     ------
     ImageRejected
-        ``too_large`` for a deflated file that inflates beyond what one image can need.
+        ``too_large`` for a deflated file that inflates beyond what one image can need, ``truncated``
+        or ``corrupt`` for one that is damaged.
     """
-    _refuse_deflate_bomb(data, int(config.max_megapixels * 4_000_000) + 16_000_000)
-    dataset = pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=_TAGS)
+    _check_deflated(data, int(config.max_megapixels * 4_000_000) + 16_000_000)
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=_TAGS)
+    except Exception as error:
+        name = type(error).__name__
+        raise ImageRejected("corrupt", f"the DICOM file's structure is damaged ({name}).") from None
     if not dataset.file_meta.get("TransferSyntaxUID"):
         implicit, little = dataset.original_encoding
         syntax = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
@@ -235,14 +240,19 @@ def _spacing(dataset: pydicom.Dataset) -> tuple[float, float] | None:
     return None
 
 
-def _refuse_deflate_bomb(data: bytes, limit: int) -> None:
+def _check_deflated(data: bytes, limit: int) -> None:
     """A deflated data set is inflated whole by the parser: measure it first, in small pieces."""
     if _DEFLATED not in data[:2048] or data[132:136] != b"\x02\0\0\0":
         return
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     pending, total = data[144 + struct.unpack_from("<I", data, 140)[0] :], 0
     while pending and not stream.eof:
-        total += len(stream.decompress(pending, 1 << 20))
+        try:
+            total += len(stream.decompress(pending, 1 << 20))
+        except zlib.error:
+            raise ImageRejected("corrupt", "the deflated file cannot be inflated.") from None
         pending = stream.unconsumed_tail
         if total > limit:
             raise ImageRejected("too_large", "the deflated file inflates to more than one image can need.")
+    if not stream.eof:
+        raise ImageRejected("truncated", "the deflated file ends early: it was cut off.")

@@ -95,9 +95,16 @@ def resize(image: np.ndarray, height: int, width: int, *, nearest: bool = False)
     if image.shape[:2] == (height, width):
         return image.copy()
     if nearest:
-        interpolation = cv2.INTER_NEAREST_EXACT
-    elif height < image.shape[0] or width < image.shape[1]:
+        # OpenCV's INTER_NEAREST_EXACT works in 16-bit fixed point and misses pixels near ties.
+        rows, columns = _nearest(image.shape[0], height), _nearest(image.shape[1], width)
+        return image.take(rows, axis=0).take(columns, axis=1)
+    if height < image.shape[0] or width < image.shape[1]:
         interpolation = cv2.INTER_AREA
     else:
         interpolation = cv2.INTER_LINEAR
     return cv2.resize(image, (width, height), interpolation=interpolation)
+
+
+def _nearest(source: int, target: int) -> np.ndarray:
+    """For each of ``target`` pixels the index of the ``source`` pixel that its centre lies in."""
+    return (2 * np.arange(target) + 1) * source // (2 * target)

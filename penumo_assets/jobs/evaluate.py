@@ -21,6 +21,13 @@ import torch
 
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
+from penumo_assets.jobs.evaluation_inputs import (
+    PREDICTIONS_NAME,
+    check_agreement,
+    load_model,
+    read_context,
+    read_reference,
+)
 from penumo_assets.jobs.shards import Split, TrainingSet
 from penumo_assets.metrics.calibration import softmax
 from penumo_assets.metrics.classification import decide
@@ -32,12 +39,11 @@ from penumo_assets.metrics.report.html import Picture, render_html
 from penumo_assets.metrics.report.inputs import Evaluation
 from penumo_assets.metrics.report.pictures import jpeg_data_uri, with_contour, with_heat
 from penumo_assets.metrics.report.schema import InvalidReport, validate_report
-from penumo_assets.models.classifier import ModelError, extract_model_archive, load_classifier, normalise
+from penumo_assets.models.classifier import normalise
 
 SCORED_SPLITS = ("validation", "test")
 REPORT_NAME = "report.json"
 PAGE_NAME = "report.html"
-PREDICTIONS_NAME = "predictions.parquet"
 
 logger = logging.getLogger(__name__)
 
@@ -94,32 +100,6 @@ def evaluate(model: torch.nn.Module, metadata: dict[str, Any], options: argparse
     write_outputs(contract.processing_output("report"), report, page, predictions(evaluation, report), values)
 
 
-def load_model(folder: Path, scratch: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """The classifier in ``folder/model.tar.gz``, unpacked into ``scratch`` without trusting it."""
-    archive = folder / "model.tar.gz"
-    if not archive.is_file():
-        raise JobError("input model: no model.tar.gz")
-    try:
-        return load_classifier(extract_model_archive(archive, scratch))
-    except ModelError as error:
-        raise JobError(f"the model cannot be used: {error}") from error
-
-
-def check_agreement(metadata: dict[str, Any], data: TrainingSet) -> None:
-    """Refuse a model that was made for other data; the message names both sides."""
-    height, width, channels = data.dataset.image_shape
-    problems = []
-    if list(metadata["classes"]) != list(data.dataset.classes):
-        problems.append(f"the model's classes are {metadata['classes']}, the data's {data.dataset.classes}")
-    if metadata["input_channels"] > channels:
-        problems.append(f"the model takes {metadata['input_channels']} channels, the data has {channels}")
-    if metadata["image_size"] > min(height, width):
-        size = metadata["image_size"]
-        problems.append(f"the model takes images of {size}x{size} pixels, the data has {height}x{width}")
-    if problems:
-        raise JobError("model and data do not belong together: " + "; ".join(problems))
-
-
 def score(model: torch.nn.Module, metadata: dict[str, Any], split: Split, batch_size: int) -> np.ndarray:
     """Logits (n, classes) float64 of a split, in the order of its index.
 
@@ -144,31 +124,6 @@ def score(model: torch.nn.Module, metadata: dict[str, Any], split: Split, batch_
     if bad:
         raise JobError(f"{split.name}: {bad} of {len(split)} scores are NaN or infinite; the model cannot be evaluated")
     return logits
-
-
-def read_context(folder: Path) -> dict[str, Any]:
-    """``context.json``, or nothing."""
-    path = folder / "context.json"
-    if not path.is_file():
-        return {}
-    try:
-        context = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise JobError(f"context.json is not JSON: {error}") from error
-    if not isinstance(context, dict):
-        raise JobError("context.json must be an object")
-    return context
-
-
-def read_reference(folder: Path) -> pd.DataFrame | None:
-    """Another model's predictions.parquet, or nothing."""
-    path = folder / PREDICTIONS_NAME
-    if not path.is_file():
-        return None
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise JobError(f"reference/{PREDICTIONS_NAME} cannot be read: {type(error).__name__}") from error
 
 
 def predictions(evaluation: Evaluation, report: dict[str, Any]) -> pd.DataFrame:
@@ -211,9 +166,7 @@ def draw_failures(
     ]
 
 
-def write_outputs(
-    folder: Path, report: dict[str, Any], page: str, rows: pd.DataFrame, values: dict[str, Any]
-) -> None:
+def write_outputs(folder: Path, report: dict[str, Any], page: str, rows: pd.DataFrame, values: dict[str, Any]) -> None:
     """The three files, then result.json."""
     buffer = BytesIO()
     rows.to_parquet(buffer, index=False)

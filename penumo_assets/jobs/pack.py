@@ -156,7 +156,7 @@ class ShardWriter:
     def __init__(self, folder: Path, expected: int, shard_images: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.rows: list[dict[str, Any]] = []
+        self._rows: list[dict[str, Any]] = []
         self._left = expected
         self._shard_images = shard_images
         self._shard: np.memmap | None = None
@@ -168,7 +168,7 @@ class ShardWriter:
             path = self.folder / shard_name(self._number)
             self._shard = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(size, *IMAGE_SHAPE))
         self._shard[self._row] = image
-        self.rows.append({"shard": self._number, "row": self._row, **values})
+        self._rows.append({"shard": self._number, "row": self._row, **values})
         self._row += 1
         self._left -= 1
         if self._row == len(self._shard):
@@ -178,8 +178,8 @@ class ShardWriter:
         """One of the expected images will not come."""
         self._left -= 1
 
-    def close(self) -> None:
-        """Cut the last shard to the images that came, and write the index."""
+    def close(self) -> pd.DataFrame:
+        """Cut the last shard to the images that came; write the index and return it."""
         if self._shard is not None and self._row < len(self._shard):
             path = self.folder / shard_name(self._number)
             whole = np.lib.format.open_memmap(
@@ -190,8 +190,9 @@ class ShardWriter:
             os.replace(path.with_suffix(".tmp"), path)
         if self._shard is not None:
             self._finish_shard()
-        frame = pd.DataFrame(self.rows, columns=list(INDEX_COLUMNS))
-        frame.astype(_INDEX_TYPES).to_parquet(self.folder / INDEX_NAME, index=False)
+        frame = pd.DataFrame(self._rows, columns=list(INDEX_COLUMNS)).astype(_INDEX_TYPES)
+        frame.to_parquet(self.folder / INDEX_NAME, index=False)
+        return frame
 
     def _finish_shard(self) -> None:
         assert self._shard is not None
@@ -234,8 +235,7 @@ def pack(
                 continue
             reused += unpacked.reused
             writer.add(unpacked.image, _index_row(unpacked.item, unpacked.image, classes))
-        writer.close()
-        frames[name] = pd.DataFrame(writer.rows, columns=list(INDEX_COLUMNS))
+        frames[name] = writer.close()
         logger.info("%s: %d images", name, len(frames[name]))
     dataset = _describe(frames, classes, config)
     text = dataset.model_dump_json(by_alias=True, indent=2).encode("utf-8")

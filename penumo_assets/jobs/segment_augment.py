@@ -16,11 +16,12 @@ Generator = np.random.Generator
 class AugmentConfig:
     """How strong and how often. Angles in degrees, lengths as shares of the side, the rest probabilities."""
 
-    rotation: float = 14.0
+    clean: float = 0.2  # only moved and bent, otherwise as it came
+    rotation: float = 12.0
     shear: float = 0.08
-    scale: tuple[float, float] = (0.75, 1.35)
+    scale: tuple[float, float] = (0.78, 1.32)
     aspect: float = 0.16
-    shift: float = 0.12
+    shift: float = 0.09
     flip: float = 0.5
     elastic: float = 0.25
     opacity: float = 0.35
@@ -55,6 +56,8 @@ def augment(image: np.ndarray, mask: np.ndarray, size: int, config: AugmentConfi
         Image (size, size) float32 in 0..255 and mask (size, size) float32 in 0..1 (soft at its edge).
     """
     pixels, target = warp(image, mask, size, config, rng)
+    if rng.random() < config.clean:
+        return np.round(pixels), target
     if rng.random() < config.opacity:
         pixels = add_opacities(pixels, target, rng)
     if rng.random() < config.bias_field:
@@ -125,7 +128,7 @@ def add_opacities(pixels: np.ndarray, target: np.ndarray, rng: Generator) -> np.
         # A basal effusion: everything below a slanted level on one side goes white.
         half = columns < size / 2 if rng.random() < 0.5 else columns >= size / 2
         if half.any():
-            level = np.quantile(rows[half], rng.uniform(0.45, 0.95))
+            level = np.quantile(rows[half], rng.uniform(0.0, 0.95))  # 0: the whole lung
             slope = rng.uniform(-0.4, 0.4)
             left, right = int(columns[half].min()), int(columns[half].max())
             y_left, y_right = int(level - slope * (right - left) / 2), int(level + slope * (right - left) / 2)
@@ -188,7 +191,7 @@ def degrade(pixels: np.ndarray, config: AugmentConfig, rng: Generator) -> np.nda
     if rng.random() < config.blur:
         pixels = cv2.GaussianBlur(pixels, (0, 0), float(rng.uniform(0.4, 2.0)))
     if rng.random() < config.noise:
-        grain = rng.standard_normal(pixels.shape, dtype=np.float32) * float(rng.uniform(2, 20))
+        grain = rng.standard_normal(pixels.shape, dtype=np.float32) * float(rng.uniform(2, 16))
         pixels = pixels + (cv2.GaussianBlur(grain, (0, 0), 0.8) if rng.random() < 0.3 else grain)
     return np.clip(pixels, 0, 255)
 
@@ -203,7 +206,7 @@ def change_tone(pixels: np.ndarray, config: AugmentConfig, rng: Generator) -> np
     if rng.random() < config.inversion:
         pixels = 255 - pixels
     if rng.random() < config.contrast:
-        gain = float(rng.uniform(0.15, 1.0))
+        gain = float(rng.uniform(0.25, 1.0))
         pixels = gain * pixels + float(rng.uniform(0, 255 * (1 - gain)))
     return pixels
 

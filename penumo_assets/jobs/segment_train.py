@@ -75,14 +75,14 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--stages",
         type=parse_stages,
-        default="128x700,192x350,256x60",
+        default="96x900,128x900,192x450",
         metavar="SIZExSTEPS,...",
         help="resolution and batches of each stage (default: %(default)s)",
     )
-    add("--batch-size", type=int, default=16, help="images per batch (default: %(default)s)")
-    add("--learning-rate", type=float, default=3e-3, help="peak rate of AdamW (default: %(default)s)")
+    add("--batch-size", type=int, default=8, help="images per batch (default: %(default)s)")
+    add("--learning-rate", type=float, default=2e-3, help="peak rate of AdamW (default: %(default)s)")
     add("--weight-decay", type=float, default=0.02, help="of the convolutions (default: %(default)s)")
-    add("--ema-decay", type=float, default=0.99, help="memory of the averaged weights (default: %(default)s)")
+    add("--ema-decay", type=float, default=0.995, help="memory of the averaged weights (default: %(default)s)")
     add(
         "--source-power",
         type=float,

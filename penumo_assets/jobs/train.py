@@ -14,11 +14,16 @@ import os
 import platform
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Event
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.train import TrainConfig, hyperparameter_fields
@@ -151,16 +156,20 @@ def lineage_tags(architecture: str, train: Split) -> dict[str, str]:
         "penumo.cohorts": ",".join(train.dataset.cohorts)[:5000],
         "penumo.code_version": os.environ.get("PENUMO_CODE_VERSION", ""),
         "penumo.job_name": os.environ.get("TRAINING_JOB_NAME", ""),
-        "dagster.run_id": os.environ.get("PENUMO_DAGSTER_RUN_ID", ""),
+        "dagster_run_id": os.environ.get("PENUMO_DAGSTER_RUN_ID", ""),
     }
     return {name: value for name, value in tags.items() if value}
 
 
-def stop_on_sigterm() -> dict[str, bool]:
-    """SageMaker sends SIGTERM two minutes before it takes the machine: enough for a checkpoint."""
-    asked = {"stop": False}
-    signal.signal(signal.SIGTERM, lambda *_: asked.update(stop=True))
-    return asked
+@contextmanager
+def stop_on_sigterm() -> Iterator[Event]:
+    """An event that SIGTERM sets: SageMaker sends it two minutes before it takes the machine."""
+    asked = Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def report_epoch(record: dict[str, Any]) -> None:
@@ -168,16 +177,14 @@ def report_epoch(record: dict[str, Any]) -> None:
     logger.info(" ".join(f"{k}={v:.6g};" for k, v in record.items() if v is not None))
 
 
-def finish(training: Training, log: TrainingLog, architecture: str, config: TrainConfig, test: Split | None) -> None:
+def finish(training: Training, log: TrainingLog, architecture: str, config: TrainConfig) -> None:
     """Save the best epoch's weights, their scores and their origin; ``result.json`` last."""
     progress, dataset = training.progress, training.train_split.dataset
     model = training.best_model()
     probabilities = training.predict(model, training.validation_split)
     scores = validation_scores(training.validation_split.targets, probabilities)
     metrics: dict[str, Any] = {f"validation_{name}": value for name, value in scores.items()}
-    if test is not None:
-        on_test = validation_scores(test.targets, training.predict(model, test))
-        metrics.update({f"test_{name}": on_test[name] for name in ("loss", "roc_auc")})
+    metrics |= test_scores(training, model)
     if not training.world.is_main:
         return
     metadata = {
@@ -196,18 +203,31 @@ def finish(training: Training, log: TrainingLog, architecture: str, config: Trai
         "hyperparameters": config.to_hyperparameters(),
     }
     save_classifier(contract.model_dir(), model, metadata)
-    log.model(contract.model_dir())
+    model_uri = log.model(contract.model_dir(), len(dataset.classes))
     targets = training.validation_split.targets
     log.finish(progress.best, progress.history, targets, probabilities, dataset.classes)
-    contract.write_result(
-        contract.output_data_dir(), "train", result_values(architecture, config, training, metrics, log.run_id)
-    )
+    values = result_values(architecture, config, training, metrics)
+    values |= {"mlflow_run_id": log.run_id, "mlflow_model_uri": model_uri}
+    contract.write_result(contract.output_data_dir(), "train", values)
+
+
+def test_scores(training: Training, model: nn.Module) -> dict[str, Any]:
+    """Loss and ROC-AUC on the channel ``test``, looked at once and decided by nothing; empty without it."""
+    folder = contract.channel("test")
+    if not (folder / INDEX_NAME).is_file():
+        return {}
+    split = Split(folder)
+    if len(np.unique(split.targets)) < len(split.dataset.classes):
+        logger.warning("the test split lacks a class: it is not scored")
+        return {}
+    scores = validation_scores(split.targets, training.predict(model, split))
+    return {f"test_{name}": scores[name] for name in ("loss", "roc_auc")}
 
 
 def result_values(
-    architecture: str, config: TrainConfig, training: Training, metrics: dict[str, Any], run_id: str | None
+    architecture: str, config: TrainConfig, training: Training, metrics: dict[str, Any]
 ) -> dict[str, Any]:
-    """What the asset shows: the scores, how the training went, and where it stands in MLflow."""
+    """What the asset shows: the scores, and how the training went."""
     progress: Progress = training.progress
     steady = progress.history[1:] or progress.history  # the first epoch warms caches and compiles
     return {
@@ -219,7 +239,6 @@ def result_values(
         "stopped_early": len(progress.history) < config.epochs,
         **metrics,
         "threshold": metrics["validation_threshold"],
-        "mlflow_run_id": run_id,
         "images_per_second": sum(record["images_per_second"] for record in steady) / len(steady),
         "train_images": len(training.train_split),
         "validation_images": len(training.validation_split),
@@ -229,23 +248,19 @@ def result_values(
     }
 
 
-def train(world: World, architecture: str, config: TrainConfig) -> None:
+def train(world: World, architecture: str, config: TrainConfig, stop_requested: Callable[[], bool]) -> None:
     """One process's part of the job."""
     splits = {name: open_channel(name) for name in ("train", "validation")}
-    test = Split(contract.channel("test")) if (contract.channel("test") / INDEX_NAME).is_file() else None
     check_splits(splits["train"], splits["validation"])
-    torch.manual_seed(config.seed)
     dataset = splits["train"].dataset
+    torch.manual_seed(config.seed)
     try:
         weights = pretrained_weights(config, architecture)
         model = build_classifier(architecture, len(dataset.classes), config.input_channels, weights)
     except ModelError as error:
         raise JobError(str(error)) from error
     checkpoints = Checkpoints(contract.checkpoint_dir(), fingerprint(architecture, config, dataset.digest))
-    asked = stop_on_sigterm()
-    training = Training(
-        model, config, **splits, world=world, checkpoints=checkpoints, stop_requested=lambda: asked["stop"]
-    )
+    training = Training(model, config, **splits, world=world, checkpoints=checkpoints, stop_requested=stop_requested)
     resumed, log = training.resume(), TrainingLog()
     if resumed:
         logger.info("going on from the checkpoint: epoch %d", training.progress.epoch)
@@ -257,7 +272,7 @@ def train(world: World, architecture: str, config: TrainConfig) -> None:
     status = "FAILED"
     try:
         training.run(lambda record: (report_epoch(record), log.epoch(record)) if world.is_main else None)
-        finish(training, log, architecture, config, test)
+        finish(training, log, architecture, config)
         status = "FINISHED"
     finally:
         log.end(status)
@@ -273,7 +288,8 @@ def main(argv: list[str] | None = None) -> None:
     torch.backends.cudnn.benchmark = True
     world = join_world()
     try:
-        train(world, architecture, config)
+        with stop_on_sigterm() as asked:
+            train(world, architecture, config, asked.is_set)
     finally:
         world.leave()
 

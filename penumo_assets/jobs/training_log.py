@@ -7,15 +7,18 @@ while a training runs in a container of its own, one per architecture.
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from penumo_assets.jobs.contract import JobError
-from penumo_assets.jobs.shards import DatasetFile
+from penumo_assets.jobs.shards import IMAGE_SHAPE, DatasetFile
 from penumo_assets.jobs.training_figures import training_figures
 
 SYSTEM_METRICS_SECONDS = 5
+DIGEST_LENGTH = 36  # MLflow's limit
 DEFAULT_EXPERIMENT = "penumo_assets"
 
 logger = logging.getLogger(__name__)
@@ -63,37 +66,16 @@ class TrainingLog:
         self._attempt(lambda mlflow: mlflow.log_params(values))
 
     def dataset(self, dataset: DatasetFile) -> None:
-        """The data as an MLflow input: name, digest, and the counts per split as its profile."""
+        """The data as an MLflow input: its digest, and a table of images per split and class."""
+
+        counts = pd.DataFrame(
+            [(name, label, n) for name, split in dataset.splits.items() for label, n in split.counts.items()],
+            columns=["split", "class", "images"],
+        ).astype({"images": "float64"})
 
         def send(mlflow: Any) -> None:
-            from mlflow.data.meta_dataset import MetaDataset
-            from mlflow.data.sources import DatasetSource
-
-            class TrainingSetSource(DatasetSource):
-                def load(self, **kwargs: Any) -> Any:
-                    raise NotImplementedError("read it with penumo_assets.jobs.shards.TrainingSet")
-
-                @staticmethod
-                def _get_source_type() -> str:
-                    return "penumo/training-set/1"
-
-                @staticmethod
-                def _can_resolve(raw_source: Any) -> bool:
-                    return False
-
-                @classmethod
-                def _resolve(cls, raw_source: Any) -> "TrainingSetSource":
-                    return cls()
-
-                def to_dict(self) -> dict[str, Any]:
-                    return {"digest": dataset.digest, "cohorts": dataset.cohorts, "salt": dataset.salt}
-
-                @classmethod
-                def from_dict(cls, source_dict: dict[str, Any]) -> "TrainingSetSource":
-                    return cls()
-
-            source = TrainingSetSource()
-            mlflow.log_input(MetaDataset(source, name="training_set", digest=dataset.digest[:36]), context="training")
+            source = mlflow.data.from_pandas(counts, name="training_set", digest=dataset.digest[:DIGEST_LENGTH])
+            mlflow.log_input(source, context="training")
             mlflow.log_dict(dataset.model_dump(by_alias=True), "dataset.json")
 
         self._attempt(send)
@@ -120,9 +102,27 @@ class TrainingLog:
         for name, figure in training_figures(history, targets, probabilities, classes, threshold).items():
             self._attempt(lambda mlflow, f=figure, n=name: mlflow.log_figure(f, f"figures/{n}.png"))
 
-    def model(self, folder: Any) -> None:
-        """The model's files as the run's artifact ``model_files``."""
-        self._attempt(lambda mlflow: mlflow.log_artifacts(str(folder), "model_files"))
+    def model(self, folder: Path, classes: int) -> str | None:
+        """The model with its signature, built from code and safetensors; its ``models:/`` URI."""
+        sent: list[str] = []
+
+        def send(mlflow: Any) -> None:
+            from mlflow.models import ModelSignature
+            from mlflow.types import Schema, TensorSpec
+
+            images = TensorSpec(np.dtype("uint8"), (-1, *IMAGE_SHAPE))
+            probabilities = TensorSpec(np.dtype("float64"), (-1, classes))
+            info = mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(Path(__file__).with_name("mlflow_model.py")),
+                artifacts={"classifier": str(folder)},
+                signature=ModelSignature(inputs=Schema([images]), outputs=Schema([probabilities])),
+                pip_requirements=["torch", "torchvision", "safetensors", "pydantic", "penumo-assets"],
+            )
+            sent.append(info.model_uri)
+
+        self._attempt(send)
+        return sent[0] if sent else None
 
     def end(self, status: str) -> None:
         """Close the run as FINISHED, FAILED or KILLED."""

@@ -103,7 +103,9 @@ def reliability(outcome: np.ndarray, predicted: np.ndarray, bins: int = BINS) ->
         )
 
 
-def calibrated_event(labels: np.ndarray, probabilities: np.ndarray, positive: int | None) -> tuple[np.ndarray, ...]:
+def calibrated_event(
+    labels: np.ndarray, probabilities: np.ndarray, positive: int | None
+) -> tuple[np.ndarray, np.ndarray]:
     """What calibration is measured on: outcome (n,) in {0, 1} and its predicted probability (n,).
 
     With a positive class, its probability; otherwise "the most probable class is right" and its

@@ -150,8 +150,8 @@ def why_undefined(name: str, matrix: np.ndarray, class_names: Sequence[str]) -> 
     """The reason a metric of ``decision_metrics`` is NaN for this (C, C) matrix, for a person."""
     if matrix.sum() == 0:
         return "no labelled images"
-    absent = [class_names[i] for i in np.flatnonzero(matrix.sum(1) == 0)]
-    uncalled = [class_names[i] for i in np.flatnonzero(matrix.sum(0) == 0)]
+    absent = [name for name, count in zip(class_names, matrix.sum(1), strict=True) if count == 0]
+    uncalled = [name for name, count in zip(class_names, matrix.sum(0), strict=True) if count == 0]
     if name in ("precision", "negative_predictive_value", "matthews_correlation") and uncalled:
         return f"no image was called {', '.join(uncalled)}"
     if absent:

@@ -120,7 +120,9 @@ def _leakage(report: Mapping[str, Any]) -> GateResult:
 
 def _shortcuts(report: Mapping[str, Any]) -> GateResult:
     better = [
-        f"{row['title']} ({row['cohort']})" for row in report["shortcuts"]["rows"] if row["verdict"] == "shortcut better"
+        f"{row['title']} ({row['cohort']})"
+        for row in report["shortcuts"]["rows"]
+        if row["verdict"] == "shortcut better"
     ]
     reason = f"better than the model: {', '.join(better)}" if better else "no shortcut is better than the model"
     return GateResult("beat_shortcuts", 0.0, float(len(better)), not better, reason)

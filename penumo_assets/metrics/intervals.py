@@ -6,6 +6,8 @@ resample is a vector of weights, never a copy of the data: statistics that are f
 cost one matrix product, and areas under curves reuse one sort.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from scipy import optimize, stats
 
@@ -13,6 +15,7 @@ from penumo_assets.metrics.estimates import Estimate
 from penumo_assets.metrics.ranking import Ranking
 
 MIN_DEFINED = 0.9  # share of resamples in which a metric must be defined to have an interval
+_BAND_RESAMPLES = 500
 _CHUNK = 64  # resamples at a time, so that their weights as float64 stay small
 
 
@@ -39,8 +42,9 @@ class PatientBootstrap:
         self.weights = _multinomial_weights(self.patients, resamples, seed)
 
     def sums(self, values: np.ndarray) -> np.ndarray:
-        """Sum of ``values`` (n, k) over the images of each resample: (resamples, k) float64."""
-        values = np.asarray(values, np.float64).reshape(len(self.codes), -1)
+        """Sum of ``values`` (n, k) or (n,) over the images of each resample: (resamples, k) float64."""
+        values = np.asarray(values, np.float64)
+        values = values[:, None] if values.ndim == 1 else values
         per_patient = np.zeros((self.patients, values.shape[1]))
         np.add.at(per_patient, self.codes, values)
         result = np.empty((self.resamples, values.shape[1]))
@@ -57,6 +61,22 @@ class PatientBootstrap:
         in_order = (self.codes if rows is None else self.codes[rows])[ranking.order]
         areas = np.array([ranking.areas(weights[in_order]) for weights in self.weights])
         return areas[:, 0], areas[:, 1]
+
+    def roc_band(self, ranking: Ranking, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Pointwise percentile band of the ROC curve: low and high sensitivity at the false positive rates ``grid``.
+
+        At most ``_BAND_RESAMPLES`` resamples are drawn (vertical averaging, Fawcett 2006,
+        doi:10.1016/j.patrec.2005.10.010). None if too many resamples lack a class.
+        """
+        in_order = self.codes[ranking.order]
+        tried = min(self.resamples, _BAND_RESAMPLES)
+        curves = [curve for weights in self.weights[:tried] if (curve := ranking.roc(weights[in_order])) is not None]
+        if len(curves) < MIN_DEFINED * tried:
+            return None
+        heights = np.array([_height(*curve, grid) for curve in curves])
+        tail = (1 - self.confidence) / 2
+        low, high = np.quantile(heights, [tail, 1 - tail], axis=0)
+        return low, high
 
     def estimate(self, value: float, replicates: np.ndarray, reason: str = "undefined") -> Estimate:
         """Percentile interval (Efron & Tibshirani 1993, chapter 13) around ``value``.
@@ -125,11 +145,22 @@ def hanley_mcneil_variance(auc: float, positives: int, negatives: int) -> float:
     return spread / (positives * negatives)
 
 
+def _height(false_positive: np.ndarray, true_positive: np.ndarray, grid: np.ndarray) -> np.ndarray:
+    """The ROC curve's sensitivity at ``grid``: the highest one on its vertical steps."""
+    last = np.append(false_positive[1:] != false_positive[:-1], True)
+    return np.interp(grid, false_positive[last], true_positive[last])
+
+
+@lru_cache(maxsize=4)
 def _multinomial_weights(patients: int, resamples: int, seed: int) -> np.ndarray:
-    """(resamples, patients) int32: how often each patient is drawn in each resample."""
+    """(resamples, patients) int32, read-only: how often each patient is drawn in each resample.
+
+    Kept for the last few sizes, because a report looks at the same patients many times.
+    """
     random = np.random.default_rng(seed)
     weights = np.zeros((resamples, patients), dtype=np.int32)
     if patients:
         for row in weights:
             row[:] = np.bincount(random.integers(0, patients, size=patients), minlength=patients)
+    weights.setflags(write=False)
     return weights

@@ -57,6 +57,10 @@ class Settings:
     seed: int = 0
     confidence: float = 0.95
 
+    def bootstrap(self, patients: np.ndarray) -> PatientBootstrap:
+        """Resamples of these images' patients."""
+        return PatientBootstrap(patients, self.resamples, self.seed, self.confidence)
+
 
 @dataclass(frozen=True)
 class DecisionRule:
@@ -86,7 +90,7 @@ def performance(scored: Scored, rule: DecisionRule, settings: Settings) -> dict[
     ``brier`` of the calibrated probabilities and ``ece_uncalibrated`` and ``brier_uncalibrated``
     of the others, and ``top_k`` for more than two classes. Undefined ones say why.
     """
-    bootstrap = PatientBootstrap(scored.patients, settings.resamples, settings.seed, settings.confidence)
+    bootstrap = settings.bootstrap(scored.patients)
     found = decision_estimates(scored, rule, bootstrap)
     found |= area_estimates(scored, bootstrap)
     found |= calibration_estimates(scored, rule, bootstrap)
@@ -139,28 +143,35 @@ def area_estimates(scored: Scored, bootstrap: PatientBootstrap) -> dict[str, Est
 
 def calibration_estimates(scored: Scored, rule: DecisionRule, bootstrap: PatientBootstrap) -> dict[str, Estimate]:
     """ECE and Brier score, of the calibrated and of the uncalibrated probabilities."""
-    found = {}
+    found: dict[str, Estimate] = {}
     for suffix, temperature in (("", rule.temperature), ("_uncalibrated", 1.0)):
-        if not len(scored.labels):
-            why = "no labelled images"
-        elif temperature is None:
-            why = "no temperature: the validation images do not hold two classes"
-        else:
-            probabilities = calibration.softmax(scored.logits, temperature)
-            event = calibration.calibrated_event(scored.labels, probabilities, scored.positive)
-            sums = calibration.bin_sums(*event)
-            value = float(calibration.ece_from_sums(sums.sum(0)))
-            found[f"ece{suffix}"] = bootstrap.estimate(value, calibration.ece_from_sums(bootstrap.sums(sums)))
-            brier = calibration.brier_per_image(scored.labels, probabilities, scored.positive)
-            found[f"brier{suffix}"] = _mean(brier, bootstrap)
-            continue
-        found[f"ece{suffix}"] = found[f"brier{suffix}"] = Estimate.undefined(why)
+        ece, brier = _calibration(scored, temperature, bootstrap)
+        found |= {f"ece{suffix}": ece, f"brier{suffix}": brier}
     return found
+
+
+def expected_calibration_error(scored: Scored, rule: DecisionRule, bootstrap: PatientBootstrap) -> Estimate:
+    """ECE of the calibrated probabilities alone."""
+    return _calibration(scored, rule.temperature, bootstrap)[0]
+
+
+def _calibration(scored: Scored, temperature: float | None, bootstrap: PatientBootstrap) -> tuple[Estimate, Estimate]:
+    """ECE and Brier score of the probabilities at ``temperature``."""
+    if not len(scored.labels):
+        return (Estimate.undefined("no labelled images"),) * 2
+    if temperature is None:
+        return (Estimate.undefined("no temperature: the validation images do not hold two classes"),) * 2
+    probabilities = calibration.softmax(scored.logits, temperature)
+    outcome, predicted = calibration.calibrated_event(scored.labels, probabilities, scored.positive)
+    sums = calibration.bin_sums(outcome, predicted)
+    value = float(calibration.ece_from_sums(sums.sum(0)))
+    brier = calibration.brier_per_image(scored.labels, probabilities, scored.positive)
+    return bootstrap.estimate(value, calibration.ece_from_sums(bootstrap.sums(sums))), _mean(brier, bootstrap)
 
 
 def per_class(scored: Scored, rule: DecisionRule, settings: Settings) -> dict[str, dict[str, Estimate]]:
     """Precision, recall, specificity, F1, ROC-AUC and PR-AUC of each class against the rest."""
-    bootstrap = PatientBootstrap(scored.patients, settings.resamples, settings.seed, settings.confidence)
+    bootstrap = settings.bootstrap(scored.patients)
     count = len(scored.classes)
     decision = classification.decide(scored.probabilities, rule.threshold, scored.positive)
     matrix = classification.confusion_matrix(scored.labels, decision, count)

@@ -15,6 +15,7 @@ class Ranking:
     positives : (p,) int, positions (in that order) of the positive images.
     group_of_positive : (p,) int, for each of them the index of its tie group among those that hold positives.
     group_starts, group_ends : (g,) int, first position and one past the last position of those tie groups.
+    ends : (m,) int, one past the last position of every tie group.
     """
 
     order: np.ndarray
@@ -22,6 +23,7 @@ class Ranking:
     group_of_positive: np.ndarray
     group_starts: np.ndarray
     group_ends: np.ndarray
+    ends: np.ndarray
 
     @classmethod
     def of(cls, labels: np.ndarray, scores: np.ndarray) -> "Ranking":
@@ -48,7 +50,7 @@ class Ranking:
         ends = np.append(starts[1:], len(scores))
         positives = np.flatnonzero(labels[order])
         groups, group_of_positive = np.unique(np.cumsum(first)[positives] - 1, return_inverse=True)
-        return cls(order, positives, group_of_positive, starts[groups], ends[groups])
+        return cls(order, positives, group_of_positive, starts[groups], ends[groups], ends)
 
     def areas(self, weights: np.ndarray) -> tuple[float, float]:
         """ROC-AUC and average precision when image ``order[i]`` counts ``weights[i]`` times.
@@ -85,6 +87,21 @@ class Ranking:
         # A group of weight zero at the top has no calls yet; it gains nothing either.
         average_precision = gained @ (true_positives / np.maximum(called, 1)) / positives
         return float(auc), float(average_precision)
+
+    def roc(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """False and true positive rates (m + 1,) each, from (0, 0) to (1, 1), under weights as in ``areas``.
+
+        None where the weighted sample lacks one of the classes.
+        """
+        total = np.cumsum(weights)
+        of_positives = np.zeros(len(weights), dtype=total.dtype)
+        of_positives[self.positives] = weights[self.positives]
+        true_positives = np.cumsum(of_positives)
+        if not len(total) or true_positives[-1] in (0, total[-1]):
+            return None
+        at = self.ends - 1
+        tp, fp = true_positives[at], (total - true_positives)[at]
+        return np.append(0, fp) / fp[-1], np.append(0, tp) / tp[-1]
 
 
 def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:

@@ -34,5 +34,15 @@ def subgroup_labels(index: pd.DataFrame) -> dict[str, pd.Series]:
     return {name: values for name, values in groups.items() if (values != UNKNOWN).any()}
 
 
+def group_order(name: str) -> tuple[bool, int, str]:
+    """Sort key: bands by their first number, then names, ``unknown`` last.
+
+    >>> sorted(["unknown", "65+", "5-17", "18-39"], key=group_order)
+    ['5-17', '18-39', '65+', 'unknown']
+    """
+    first = name.split("-")[0].rstrip("+")
+    return name == UNKNOWN, int(first) if first.isdecimal() else -1, name
+
+
 def _text(value: object) -> str:
     return UNKNOWN if value is None or pd.isna(value) or str(value).strip() == "" else str(value)

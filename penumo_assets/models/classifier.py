@@ -185,6 +185,7 @@ def save_classifier(folder: Path, model: nn.Module, metadata: Mapping[str, Any])
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(state, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    (folder / WEIGHTS_NAME).chmod(0o644)  # safetensors leaves it to its owner alone
     (folder / METADATA_NAME).write_text(text, encoding="utf-8")
 
 

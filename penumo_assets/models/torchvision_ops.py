@@ -37,9 +37,9 @@ def compiled_library() -> Path | None:
     return next((path for path in sorted(folder.glob("_C*")) if path.suffix in {".so", ".pyd"}), None)
 
 
-def declare_missing_operators(library: Path | None) -> bool:
+def declare_missing_operators(library: Path | None, namespace: str = "torchvision") -> bool:
     """Load ``library``; if that cannot be done, declare the operators' schemas. True if declared."""
-    if any(hasattr(torch.ops.torchvision, name) for name in _OPERATORS):
+    if any(hasattr(getattr(torch.ops, namespace), name) for name in _OPERATORS):
         return False
     if library is not None:
         try:
@@ -47,7 +47,7 @@ def declare_missing_operators(library: Path | None) -> bool:
             return False
         except OSError as error:
             logger.debug("torchvision's compiled operators do not load: %s", error)
-    fragment = torch.library.Library("torchvision", "FRAGMENT")
+    fragment = torch.library.Library(namespace, "FRAGMENT")
     for name in _OPERATORS:
         fragment.define(name + _SCHEMA)
     _declared.append(fragment)

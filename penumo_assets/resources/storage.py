@@ -189,8 +189,11 @@ class FileStore(ObjectStore):
             raise _file_error(key, error) from error
 
     def copy(self, source: str, target: str) -> None:
-        if source != target:
-            self._place(self.path(source), target, _link_or_copy)
+        if source == target:
+            return
+        if not self.exists(source):
+            raise ObjectMissing(f"there is no object {source}")
+        self._place(self.path(source), target, _link_or_copy)
 
     def adopt_folder(self, folder: Path, prefix: str) -> list[str]:
         return self._each_file(folder, prefix, lambda path, key: self._place(path, key, _link_or_copy))

@@ -22,7 +22,9 @@ class Tracking(ConfigurableResource):
     """An MLflow tracking server or database, one experiment and one registered model."""
 
     tracking_uri: str = Field(description="MLflow tracking URI, e.g. sqlite:////folder/mlflow.db or https://host.")
-    artifact_root: str = Field(default="", description="Where a new experiment keeps artifacts; empty: the server decides.")
+    artifact_root: str = Field(
+        default="", description="Where a new experiment keeps artifacts; empty: the server decides."
+    )
     experiment: str = Field(default="pneumonia", description="MLflow experiment of the training runs.")
     registered_model: str = Field(default="pneumonia-classifier", description="Name in the MLflow model registry.")
     ui_url: str = Field(default="", description="Address of the MLflow UI for links from asset pages; empty: no links.")

@@ -63,7 +63,7 @@ def test_the_bundled_weights_weigh_less_than_8_megabytes() -> None:
 
 
 def test_weights_with_another_digest_are_refused_by_name() -> None:
-    with pytest.raises(WeightsError, match=r"lung_unet\.safetensors: expected weights with SHA-256 00ff, found [0-9a-f]{64}"):
+    with pytest.raises(WeightsError, match=r"lung_unet\.safetensors: expected .* SHA-256 00ff, found [0-9a-f]{64}"):
         LungSegmenter(BUNDLED, expected_sha256="00ff")
 
 
@@ -71,7 +71,7 @@ def test_weights_with_a_wrong_shape_name_the_tensor_and_both_shapes(tmp_path: Pa
     tensors = load_file(BUNDLED)
     tensors["head.weight"] = torch.zeros(3, 16, 1, 1)
     save_file(tensors, tmp_path / "mine.safetensors")
-    with pytest.raises(WeightsError, match=r"mine.*head\.weight: expected shape \(1, 16, 1, 1\), found \(3, 16, 1, 1\)"):
+    with pytest.raises(WeightsError, match=r"mine.*head\.weight: expected .*\(1, 16, 1, 1\), found \(3, 16, 1, 1\)"):
         LungSegmenter(tmp_path / "mine.safetensors")
 
 
@@ -115,6 +115,14 @@ def test_predictions_are_finite_probabilities_of_the_same_size(segmenter: LungSe
     assert probability.dtype == np.float32
     assert np.isfinite(probability).all()
     assert 0 <= probability.min() <= probability.max() <= 1
+
+
+def test_weights_that_overflow_give_no_nan(tmp_path: Path, films: np.ndarray) -> None:
+    tensors = {name: tensor.float() for name, tensor in load_file(BUNDLED).items()}
+    tensors["stem.0.weight"] *= 1e38
+    tensors["lateral.0.weight"] *= 1e38
+    save_file(tensors, tmp_path / "huge.safetensors")
+    assert np.isfinite(LungSegmenter(tmp_path / "huge.safetensors").predict(films[:1])).all()
 
 
 def test_an_image_is_segmented_alike_alone_and_in_a_batch(segmenter: LungSegmenter, films: np.ndarray) -> None:
@@ -262,9 +270,6 @@ def test_adults_that_trained_nothing_are_segmented_well(segmenter: LungSegmenter
         pytest.skip("PENUMO_REAL_DATA is not set")
     folder = Path(root) / "lungs"
     table = pd.read_csv(folder / "pairs.csv").query("noncommercial == 1").iloc[::4]
-    rows = [
-        {"file": r.image, "mask": r.mask, "patient_id": r.group_id, "source": r.source}
-        for r in table.itertuples()
-    ]
+    rows = [{"file": r.image, "mask": r.mask, "patient_id": r.group_id, "source": r.source} for r in table.itertuples()]
     pairs = [read_pair(folder, folder, row) for row in rows]
     assert np.mean([row["dice"] for row in score(segmenter, pairs, [variant])]) >= least

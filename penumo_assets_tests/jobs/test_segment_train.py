@@ -38,7 +38,13 @@ def phantoms(folder: Path, count: int, source: str, first: int = 0) -> None:
 @pytest.fixture
 def container(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A container root with a train channel of 12 images of 6 patients."""
-    for name in ("SM_CHANNEL_TRAIN", "SM_CHANNEL_EXTERNAL", "SM_MODEL_DIR", "SM_OUTPUT_DATA_DIR", "MLFLOW_TRACKING_URI"):
+    for name in (
+        "SM_CHANNEL_TRAIN",
+        "SM_CHANNEL_EXTERNAL",
+        "SM_MODEL_DIR",
+        "SM_OUTPUT_DATA_DIR",
+        "MLFLOW_TRACKING_URI",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PENUMO_OPT_ML", str(tmp_path))
     phantoms(tmp_path / "input" / "data" / "train", 12, "phantom")

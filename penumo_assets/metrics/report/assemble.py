@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from penumo_assets.metrics.gates import Gates, check_gates
-from penumo_assets.metrics.performance import performance, per_class
-from penumo_assets.metrics.report import groups, results
+from penumo_assets.metrics.performance import per_class, performance
+from penumo_assets.metrics.report import baselines, groups, results
 from penumo_assets.metrics.report.checklist import checklist
 from penumo_assets.metrics.report.data import data_section
 from penumo_assets.metrics.report.inputs import Evaluation
@@ -54,14 +54,14 @@ def build_report(evaluation: Evaluation) -> dict[str, Any]:
             "validation": results.confusion(validation, rule),
             "test": results.confusion(test, rule),
         },
-        "curves": results.curves(test),
+        "curves": results.curves(test, settings),
         "operating_points": results.operating_point_rows(validation, test, rule, settings),
         "calibration": results.calibration_section(test, rule),
         "decision_curve": results.decision_curve_section(test, rule),
         "delong": results.delong_section(test, settings),
         "comparison": results.comparison_section(evaluation.index["test"], test, evaluation.reference, settings),
         "subgroups": groups.subgroup_rows(evaluation, rule),
-        "shortcuts": groups.shortcut_rows(evaluation),
+        "shortcuts": baselines.shortcut_section(evaluation),
         "segmentation": groups.segmentation_section(evaluation.context.get("dice"), settings),
         "failures": groups.failure_rows(evaluation, rule),
     }
@@ -73,7 +73,7 @@ def build_report(evaluation: Evaluation) -> dict[str, Any]:
 
 def versions(evaluation: Evaluation) -> dict[str, Any]:
     """Code, configuration and library versions behind the numbers."""
-    libraries = {"python": platform.python_version()}
+    libraries: dict[str, str | None] = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
             libraries[name] = version(name)

@@ -16,7 +16,7 @@ Report = Mapping[str, Any]
 class Item:
     """One item: ``section`` is the anchor that answers it, when ``answered`` says so; else ``why_not``."""
 
-    number: int
+    number: int | None
     topic: str
     stard: str
     section: str | None
@@ -53,25 +53,61 @@ ITEMS = (
     Item(21, "Intended sample size", "18", "partitions", STUDY, _told("sample_size")),
     Item(22, "Description of the model", "10a", "model"),
     Item(23, "Software libraries and packages", "10a", "provenance"),
-    Item(24, "Initialisation of the parameters", "-", "model", "not in the model's metadata",
-         lambda report, context: "pretrained" in report["model"].get("hyperparameters", {})),
-    Item(25, "Training approach", "-", "model", "not in the model's metadata",
-         lambda report, context: bool(report["model"].get("hyperparameters"))),
+    Item(
+        24,
+        "Initialisation of the parameters",
+        "-",
+        "model",
+        "not in the model's metadata",
+        lambda report, context: "pretrained" in report["model"].get("hyperparameters", {}),
+    ),
+    Item(
+        25,
+        "Training approach",
+        "-",
+        "model",
+        "not in the model's metadata",
+        lambda report, context: bool(report["model"].get("hyperparameters")),
+    ),
     Item(26, "Selection of the final model", "-", "model"),
     Item(27, "Ensembling", "-", "model"),
     Item(28, "Metrics of performance", "14", "methods"),
     Item(29, "Statistical uncertainty", "14, 17", "methods"),
-    Item(30, "Robustness or sensitivity analysis", "17", "shortcuts", "shortcut baselines need two classes",
-         lambda report, context: bool(report["shortcuts"]["rows"])),
-    Item(31, "Explainability", "-", "failures", "no wrong decision to explain, or no overlay was made",
-         lambda report, context: bool(report["failures"])),
+    Item(
+        30,
+        "Robustness or sensitivity analysis",
+        "17",
+        "shortcuts",
+        "shortcut baselines need two classes",
+        lambda report, context: bool(report["shortcuts"]["rows"]),
+    ),
+    Item(
+        31,
+        "Explainability",
+        "-",
+        "failures",
+        "no wrong decision to explain, or no overlay was made",
+        lambda report, context: bool(report["failures"]),
+    ),
     Item(32, "Evaluation on internal data", "-", "performance"),
-    Item(33, "Testing on external data", "-", "intended-use", "this job sees the training set's own cohorts only",
-         _told("external_test")),
+    Item(
+        33,
+        "Testing on external data",
+        "-",
+        "intended-use",
+        "this job sees the training set's own cohorts only",
+        _told("external_test"),
+    ),
     Item(34, "Clinical trial registration", "28", "intended-use", STUDY, _told("registration")),
     Item(35, "Flow: included and excluded", "19", "flow", "no dataset flow was handed over", _told("flow")),
-    Item(36, "Demographics of each partition", "20-22", "data", "no image has sex, age or view",
-         lambda report, context: bool({"sex", "age", "view"} & set(report["data"]["splits"]["test"]["groups"]))),
+    Item(
+        36,
+        "Demographics of each partition",
+        "20-22",
+        "data",
+        "no image has sex, age or view",
+        lambda report, context: bool({"sex", "age", "view"} & set(report["data"]["splits"]["test"]["groups"])),
+    ),
     Item(37, "Performance with uncertainty", "24", "performance"),
     Item(38, "Diagnostic accuracy with precision", "24", "performance"),
     Item(39, "Analysis of wrong results", "-", "failures"),
@@ -80,6 +116,31 @@ ITEMS = (
     Item(42, "Protocol or further technical details", "29", "provenance", STUDY, _told("protocol")),
     Item(43, "Availability of software, model and data", "-", "provenance"),
     Item(44, "Funding", "30", "provenance", STUDY, _told("funding")),
+    Item(None, "Practices of building the datasets", "STARD-AI", "data"),
+    Item(
+        None,
+        "Version and evaluation of the AI index test",
+        "STARD-AI",
+        "provenance",
+        "no code version was handed over",
+        _told("code_version"),
+    ),
+    Item(
+        None,
+        "Algorithmic bias",
+        "STARD-AI",
+        "shortcuts",
+        "shortcut baselines need two classes",
+        lambda report, context: bool(report["shortcuts"]["rows"]),
+    ),
+    Item(
+        None,
+        "Fairness between groups of patients",
+        "STARD-AI",
+        "subgroups",
+        "no test image has sex or age",
+        lambda report, context: bool({"sex", "age"} & set(report["data"]["splits"]["test"]["groups"])),
+    ),
 )
 
 

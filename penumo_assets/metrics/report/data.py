@@ -34,7 +34,9 @@ def leakage(index: dict[str, pd.DataFrame]) -> dict[str, int]:
         if any(set(columns) - set(frame.columns) for frame in index.values()):
             continue
         pairs = pd.concat([frame[columns].dropna().drop_duplicates() for frame in index.values()])
-        found[name] = int(pairs.duplicated().groupby([pairs[column] for column in columns]).any().sum()) if len(pairs) else 0
+        found[name] = (
+            int(pairs.duplicated().groupby([pairs[column] for column in columns]).any().sum()) if len(pairs) else 0
+        )
     return found
 
 

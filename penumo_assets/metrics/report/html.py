@@ -12,6 +12,7 @@ from markupsafe import Markup
 from penumo_assets.metrics.report import plots, prose
 from penumo_assets.metrics.report.groups import MIN_PER_CLASS
 from penumo_assets.metrics.report.svg import bars, interval_bar
+from penumo_assets.metrics.subgroups import group_order
 
 Report = Mapping[str, Any]
 
@@ -67,7 +68,7 @@ def render_html(
         r=report,
         context=context,
         css=Markup(_read("style.css")),
-        confidence=f"{report['settings']['confidence'] * 100:g} %",
+        confidence=f"{report['settings']['confidence'] * 100:g}\u00a0%",
         contents=[(key, title) for key, title in SECTIONS.items() if key != "comparison" or report["comparison"]],
         titles=SECTIONS,
         charts={
@@ -110,7 +111,7 @@ def _signed(value: float) -> str:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+    return f"{100 * value:.1f}\u00a0%"
 
 
 def _p(value: float) -> str:
@@ -185,7 +186,7 @@ def _group_names(report: Report) -> dict[str, list[str]]:
     for split in report["data"]["splits"].values():
         for attribute, counts in split["groups"].items():
             names.setdefault(attribute, {}).update(dict.fromkeys(counts))
-    return {attribute: sorted(values) for attribute, values in names.items()}
+    return {attribute: sorted(values, key=group_order) for attribute, values in names.items()}
 
 
 def _forest_values(report: Report) -> list[float]:

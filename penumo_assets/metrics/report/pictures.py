@@ -26,7 +26,9 @@ def with_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """
     height, width = image.shape[:2]
     heat = np.clip(cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
-    colours = cv2.cvtColor(cv2.applyColorMap((heat * 255).round().astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    colours = cv2.cvtColor(
+        cv2.applyColorMap((heat * 255).round().astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB
+    )
     weight = (OVERLAY_WEIGHT * np.sqrt(heat))[..., None]
     return (image[..., :3] * (1 - weight) + colours * weight).round().astype(np.uint8)
 

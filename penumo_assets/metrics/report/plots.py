@@ -23,6 +23,8 @@ def roc_chart(report: Report) -> Markup | None:
         "1 − specificity",
         "Sensitivity",
     )
+    if curve["low"] is not None:
+        chart.band(curve["grid"], curve["low"], curve["high"])
     chart.line([0, 1], [0, 1], "chance", "Chance")
     chart.line(curve["false_positive_rate"], curve["true_positive_rate"], "series-1", "Model")
     for row in report["operating_points"]:
@@ -96,14 +98,11 @@ def decision_chart(report: Report) -> Markup | None:
         "Threshold probability",
         "Net benefit",
         y_limits=(-high / 5, high),
-        ticks=6,
-        x_limits=(0.0, 0.96),
+        y_ticks=6,
     )
-    keep = [i for i, value in enumerate(curve["thresholds"]) if value <= 0.96]
-    x = [curve["thresholds"][i] for i in keep]
-    chart.line([0, 0.96], [0, 0], "chance", "Treat no one")
-    chart.line(x, [curve["treat_all"][i] for i in keep], "series-3", "Treat everyone")
-    chart.line(x, [curve["model"][i] for i in keep], "series-1", "Model")
+    chart.line([0, 1], [0, 0], "chance", "Treat no one")
+    chart.line(curve["thresholds"], curve["model"], "series-1", "Model")
+    chart.line(curve["thresholds"], curve["treat_all"], "series-3", "Treat everyone")
     return chart.svg()
 
 

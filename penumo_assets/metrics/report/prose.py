@@ -54,6 +54,15 @@ def findings(report: Report) -> list[str]:
             f"Among pairs of the same cohort the ROC-AUC is {within:.3f}, over all pairs {pooled:.3f}"
             + (": part of the pooled figure comes from telling cohorts apart." if pooled - within > 0.02 else ".")
         )
+    ece, before = (
+        report["performance"]["test"]["ece"]["value"],
+        report["performance"]["test"]["ece_uncalibrated"]["value"],
+    )
+    if ece is not None and before is not None and ece > before + 0.02:
+        lines.append(
+            f"Temperature scaling made calibration on test worse (ECE {before:.3f} before, {ece:.3f} after): "
+            "validation is small, or its case mix differs from test."
+        )
     if sum(report["data"]["leakage"].values()):
         lines.append("Patients or images stand in more than one split: the figures are too good.")
     return lines

@@ -9,11 +9,12 @@ from penumo_assets.metrics import calibration, classification, operating_points
 from penumo_assets.metrics.decision_curve import decision_curve
 from penumo_assets.metrics.delong import AucComparison, compare_aucs, delong
 from penumo_assets.metrics.estimates import Estimate
-from penumo_assets.metrics.intervals import PatientBootstrap
 from penumo_assets.metrics.performance import DecisionRule, Scored, Settings, decision_estimates, ranking_scores
+from penumo_assets.metrics.ranking import Ranking
 
 SENSITIVITIES = (0.90, 0.95)
 CURVE_POINTS = 400
+ROC_GRID = np.linspace(0, 1, 51)
 DECISION_THRESHOLDS = np.round(np.arange(0.01, 1.0, 0.01), 2)
 
 
@@ -46,8 +47,11 @@ def confusion(scored: Scored, rule: DecisionRule) -> dict[str, Any]:
     return {"labels": list(scored.classes), "counts": matrix.tolist()}
 
 
-def curves(scored: Scored) -> dict[str, Any]:
-    """ROC and precision-recall curve, at most ``CURVE_POINTS`` points each; None with the reason if undefined."""
+def curves(scored: Scored, settings: Settings) -> dict[str, Any]:
+    """ROC and precision-recall curve, at most ``CURVE_POINTS`` points each; None with the reason if undefined.
+
+    The ROC curve has a pointwise bootstrap band: ``low`` and ``high`` over the false positive rates ``grid``.
+    """
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     why = _why_no_curve(scored)
@@ -58,10 +62,14 @@ def curves(scored: Scored) -> dict[str, Any]:
     precision, recall, _ = precision_recall_curve(scored.present, scores)
     keep = _thin(len(false_positive_rate))
     keep_pr = _thin(len(precision))
+    band = settings.bootstrap(scored.patients).roc_band(Ranking.of(scored.present, ranking_scores(scored)), ROC_GRID)
     return {
         "roc": {
             "false_positive_rate": false_positive_rate[keep].tolist(),
             "true_positive_rate": true_positive_rate[keep].tolist(),
+            "grid": ROC_GRID.tolist(),
+            "low": band[0].tolist() if band else None,
+            "high": band[1].tolist() if band else None,
         },
         "pr": {"recall": recall[keep_pr].tolist(), "precision": precision[keep_pr].tolist()},
         "reason": None,
@@ -79,7 +87,7 @@ def operating_point_rows(
     for sensitivity in SENSITIVITIES:
         threshold = operating_points.threshold_at_sensitivity(validation.present, scores, sensitivity)
         chosen.append((f"sensitivity {sensitivity:.2f} on validation", threshold))
-    bootstrap = PatientBootstrap(test.patients, settings.resamples, settings.seed, settings.confidence)
+    bootstrap = settings.bootstrap(test.patients)
     rows = []
     for name, threshold in chosen:
         row: dict[str, Any] = {"name": name, "threshold": threshold, "metrics": None, "reason": None}
@@ -156,9 +164,11 @@ def comparison_section(
     scores = joined[column].to_numpy(np.float64)
     both = np.isfinite(scores)
     subset = test.subset(both)
-    found = compare_aucs(
-        subset.present, ranking_scores(subset), scores[both], subset.patients, settings.confidence
-    ) if both.any() else None
+    found = (
+        compare_aucs(subset.present, ranking_scores(subset), scores[both], subset.patients, settings.confidence)
+        if both.any()
+        else None
+    )
     reason = None if found else "too few images scored by both models, or a class is absent"
     return {"images": int(both.sum()), "result": comparison_dict(found), "reason": reason}
 

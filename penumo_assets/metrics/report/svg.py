@@ -7,7 +7,7 @@ serves light, dark and print. Every string is escaped.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 46
 
@@ -29,7 +29,8 @@ class Chart:
     y_limits: tuple[float, float] = (0.0, 1.0)
     width: int = 460
     height: int = 340
-    ticks: int = 5
+    x_ticks: int = 5
+    y_ticks: int = 5
     _marks: list[Markup] = field(default_factory=list)
     _legend: list[tuple[str, str]] = field(default_factory=list)
 
@@ -39,6 +40,12 @@ class Chart:
         self._marks.append(Markup('<polyline class="line {}" points="{}"/>').format(css, points))
         if legend:
             self._legend.append((css, legend))
+
+    def band(self, x: Sequence[float], low: Sequence[float], high: Sequence[float]) -> None:
+        """The area between two curves over the same ``x``."""
+        there = [f"{self._x(a):.1f},{self._y(b):.1f}" for a, b in zip(x, high, strict=True)]
+        back = [f"{self._x(a):.1f},{self._y(b):.1f}" for a, b in zip(x, low, strict=True)]
+        self._marks.append(Markup('<polygon class="band" points="{}"/>').format(" ".join([*there, *reversed(back)])))
 
     def points(self, x: Sequence[float], y: Sequence[float], css: str, radii: Sequence[float] | None = None) -> None:
         """Discs, 4 units of radius unless given."""
@@ -55,35 +62,39 @@ class Chart:
         head = Markup(
             '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-labelledby="{}-t {}-d" xmlns='
             '"http://www.w3.org/2000/svg"><title id="{}-t">{}</title><desc id="{}-d">{}</desc>'
-        ).format(
-            self.width, self.height, self.name, self.name, self.name, self.title, self.name, self.description
+        ).format(self.width, self.height, self.name, self.name, self.name, self.title, self.name, self.description)
+        clip = Markup('<clipPath id="{}-c"><rect x="{}" y="{}" width="{}" height="{}"/></clipPath>').format(
+            self.name, LEFT - 5, TOP - 5, self.width - LEFT - RIGHT + 10, self.height - TOP - BOTTOM + 10
         )
-        clip = Markup(
-            '<clipPath id="{}-c"><rect x="{}" y="{}" width="{}" height="{}"/></clipPath>'
-        ).format(self.name, LEFT - 5, TOP - 5, self.width - LEFT - RIGHT + 10, self.height - TOP - BOTTOM + 10)
         marks = Markup('<g clip-path="url(#{}-c)">{}</g>').format(self.name, Markup("").join(self._marks))
         return head + clip + self._axes() + marks + Markup("</svg>") + self._legend_list()
 
     def _axes(self) -> Markup:
         parts = []
         bottom, right = self.height - BOTTOM, self.width - RIGHT
-        for value in _ticks(self.x_limits, self.ticks):
+        for value in _ticks(self.x_limits, self.x_ticks):
             x = f"{self._x(value):.1f}"
             parts.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(x, x, TOP, bottom))
             parts.append(Markup('<text class="tick mid" x="{}" y="{}">{}</text>').format(x, bottom + 17, f"{value:g}"))
-        for value in _ticks(self.y_limits, self.ticks):
+        for value in _ticks(self.y_limits, self.y_ticks):
             y = self._y(value)
             parts.append(
-                Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, right, f"{y:.1f}", f"{y:.1f}")
+                Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
+                    LEFT, right, f"{y:.1f}", f"{y:.1f}"
+                )
             )
             parts.append(
                 Markup('<text class="tick end" x="{}" y="{}">{}</text>').format(LEFT - 7, f"{y + 4:.1f}", f"{value:g}")
             )
         middle = (LEFT + right) / 2
-        parts.append(Markup('<text class="label mid" x="{}" y="{}">{}</text>').format(middle, self.height - 8, self.x_label))
+        parts.append(
+            Markup('<text class="label mid" x="{}" y="{}">{}</text>').format(middle, self.height - 8, self.x_label)
+        )
         across = (TOP + bottom) / 2
         parts.append(
-            Markup('<text class="label mid" transform="translate(13 {}) rotate(-90)">{}</text>').format(across, self.y_label)
+            Markup('<text class="label mid" transform="translate(13 {}) rotate(-90)">{}</text>').format(
+                across, self.y_label
+            )
         )
         return Markup("").join(parts)
 
@@ -91,7 +102,10 @@ class Chart:
         if not self._legend:
             return Markup("")
         items = [
-            Markup('<li><svg class="key" viewBox="0 0 24 8" aria-hidden="true"><polyline class="line {}" points="0,4 24,4"/></svg>{}</li>').format(css, text)
+            Markup(
+                '<li><svg class="key" viewBox="0 0 24 8" aria-hidden="true">'
+                '<polyline class="line {}" points="0,4 24,4"/></svg>{}</li>'
+            ).format(css, text)
             for css, text in self._legend
         ]
         return Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))
@@ -125,7 +139,9 @@ def interval_bar(value: float | None, low: float | None, high: float | None, lim
         bar = Markup('<line class="interval" x1="{}" x2="{}" y1="9" y2="9"/>').format(x(low), x(high))
     dot = Markup('<circle class="dot series-1" cx="{}" cy="9" r="4.5"/>').format(x(value))
     axis = Markup('<line class="grid" x1="4" x2="196" y1="9" y2="9"/>')
-    return Markup('<svg class="forest" viewBox="0 0 200 18" aria-hidden="true">{}{}{}{}</svg>').format(axis, chance, bar, dot)
+    return Markup('<svg class="forest" viewBox="0 0 200 18" aria-hidden="true">{}{}{}{}</svg>').format(
+        axis, chance, bar, dot
+    )
 
 
 def bars(rows: Sequence[tuple[str, float]], total: float) -> Markup:
@@ -143,7 +159,4 @@ def bars(rows: Sequence[tuple[str, float]], total: float) -> Markup:
 
 def _ticks(limits: tuple[float, float], count: int) -> list[float]:
     step = (limits[1] - limits[0]) / count
-    return [round(limits[0] + i * step, 10) for i in range(count + 1)]
-
-
-__all__ = ["Chart", "bars", "escape", "interval_bar"]
+    return [round(limits[0] + i * step, 10) + 0.0 for i in range(count + 1)]

@@ -1,0 +1,119 @@
+"""Dice of the lung segmenter on patients that trained nothing: the model card's table and pictures.
+
+First train, once per fold and once on everything (minutes to hours, see the model card):
+
+    export SM_CHANNEL_TRAIN=... SM_CHANNEL_EXTERNAL=...
+    for k in 0 1 2 3 4; do PENUMO_OPT_ML=runs/fold$k python -m penumo_assets.jobs.segment_train --fold $k; done
+    PENUMO_OPT_ML=runs/final python -m penumo_assets.jobs.segment_train --fold -1
+
+then
+
+    python benchmarks/segmentation_folds.py runs --pictures docs/images
+
+The pictures hold outlines and numbers only, no pixel of any X-ray.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+from penumo_assets.imaging.segment import LungSegmenter, clean_mask
+from penumo_assets.jobs import contract
+from penumo_assets.jobs.segment_data import Pair, read_channel
+from penumo_assets.jobs.segment_score import VARIANTS, summarise
+
+
+def gather(runs: Path) -> pd.DataFrame:
+    """All scores of all folds: one row per image, variant and fold."""
+    tables = []
+    for folder in sorted(runs.glob("fold[0-9]*")):
+        table = pd.read_csv(folder / "output" / "data" / "segment_scores.csv", dtype={"patient_id": str})
+        tables.append(table.assign(fold=int(folder.name.removeprefix("fold"))))
+    if not tables:
+        raise SystemExit(f"{runs}: no fold0, fold1 ... with output/data/segment_scores.csv")
+    return pd.concat(tables, ignore_index=True)
+
+
+def per_image(scores: pd.DataFrame) -> pd.DataFrame:
+    """One row per image and variant: an external image, which every fold has scored, gets its mean over the folds."""
+    held_out = scores[scores.group == "held_out"]
+    if held_out.duplicated(["file", "variant"]).any():
+        raise SystemExit("an image is held out by two folds: the runs do not belong together")
+    keys = ["group", "source", "patient_id", "file", "variant"]
+    return scores.groupby(keys, as_index=False)[["dice", "iou"]].mean()
+
+
+def print_table(rows: pd.DataFrame) -> None:
+    print(
+        "| source | image | images | patients | Dice [95 % interval] | IoU [95 % interval] | worst tenth | 10th percentile |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for name, s in summarise(rows.to_dict("records")).items():
+        source, variant = name.split("/")
+        dice, iou = (f"{s[k]:.3f} [{s[k + '_interval'][0]:.3f}, {s[k + '_interval'][1]:.3f}]" for k in ("dice", "iou"))
+        tail = f"{s['worst_tenth']:.3f} | {s['p10']:.3f}"
+        print(f"| {source} | {variant} | {s['images']} | {s['patients']} | {dice} | {iou} | {tail} |")
+
+
+def draw_distribution(rows: pd.DataFrame, path: Path) -> None:
+    """Every image's Dice as a point, by source and variant."""
+    sources, variants = sorted(rows.source.unique()), [v for v in VARIANTS if v in set(rows.variant)]
+    figure, axes = plt.subplots(1, len(sources), figsize=(3.6 * len(sources), 3.6), sharey=True, layout="constrained")
+    rng = np.random.default_rng(0)
+    for axis, source in zip(np.atleast_1d(axes), sources, strict=True):
+        for place, variant in enumerate(variants):
+            dice = rows[(rows.source == source) & (rows.variant == variant)].dice.to_numpy()
+            axis.plot(place + rng.uniform(-0.25, 0.25, len(dice)), dice, ".", ms=3, alpha=0.5, color="tab:blue")
+            axis.plot([place - 0.3, place + 0.3], [dice.mean()] * 2, color="black")
+        axis.set_xticks(range(len(variants)), [v.replace("_", "\n") for v in variants])
+        axis.set_title(f"{source} (n={rows[rows.source == source].file.nunique()})", fontsize=10)
+        axis.axhline(0.95, lw=0.7, ls="--", color="gray")
+    np.atleast_1d(axes)[0].set_ylabel("Dice, held-out patients")
+    figure.savefig(path, dpi=110)
+
+
+def draw_worst(scores: pd.DataFrame, runs: Path, pairs: dict[str, Pair], path: Path, count: int = 8) -> None:
+    """The lowest Dice values as outlines: annotated against found."""
+    chosen = scores[scores.variant == "as_is"].sort_values("dice").drop_duplicates("file").head(count)
+    figure, axes = plt.subplots(2, count // 2, figsize=(2.2 * count / 2, 4.9), layout="constrained")
+    for axis, row in zip(axes.flat, chosen.itertuples(), strict=True):
+        pair = pairs[row.file]
+        segmenter = LungSegmenter(runs / f"fold{row.fold}" / "model" / "lung_unet.safetensors")
+        found = clean_mask(segmenter.predict(pair.image[None])[0], pair.box.content)
+        axis.contour(pair.mask > 0, [0.5], colors="tab:green", linewidths=1.5)
+        axis.contour(found > 0, [0.5], colors="tab:red", linewidths=1.0)
+        rows_, columns = pair.box.content
+        axis.set(xlim=(columns.start, columns.stop), ylim=(rows_.stop, rows_.start), xticks=[], yticks=[])
+        axis.set_aspect("equal")
+        axis.set_title(f"{row.source}, Dice {row.dice:.2f}", fontsize=8)
+    figure.suptitle("Lowest Dice on held-out patients: annotation green, prediction red", fontsize=10)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, help="folder that holds fold0, fold1 ...")
+    parser.add_argument("--pictures", type=Path, help="write lung_unet_dice.png and lung_unet_worst.png here")
+    arguments = parser.parse_args()
+    scores = gather(arguments.runs)
+    rows = per_image(scores)
+    print_table(rows)
+    if arguments.pictures:
+        arguments.pictures.mkdir(parents=True, exist_ok=True)
+        draw_distribution(rows, arguments.pictures / "lung_unet_dice.png")
+        channels = [contract.channel(name) for name in ("train", "external") if contract.channel(name).is_dir()]
+        pairs = {pair.file: pair for channel in channels for pair in read_channel(channel)}
+        draw_worst(scores, arguments.runs, pairs, arguments.pictures / "lung_unet_worst.png")
+
+
+if __name__ == "__main__":
+    main()

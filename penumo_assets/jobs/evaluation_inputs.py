@@ -1,0 +1,65 @@
+"""What the evaluate job reads, and what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from penumo_assets.jobs.contract import JobError
+from penumo_assets.jobs.shards import TrainingSet
+from penumo_assets.models.classifier import ModelError, extract_model_archive, load_classifier
+
+PREDICTIONS_NAME = "predictions.parquet"
+
+
+def load_model(folder: Path, scratch: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The classifier in ``folder/model.tar.gz``, unpacked into ``scratch`` without trusting it."""
+    archive = folder / "model.tar.gz"
+    if not archive.is_file():
+        raise JobError("input model: no model.tar.gz")
+    try:
+        return load_classifier(extract_model_archive(archive, scratch))
+    except ModelError as error:
+        raise JobError(f"the model cannot be used: {error}") from error
+
+
+def check_agreement(metadata: dict[str, Any], data: TrainingSet) -> None:
+    """Refuse a model that was made for other data; the message names both sides."""
+    height, width, channels = data.dataset.image_shape
+    problems = []
+    if list(metadata["classes"]) != list(data.dataset.classes):
+        problems.append(f"the model's classes are {metadata['classes']}, the data's {data.dataset.classes}")
+    if metadata["input_channels"] > channels:
+        problems.append(f"the model takes {metadata['input_channels']} channels, the data has {channels}")
+    if metadata["image_size"] > min(height, width):
+        size = metadata["image_size"]
+        problems.append(f"the model takes images of {size}x{size} pixels, the data has {height}x{width}")
+    if problems:
+        raise JobError("model and data do not belong together: " + "; ".join(problems))
+
+
+def read_context(folder: Path) -> dict[str, Any]:
+    """``context.json``, or nothing."""
+    path = folder / "context.json"
+    if not path.is_file():
+        return {}
+    try:
+        context = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise JobError(f"context.json is not JSON: {error}") from error
+    if not isinstance(context, dict):
+        raise JobError("context.json must be an object")
+    return context
+
+
+def read_reference(folder: Path) -> pd.DataFrame | None:
+    """Another model's predictions.parquet, or nothing."""
+    path = folder / PREDICTIONS_NAME
+    if not path.is_file():
+        return None
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise JobError(f"reference/{PREDICTIONS_NAME} cannot be read: {type(error).__name__}") from error

@@ -1,0 +1,186 @@
+from dataclasses import replace
+
+import pytest
+
+from penumo_assets.cohort.landing import Label, LandedFile, Landing
+from penumo_assets.cohort.plan import Plan, PlanSettings, image_id_of, plan_cohort
+from penumo_assets.cohort.publish import plan_publication
+from penumo_assets.configs.prepare import EnhanceConfig, NpzConfig, PrepareConfig
+from penumo_assets.jobs.manifest import STAGES, ManifestRow, StageOutput, dump_rows, load_rows, stage_version
+
+SETTINGS = PlanSettings(PrepareConfig(), "weights-1", "key-1", STAGES)
+
+
+def landing_of(*names: str, labels: dict[str, Label] | None = None) -> Landing:
+    files = tuple(LandedFile(name, f"etag-{name}", 10) for name in names)
+    given = {name: Label(name, patient_id=name.split(".")[0], label="normal") for name in names}
+    return Landing("c", files, {}, given if labels is None else labels)
+
+
+def carry_out(plan: Plan) -> list[ManifestRow]:
+    """What the prepare job returns when every image is fine."""
+    rows = []
+    for item in plan.items:
+        row = item.row.model_copy(deep=True)
+        row.patient_id = row.patient_id or item.label_patient_id or row.image_id
+        if row.stage in item.compute:
+            row.status, row.stage, row.code, row.reason = "accepted", None, None, None
+        for stage in item.compute:
+            suffix = "npz" if stage == "npz" else "png"
+            key = f"{stage}/{row.image_id}.{suffix}"
+            row.stages[stage] = StageOutput(key=key, sha256="0", fingerprint=item.fingerprints[stage])
+        rows.append(row)
+    return rows
+
+
+def materialize(landing: Landing, previous: list[ManifestRow], settings: PlanSettings = SETTINGS):
+    plan = plan_cohort(landing, previous, settings)
+    publication = plan_publication(landing, plan, carry_out(plan), previous, settings.config, "jobs/1/output")
+    return plan, publication, load_rows(dump_rows(publication.rows))
+
+
+def computed(plan: Plan) -> dict[str, list[str]]:
+    return {item.row.source: item.compute for item in plan.items}
+
+
+def test_a_new_cohort_computes_every_stage_of_every_image() -> None:
+    plan, publication, rows = materialize(landing_of("a.png", "b.dcm"), [])
+    assert computed(plan) == {"a.png": list(STAGES), "b.dcm": list(STAGES)}
+    assert {target for _, target in publication.copies} >= {"npz/c/a.npz", "npz/c/b.npz"}
+    assert all(source.startswith("jobs/1/output/") for source, _ in publication.copies)
+    assert [row.status for row in rows] == ["accepted", "accepted"]
+
+
+def test_an_unchanged_cohort_computes_nothing() -> None:
+    _, _, rows = materialize(landing_of("a.png", "b.dcm"), [])
+    plan, publication, again = materialize(landing_of("a.png", "b.dcm"), rows)
+    assert plan.items == ()
+    assert publication.copies == publication.stale == ()
+    assert again == rows
+    assert stage_version(again, "npz") == stage_version(rows, "npz")
+
+
+def test_one_changed_image_costs_one_image() -> None:
+    names = [f"{number}.png" for number in range(20)]
+    _, _, rows = materialize(landing_of(*names), [])
+    landing = landing_of(*names)
+    files = tuple(replace(f, etag="new") if f.source == "7.png" else f for f in landing.files)
+    plan, _, _ = materialize(replace(landing, files=files), rows)
+    assert computed(plan) == {"7.png": list(STAGES)}
+
+
+def test_a_removed_image_disappears() -> None:
+    _, _, rows = materialize(landing_of("a.png", "b.png"), [])
+    plan, publication, again = materialize(landing_of("a.png"), rows)
+    assert plan.removed == ("b.png",)
+    assert {key.split("/")[0] for key in publication.stale} == set(STAGES)
+    assert all("b" in key.rsplit("/", 1)[-1] for key in publication.stale)
+    assert [row.source for row in again] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ({"config": PrepareConfig(enhance=EnhanceConfig(apply_mask=True))}, ["preprocessed", "npz"]),
+        ({"segmenter_digest": "weights-2"}, ["masks", "preprocessed", "npz"]),
+        ({"config": PrepareConfig(npz=NpzConfig(filename="{image_id}"))}, []),
+    ],
+)
+def test_a_changed_setting_computes_exactly_the_stages_it_touches(change: dict, stages: list[str]) -> None:
+    _, _, rows = materialize(landing_of("a.png"), [])
+    plan, _, _ = materialize(landing_of("a.png"), rows, replace(SETTINGS, **change))
+    assert computed(plan) == ({"a.png": stages} if stages else {})
+
+
+def test_another_key_renames_the_patients_of_dicom_files_only() -> None:
+    _, _, rows = materialize(landing_of("a.png", "b.dcm"), [])
+    plan, _, _ = materialize(landing_of("a.png", "b.dcm"), rows, replace(SETTINGS, key_id="key-2"))
+    assert list(computed(plan)) == ["b.dcm"]
+
+
+def test_a_new_name_template_moves_tensors_without_computing() -> None:
+    _, _, rows = materialize(landing_of("a.png"), [])
+    settings = replace(SETTINGS, config=PrepareConfig(npz=NpzConfig(filename="{patient_id}_{image_id}")))
+    _, publication, again = materialize(landing_of("a.png"), rows, settings)
+    (move,) = publication.copies
+    assert move[0] == "npz/c/a.npz"
+    assert move[1] == again[0].stages["npz"].key == f"npz/c/a_{image_id_of('a.png')}.npz"
+    assert publication.stale == ("npz/c/a.npz",)
+
+
+def test_a_chosen_stage_is_computed_alone_and_its_successors_follow_later() -> None:
+    _, _, rows = materialize(landing_of("a.png"), [])
+    config = PrepareConfig(enhance=EnhanceConfig(apply_mask=True))
+    settings = replace(SETTINGS, config=config, stages=("preprocessed",))
+    plan, _, rows = materialize(landing_of("a.png"), rows, settings)
+    assert computed(plan) == {"a.png": ["preprocessed"]}
+    plan, _, _ = materialize(landing_of("a.png"), rows, replace(settings, stages=("npz",)))
+    assert computed(plan) == {"a.png": ["npz"]}
+
+
+def test_a_stage_without_its_predecessor_computes_nothing() -> None:
+    plan = plan_cohort(landing_of("a.png"), [], replace(SETTINGS, stages=("npz",)))
+    assert plan.items == ()
+
+
+def test_a_rejected_image_is_tried_again_only_when_its_inputs_change() -> None:
+    landing = landing_of("a.png")
+    plan = plan_cohort(landing, [], SETTINGS)
+    row = plan.items[0].row
+    row.reject("raw", "truncated", "cut off", plan.items[0].fingerprints["raw"])
+    assert plan_cohort(landing, [row], SETTINGS).items == ()
+    changed = replace(landing, files=(LandedFile("a.png", "new", 10),))
+    assert computed(plan_cohort(changed, [row], SETTINGS)) == {"a.png": list(STAGES)}
+
+
+def test_a_patients_second_image_is_refused_by_name_and_takes_over_when_the_first_goes() -> None:
+    labels = {name: Label(name, patient_id="P", label="normal") for name in ("a.png", "b.png")}
+    both = landing_of("a.png", "b.png", labels=labels)
+    _, publication, rows = materialize(both, [])
+    second = rows[1]
+    assert (second.status, second.stage, second.code) == ("rejected", "npz", "duplicate_patient_id")
+    assert rows[0].image_id in (second.reason or "")
+    assert [target for _, target in publication.copies].count("npz/c/P.npz") == 1
+
+    plan, _, again = materialize(both, rows)
+    assert plan.items == ()
+    assert [row.status for row in again] == ["accepted", "rejected"]
+
+    plan, _, alone = materialize(landing_of("b.png", labels={"b.png": labels["b.png"]}), rows)
+    assert computed(plan) == {"b.png": ["npz"]}
+    assert [row.status for row in alone] == ["accepted"]
+
+
+def test_an_image_that_comes_later_does_not_take_a_name_away() -> None:
+    labels = {name: Label(name, patient_id="P", label="normal") for name in ("a.png", "b.png")}
+    _, _, rows = materialize(landing_of("b.png", labels={"b.png": labels["b.png"]}), [])
+    _, _, rows = materialize(landing_of("a.png", "b.png", labels=labels), rows)
+    assert {row.source: row.status for row in rows} == {"a.png": "rejected", "b.png": "accepted"}
+
+
+def test_labels_are_taken_over_without_computing() -> None:
+    _, _, rows = materialize(landing_of("a.png"), [])
+    labels = {"a.png": Label("a.png", patient_id="a", label="pneumonia", age=7)}
+    plan, _, again = materialize(landing_of("a.png", labels=labels), rows)
+    assert plan.items == ()
+    assert (again[0].label, again[0].age) == ("pneumonia", 7)
+
+
+def test_problems_of_labels_csv_are_rows_with_a_reason() -> None:
+    labels = {
+        "a.png": Label("a.png", problem=("unknown_label", "why")),
+        "gone.png": Label("gone.png", patient_id="g", label="normal"),
+    }
+    plan, _, rows = materialize(landing_of("a.png", labels=labels), [])
+    assert plan.items == ()
+    assert {row.source: row.code for row in rows} == {"a.png": "unknown_label", "gone.png": "missing_file"}
+    healed = {"a.png": Label("a.png", patient_id="a", label="normal")}
+    assert computed(plan_cohort(landing_of("a.png", labels=healed), rows, SETTINGS)) == {"a.png": list(STAGES)}
+
+
+@pytest.mark.parametrize("source", ["images/a b.png", "x/../é.dcm", "....png", "名.dcm", "a" * 300 + ".png"])
+def test_an_image_id_is_safe_and_differs_between_folders(source: str) -> None:
+    from penumo_assets.imaging.deidentify import is_safe_id
+
+    assert is_safe_id(image_id_of(source))
+    assert image_id_of(source) != image_id_of("other/" + source)
