@@ -9,6 +9,9 @@ from penumo_assets.imaging.segment import LungSegmenter, clean_mask
 from penumo_assets.jobs.segment_data import Pair
 
 
+ROW_FIELDS = ("file", "patient_id", "source", "variant", "dice", "iou")
+
+
 def _inside(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Pair], np.ndarray]:
     """Change the content of a pair's image and leave its padding 0, as a changed file would be letterboxed."""
 
@@ -30,7 +33,7 @@ VARIANTS: dict[str, Callable[[Pair], np.ndarray]] = {
 
 
 def score(segmenter: LungSegmenter, pairs: Sequence[Pair], variants: Sequence[str] = ("as_is",)) -> list[dict]:
-    """One row for each pair and variant: file, patient_id, source, variant, dice, iou.
+    """One row of `ROW_FIELDS` for each pair and variant.
 
     The mask is what the pipeline would store (`clean_mask` at 0.5) and is compared in letterbox
     coordinates. Two empty masks agree fully (1.0).
@@ -42,16 +45,8 @@ def score(segmenter: LungSegmenter, pairs: Sequence[Pair], variants: Sequence[st
             found, truth = clean_mask(probability, pair.box.content) > 0, pair.mask > 0
             overlap, total = np.count_nonzero(found & truth), np.count_nonzero(found) + np.count_nonzero(truth)
             dice = 2 * overlap / total if total else 1.0
-            rows.append(
-                {
-                    "file": pair.file,
-                    "patient_id": pair.patient_id,
-                    "source": pair.source,
-                    "variant": variant,
-                    "dice": dice,
-                    "iou": dice / (2 - dice),
-                }
-            )
+            values = (pair.file, pair.patient_id, pair.source, variant, dice, dice / (2 - dice))
+            rows.append(dict(zip(ROW_FIELDS, values, strict=True)))
     return rows
 
 

@@ -26,7 +26,7 @@ from penumo_assets.imaging.segment import LungSegmenter
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.segment_data import Pair, assign_folds, read_channel
 from penumo_assets.jobs.segment_fit import Plan, Stage, Tracker, train
-from penumo_assets.jobs.segment_score import VARIANTS, score, summarise
+from penumo_assets.jobs.segment_score import ROW_FIELDS, VARIANTS, score, summarise
 from penumo_assets.models.lung_unet import LungUNet, LungUNetConfig
 
 LOG = logging.getLogger("segment_train")
@@ -45,6 +45,14 @@ def parse_stages(text: str) -> tuple[Stage, ...]:
     if any(stage.size < stride or stage.size % stride or stage.steps < 1 for stage in stages):
         raise argparse.ArgumentTypeError(f"sizes must be multiples of {stride}, steps at least 1; got {text!r}")
     return stages
+
+
+def parse_variants(text: str) -> list[str]:
+    """``"as_is,inverted"`` as a list of names of `segment_score.VARIANTS`."""
+    names = text.split(",")
+    if unknown := [name for name in names if name not in VARIANTS]:
+        raise argparse.ArgumentTypeError(f"unknown {unknown}; known are {', '.join(VARIANTS)}")
+    return names
 
 
 def save_weights(model: LungUNet, directory: Path, facts: dict) -> Path:
@@ -75,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--stages",
         type=parse_stages,
-        default="96x900,128x900,192x450",
+        default="96x900,128x900,160x350",
         metavar="SIZExSTEPS,...",
         help="resolution and batches of each stage (default: %(default)s)",
     )
@@ -99,10 +107,10 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--variants",
-        nargs="+",
-        choices=sorted(VARIANTS),
-        default=["as_is", "inverted", "half_contrast"],
-        help="disturbances to measure under (default: %(default)s)",
+        type=parse_variants,
+        default="as_is,inverted,half_contrast",
+        metavar="NAME,...",
+        help=f"disturbances to measure under, of {', '.join(VARIANTS)} (default: %(default)s)",
     )
     add("--log-every", type=int, default=50, help="steps between log lines and checkpoints (default: %(default)s)")
     add("--threads", type=int, default=None, help="CPU threads (default: torch's choice)")
@@ -156,7 +164,9 @@ def evaluate(weights: Path, groups: dict[str, list[Pair]], variants: list[str]) 
     """Score the written file, not the model in memory; per-image rows go to ``segment_scores.csv``."""
     segmenter = LungSegmenter(weights)
     rows = [{"group": name, **row} for name, pairs in groups.items() for row in score(segmenter, pairs, variants)]
-    pd.DataFrame(rows).to_csv(contract.output_data_dir() / "segment_scores.csv", index=False)
+    pd.DataFrame(rows, columns=["group", *ROW_FIELDS]).to_csv(
+        contract.output_data_dir() / "segment_scores.csv", index=False
+    )
     return {name: summarise([row for row in rows if row["group"] == name]) for name, pairs in groups.items() if pairs}
 
 

@@ -38,7 +38,7 @@ class LungUNetConfig:
 
     widths: tuple[int, ...] = (16, 32, 64, 128, 192)
     blocks: tuple[int, ...] = (1, 2, 2, 2)
-    working_size: int = 192
+    working_size: int = 160
 
     def __post_init__(self) -> None:
         if len(self.blocks) != len(self.widths) - 1 or len(self.widths) < 2:

@@ -1,6 +1,9 @@
 """The training program under the container contract, on phantoms a few pixels wide."""
 
+import contextlib
 import json
+import sys
+import types
 from pathlib import Path
 
 import cv2
@@ -193,6 +196,48 @@ def test_flags_that_cannot_work_are_refused(flags: list[str]) -> None:
 def test_stages_off_the_grid_are_refused(text: str) -> None:
     with pytest.raises(SystemExit):
         segment_train.parser().parse_args(["--stages", text])
+
+
+def test_an_unknown_variant_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        segment_train.parser().parse_args(["--variants", "as_is,upside_down"])
+    assert "unknown ['upside_down']; known are as_is, inverted" in capsys.readouterr().err
+
+
+class FakeMlflow(types.ModuleType):
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__("mlflow")
+        self.runs: list[str | None] = []
+        self.metrics: dict[str, list[int]] = {}
+        self.params: dict[str, object] = {}
+
+    def start_run(self, run_id: str | None, run_name: str) -> contextlib.AbstractContextManager:
+        self.runs.append(run_id)
+        return contextlib.nullcontext()
+
+    def log_params(self, params: dict[str, object]) -> None:
+        self.params |= params
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        for name, value in metrics.items():
+            assert isinstance(value, float)
+            self.metrics.setdefault(name, []).append(step)
+
+
+def test_with_a_tracking_server_losses_and_dice_are_logged_to_the_given_run(
+    container: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeMlflow()
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking")
+    monkeypatch.setenv("MLFLOW_RUN_ID", "abc")
+    segment_train.main(FLAGS)
+    assert fake.runs == ["abc"]
+    assert fake.metrics["loss"] == [2, 4, 5]
+    assert fake.metrics["held_out/phantom/as_is/dice"] == [5]
+    assert fake.params["segmenter_batch_size"] == 4
 
 
 def test_help_documents_every_flag(capsys: pytest.CaptureFixture[str]) -> None:

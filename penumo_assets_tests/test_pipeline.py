@@ -1,0 +1,263 @@
+"""The whole graph on phantoms, through real jobs and a real Dagster instance; then what stands in the store."""
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from dagster import AssetKey, AssetSelection, DagsterInstance, ExecuteInProcessResult, materialize
+
+from penumo_assets.checks import ASSET_CHECKS
+from penumo_assets.cohort.land import land_folder
+from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.definitions import ASSETS
+from penumo_assets.imaging.pack import load_npz
+from penumo_assets.phantoms import write_cohort
+from penumo_assets.phantoms.cohort import PLANTED_BIRTH_DATE, PLANTED_NAME
+from penumo_assets.resources.profile import embedded_resources
+from penumo_assets.resources.storage import ObjectStore
+
+STAGES = ("raw_images", "lung_masks", "preprocessed_images", "npz_tensors")
+BOTH = {"prepare_cohort": {"npz": {"filename": "{patient_id}_{image_id}"}}}
+TRAINING = {"trained_model": {"epochs": 2, "warmup_epochs": 0, "resolution": 64, "batch_size": 8, "num_workers": 0}}
+QUICK = {"evaluation_report": {"bootstrap": 50}}
+LENIENT = {"champion_model": {"min_roc_auc_low": None, "min_sensitivity": None, "max_ece": None}}
+
+
+@dataclass
+class House:
+    """An instance and the resources, as one installation has them."""
+
+    instance: DagsterInstance
+    resources: dict
+    folder: Path
+
+    @property
+    def store(self) -> ObjectStore:
+        return self.resources["storage"].store
+
+    def materialize(
+        self, *names: str, partition: str | None = None, config: dict | None = None, fails: bool = False
+    ) -> ExecuteInProcessResult:
+        result = materialize(
+            [*ASSETS, *ASSET_CHECKS],
+            selection=AssetSelection.assets(*names),
+            instance=self.instance,
+            partition_key=partition,
+            resources=self.resources,
+            run_config={"ops": {op: {"config": values} for op, values in (config or {}).items()}},
+            raise_on_error=not fails,
+        )
+        assert result.success is not fails
+        return result
+
+    def land(self, cohort: str, folder: Path) -> None:
+        land_folder(self.store, self.instance, cohort, folder)
+
+
+def metadata_of(result: ExecuteInProcessResult, asset: str) -> dict:
+    (event,) = result.asset_materializations_for_node("prepare_cohort" if asset in STAGES else asset) or [None]
+    return {name: item.value for name, item in event.metadata.items()}
+
+
+def failure_of(result: ExecuteInProcessResult) -> str:
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    return str(event.step_failure_data.user_failure_data.description)
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("house")
+    with pytest.MonkeyPatch.context() as patch, DagsterInstance.ephemeral() as instance:
+        patch.setenv("PENUMO_ROOT", str(folder / "root"))
+        patch.setenv("PENUMO_DEID_KEY", "a key for phantoms only")
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+            patch.delenv(name, raising=False)
+        yield House(instance, embedded_resources(), folder)
+
+
+@pytest.fixture(scope="module")
+def prepared(house: House) -> House:
+    for seed, cohort in enumerate(("dicom", "png")):
+        write_cohort(house.folder / cohort, cohort, patients=22, seed=seed, dicom=cohort == "dicom")
+        house.land(cohort, house.folder / cohort)
+        house.materialize(*STAGES, partition=cohort, config=BOTH)
+    return house
+
+
+@pytest.fixture(scope="module")
+def trained(prepared: House) -> House:
+    prepared.materialize("training_set", config={"training_set": {"dataset": {"test_fraction": 0.3}}})
+    for architecture in ("resnet34", "resnet50"):
+        prepared.materialize("trained_model", partition=architecture, config=TRAINING)
+        prepared.materialize(
+            "evaluation_report", partition=architecture, config={"evaluation_report": {"bootstrap": 50}}
+        )
+    prepared.materialize("champion_model", config=LENIENT)
+    prepared.materialize("predictions", partition="dicom")
+    return prepared
+
+
+def test_every_accepted_image_has_one_valid_tensor(prepared: House) -> None:
+    for cohort in ("dicom", "png"):
+        rows = read_manifest(prepared.store, cohort)
+        landed = list((prepared.folder / cohort / "images").iterdir())
+        assert len(rows) == len(landed)
+        accepted = [row for row in rows if row.status == "accepted"]
+        keys = {row.stages["npz"].key for row in accepted}
+        assert keys == {info.key for info in prepared.store.list_objects(f"npz/{cohort}")}
+        tensor = load_npz(prepared.store.read(accepted[0].stages["npz"].key))
+        assert tensor[..., 3].mean() > 20
+        assert tensor[..., 0].std() > 10
+
+
+def test_broken_files_are_rejected_by_name_and_the_cohort_goes_on(prepared: House) -> None:
+    for cohort in ("dicom", "png"):
+        rejected = {row.source: row.code for row in read_manifest(prepared.store, cohort) if row.status == "rejected"}
+        assert rejected.items() >= {
+            ("images/broken_truncated.png", "truncated"),
+            ("images/broken_text.dcm", "not_an_image"),
+        }
+
+
+def test_masks_agree_with_the_ground_truth(prepared: House) -> None:
+    rows = read_manifest(prepared.store, "png")
+    dices = [row.stages["masks"].facts["dice"] for row in rows if "masks" in row.stages]
+    assert len(dices) >= 22
+    assert sum(dices) / len(dices) > 0.85
+
+
+def test_a_second_materialization_computes_nothing(prepared: House) -> None:
+    result = prepared.materialize(*STAGES, partition="png", config=BOTH)
+    events = result.asset_materializations_for_node("prepare_cohort")
+    assert [event.metadata["computed"].value for event in events] == [0, 0, 0, 0]
+    assert all("job_name" not in event.metadata for event in events)
+
+
+def test_a_stage_alone_gives_the_bytes_of_the_whole_pass(prepared: House) -> None:
+    before = {row.source: row.stages for row in read_manifest(prepared.store, "png")}
+    masked = {"prepare_cohort": BOTH["prepare_cohort"] | {"enhance": {"apply_mask": True}}}
+    prepared.materialize("preprocessed_images", "npz_tensors", partition="png", config=masked)
+    changed = {row.source: row.stages for row in read_manifest(prepared.store, "png")}
+    prepared.materialize("preprocessed_images", partition="png", config=BOTH)
+    prepared.materialize("npz_tensors", partition="png", config=BOTH)
+    after = {row.source: row.stages for row in read_manifest(prepared.store, "png")}
+    accepted = [source for source, stages in before.items() if "npz" in stages]
+    assert all(changed[source]["npz"].sha256 != before[source]["npz"].sha256 for source in accepted)
+    assert after == before
+
+
+def test_data_versions_follow_the_content(prepared: House) -> None:
+    record = prepared.instance.get_latest_materialization_event(AssetKey("npz_tensors"))
+    assert record is not None
+    tags = record.asset_materialization.tags or {}
+    assert len(tags["dagster/data_version"]) == 64
+
+
+def test_no_name_or_birth_date_leaves_ingest(trained: House) -> None:
+    planted = [PLANTED_NAME, PLANTED_NAME.split("^")[0] + " " + PLANTED_NAME.split("^")[1], PLANTED_BIRTH_DATE]
+    for path in (trained.folder / "root").rglob("*"):
+        if path.is_file() and "landing" not in path.parts:
+            data = path.read_bytes()
+            assert not any(text.encode() in data for text in planted), path.name
+    ids = {row.patient_id for row in read_manifest(trained.store, "dicom") if row.patient_id}
+    assert all(patient.startswith("p-") for patient in ids)
+
+
+def test_no_job_leaves_scratch_or_outputs_behind(trained: House) -> None:
+    assert list(trained.store.list_objects("jobs")) == []
+    assert not any((trained.folder / "root" / "scratch").iterdir())
+
+
+def test_the_training_set_holds_every_labelled_tensor_once(trained: House) -> None:
+    record = trained.store.read_json("training_set/current.json")
+    frames = [
+        pd.read_parquet(io.BytesIO(trained.store.read(f"{record['prefix']}/{split}/index.parquet")))
+        for split in ("train", "validation", "test")
+    ]
+    index = pd.concat(frames)
+    rows = [row for cohort in ("dicom", "png") for row in read_manifest(trained.store, cohort)]
+    labelled = {row.image_id for row in rows if row.label and "npz" in row.stages}
+    assert set(index["image_id"]) == labelled
+    assert len(index) == len(labelled)
+    assert sum(frame["patient_id"].nunique() for frame in frames) == index["patient_id"].nunique()
+
+
+def test_reports_are_whole_and_say_that_these_are_phantoms(trained: House) -> None:
+    for architecture in ("resnet34", "resnet50"):
+        record = trained.store.read_json(f"reports/{architecture}/current.json")
+        report = json.loads(trained.store.read(f"{record['prefix']}/report.json"))
+        page = trained.store.read(f"{record['prefix']}/report.html").decode()
+        assert report["performance"]["test"]["roc_auc"]["value"] is not None
+        assert "phantom" in page.lower()
+        assert "not a medical device" in page.lower()
+
+
+def test_the_champion_is_registered_with_its_run(trained: House) -> None:
+    from mlflow import MlflowClient
+
+    champion = trained.store.read_json("models/champion.json")
+    client = MlflowClient(trained.resources["tracking"].tracking_uri)
+    version = client.get_model_version_by_alias("pneumonia-classifier", "champion")
+    assert str(version.version) == champion["version"]
+    assert version.run_id == champion["model"]["mlflow_run_id"]
+    run = client.get_run(version.run_id)
+    assert "validation_roc_auc" in run.data.metrics
+    assert run.data.tags["dagster_run_id"]
+
+
+def test_every_tensor_gets_a_prediction(trained: House) -> None:
+    record = trained.store.read_json("predictions/dicom/current.json")
+    table = pd.read_parquet(io.BytesIO(trained.store.read(f"{record['prefix']}/predictions.parquet")))
+    rows = [row for row in read_manifest(trained.store, "dicom") if "npz" in row.stages]
+    assert set(table["image_id"]) == {row.image_id for row in rows}
+    assert table["probability_pneumonia"].between(0, 1).all()
+    assert table["probability_pneumonia"].nunique() > 1
+
+
+def test_asset_checks_pass_and_see_a_lost_tensor(trained: House) -> None:
+    result = trained.materialize(*STAGES, partition="dicom", config=BOTH)
+    passed = {evaluation.check_name: evaluation.passed for evaluation in result.get_asset_check_evaluations()}
+    assert passed == {"reject_rate": True, "mask_plausibility": True, "npz_contract": True}
+    key = next(row.stages["npz"].key for row in read_manifest(trained.store, "dicom") if "npz" in row.stages)
+    data = trained.store.read(key)
+    trained.store.delete([key])
+    try:
+        result = trained.materialize(*STAGES, partition="dicom", config=BOTH, fails=True)
+    finally:
+        trained.store.write(key, data)
+    passed = {evaluation.check_name: evaluation.passed for evaluation in result.get_asset_check_evaluations()}
+    assert not passed["npz_contract"]
+
+
+def test_no_model_that_fails_a_gate_becomes_champion(trained: House) -> None:
+    strict = {"champion_model": {"min_roc_auc_low": 1.0}}
+    result = trained.materialize("champion_model", config=strict, fails=True)
+    assert "no model passes the gates" in failure_of(result)
+    assert "min_roc_auc_low" in failure_of(result)
+
+
+def test_a_cohort_without_a_usable_image_names_itself_and_its_reasons(house: House) -> None:
+    folder = house.folder / "hopeless" / "images"
+    folder.mkdir(parents=True)
+    (folder / "empty.png").touch()
+    (folder / "text.dcm").write_text("not a film")
+    house.land("hopeless", folder.parent)
+    result = house.materialize(*STAGES, partition="hopeless", fails=True)
+    message = failure_of(result)
+    assert "'hopeless' has no usable image" in message
+    assert "empty: 1" in message
+    assert "not_an_image: 1" in message
+
+
+def test_dicom_files_without_a_key_are_refused_in_words(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PENUMO_DEID_KEY")
+    write_cohort(house.folder / "keyless", "keyless", patients=2, seed=9, dicom=True)
+    house.land("keyless", house.folder / "keyless")
+    result = house.materialize(*STAGES, partition="keyless", fails=True)
+    assert "PENUMO_DEID_KEY is not set" in failure_of(result)
+    assert "PENUMO_DEID_KEY" not in os.environ
