@@ -2,8 +2,7 @@
 
     python docs/prepare_configuration.py
 
-Each picture shows a phantom radiograph under the defaults (left) and under one changed setting
-(right), so a picture cannot disagree with the code.
+Each picture shows a phantom radiograph before (left) and after (right) one setting is changed, so a picture cannot disagree with the code.
 """
 
 import io
@@ -49,7 +48,9 @@ EXAMPLES: dict[str, Example] = {
     "enhance.clahe.enabled": Example(False),
     "enhance.clahe.clip_limit": Example(8.0),
     "enhance.clahe.tile_grid": Example(2),
-    "enhance.gaussian_blur.enabled": Example(False),
+    "enhance.gaussian_blur.enabled": Example(
+        False, {"enhance.gaussian_blur.kernel_size": 13, "enhance.gaussian_blur.sigma": 4.0}
+    ),
     "enhance.gaussian_blur.kernel_size": Example(13, {"enhance.gaussian_blur.sigma": 4.0}),
     "enhance.gaussian_blur.sigma": Example(4.0, {"enhance.gaussian_blur.kernel_size": 13}),
     "enhance.min_max.enabled": Example(False, {"enhance.clahe.enabled": False}),
@@ -63,8 +64,8 @@ EXAMPLES: dict[str, Example] = {
 INTRODUCTION = """# Configuration of the preparation
 
 `penumo_assets/configs/prepare_config.yaml` holds these values; the Dagster launchpad shows the same keys.
-Where a setting changes the picture, the defaults are on the left and the changed value on the right, on a
-phantom radiograph. Settings without a picture decide whether an image is used, or under which name.
+Where a setting changes the picture, it is shown before (left) and after (right) the change named above it, on
+a phantom radiograph. Settings without a picture decide whether an image is used, or under which name.
 
 This page and its pictures are written by `python docs/prepare_configuration.py`.
 

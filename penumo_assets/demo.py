@@ -28,6 +28,7 @@ NOTICE = (
 )
 STAGES = ("raw_images", "lung_masks", "preprocessed_images", "npz_tensors")
 HEADLINE = ("test_roc_auc", "test_pr_auc", "test_accuracy", "test_recall", "test_specificity", "test_f1", "threshold")
+OPEN_GATES = ("min_roc_auc_low", "min_sensitivity", "max_ece")
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def run_demo(*, patients: int, epochs: int) -> None:
         for architecture in ("resnet34", "resnet50"):
             run.assets(["trained_model"], architecture, {"trained_model": training})
             run.assets(["evaluation_report"], architecture, {})
-        run.assets(["champion_model"], None, {})
+        # Gates are for real films: a phantom model that trained for a minute need not pass them.
+        run.assets(["champion_model"], None, {"champion_model": dict.fromkeys(OPEN_GATES)})
         for cohort in COHORTS:
             run.assets(["predictions"], cohort, {})
     _print_table(lines)
@@ -103,12 +105,11 @@ class _Runner:
         lines = []
         for event in result.get_asset_materialization_events():
             materialization = event.step_materialization_data.materialization
-            values = {name: item.value for name, item in materialization.metadata.items()}
+            values: dict[str, Any] = {name: item.value for name, item in materialization.metadata.items()}
             count = values.get("dagster/row_count", values.get("test_images"))
             spent = values.get("stage_seconds", seconds)
-            lines.append(
-                Line(materialization.asset_key.to_user_string(), partition or "", count, values.get("rejected"), spent)
-            )
+            name = materialization.asset_key.to_user_string()
+            lines.append(Line(name, partition or "", count, values.get("rejected"), spent))
         return lines
 
 

@@ -3,6 +3,7 @@
 OWNERS = ["team:radiology-ml"]
 
 INGEST = "ingest"
+SEGMENTATION = "segmentation"
 IMAGING = "imaging"
 LEARNING = "learning"
 SERVING = "serving"

@@ -79,7 +79,7 @@ def training_set(
             "cohorts": chosen,
             "digest": digest,
             "unusable": result.values.get("unusable", []),
-            "dagster/uri": store.uri(f"{prefix}/dataset.json"),
+            "location": store.location(f"{prefix}/dataset.json"),
             **result.metadata,
         },
         data_version=DataVersion(digest),

@@ -111,7 +111,7 @@ def evaluation_report(
         metadata={
             **numbers,
             "undefined": undefined,
-            "report": MetadataValue.url(store.uri(f"{prefix}/report.html")),
+            "report": store.location(f"{prefix}/report.html"),
             "model_job": model["job_name"],
             **result.metadata,
         },
@@ -187,9 +187,9 @@ def champion_model(
         failed = "; ".join(f"{name}: {r.gate} ({r.reason})" for name in gates for r in gates[name] if not r.passed)
         raise Failure(f"no model passes the gates: {failed}", metadata={"gates": table}, allow_retries=False)
     model = records[winner]["model"]
-    source = store.uri(f"{model['prefix']}/{model['name']}")
+    archive = f"{model['prefix']}/{model['name']}"
     tags = {"architecture": winner, "dataset_digest": model["dataset_digest"], "dagster_run_id": context.run_id}
-    version = tracking.promote(model["mlflow_run_id"], source, tags)
+    version = tracking.promote(model["mlflow_run_id"], store.uri(archive), tags)
     record = {"architecture": winner, "version": version, "model": model, "report": records[winner]["prefix"]}
     store.write_json(CHAMPION_RECORD, record)
     return MaterializeResult(
@@ -200,7 +200,7 @@ def champion_model(
             "test_roc_auc": records[winner]["values"]["test_roc_auc"],
             "candidates": sorted(records),
             "gates": table,
-            "dagster/uri": source,
+            "location": store.location(archive),
         },
         data_version=DataVersion(model["job_name"]),
     )

@@ -57,7 +57,7 @@ def predictions(
             "dagster/row_count": len(rows),
             "model_version": version,
             **{name: value for name, value in result.values.items() if isinstance(value, int | float | str)},
-            "dagster/uri": store.uri(f"{prefix}/predictions.parquet"),
+            "location": store.location(f"{prefix}/predictions.parquet"),
             **result.metadata,
         },
         data_version=DataVersion(result.job_name),

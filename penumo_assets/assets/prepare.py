@@ -186,7 +186,7 @@ def _metadata(
         "rejected_files": reject_table(rows),
         "removed": len(plan.removed),
         "preview": stage_preview(store, mine, stage),
-        "dagster/uri": store.uri(manifest_key(cohort)),
+        "location": store.location(manifest_key(cohort)),
     }
     if stage == "masks":
         dices = [row.stages["masks"].facts["dice"] for row in mine if "dice" in row.stages["masks"].facts]

@@ -7,7 +7,7 @@ from pathlib import Path
 from dagster import AssetExecutionContext, MaterializeResult, asset
 
 import penumo_assets
-from penumo_assets.assets.catalog import LEARNING, OWNERS, SEGMENTER_RECORD
+from penumo_assets.assets.catalog import OWNERS, SEGMENTATION, SEGMENTER_RECORD
 from penumo_assets.resources.storage import ObjectMissing, ObjectStore, Storage
 
 BUNDLED = Path(penumo_assets.__file__).parent / "models" / "weights" / "lung_unet.safetensors"
@@ -35,7 +35,7 @@ def bundled_segmenter() -> Segmenter:
 
 
 @asset(
-    group_name=LEARNING,
+    group_name=SEGMENTATION,
     owners=OWNERS,
     kinds={"pytorch"},
     description="Weights of the lung segmenter: the ones bundled with the package.",

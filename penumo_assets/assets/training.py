@@ -71,7 +71,7 @@ def trained_model(
             **_plain(result.values),
             "dataset_digest": dataset["digest"],
             "mlflow_run": MetadataValue.md(tracking.run_link(result.values.get("mlflow_run_id"))),
-            "dagster/uri": store.uri(f"{prefix}/model.tar.gz"),
+            "location": store.location(f"{prefix}/model.tar.gz"),
             **result.metadata,
         },
         data_version=DataVersion(result.job_name),

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import distributed, nn
-from torch.distributed.nn.functional import all_reduce
 
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
@@ -97,6 +96,22 @@ def launch(module: str, arguments: list[str], per_host: int) -> bool:
     return True
 
 
+class _SumOverProcesses(torch.autograd.Function):
+    """Sum over processes; the gradient of a sum that all of them use is the sum of their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        total = gradients[0].clone()
+        distributed.all_reduce(total)
+        return total
+
+
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm (Ioffe & Szegedy 2015) over the batch of all processes, on any device.
 
@@ -112,7 +127,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         values = input.double()
         count = values.new_tensor([input.numel() / input.shape[1]])
         sums = torch.cat([values.sum(dim=(0, 2, 3)), values.square().sum(dim=(0, 2, 3)), count])
-        sums = all_reduce(sums)
+        sums = _SumOverProcesses.apply(sums)
         total = sums[-1].detach()
         mean, square = sums[:-1].view(2, -1) / total
         variance = square - mean.square()

@@ -180,7 +180,7 @@ def write_overlays(
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """(224, 224, 4) uint8 and (S, S) in 0..1 -> (224, 448, 3) RGB: the film with its lung contour, beside it with the heat."""
+    """(224, 224, 4) uint8 and a map (S, S) of 0..1 -> (224, 448, 3) RGB: lung contour left, heat right."""
     return np.hstack([with_contour(image), with_heat(image, heat)])
 
 

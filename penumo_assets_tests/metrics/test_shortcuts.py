@@ -29,7 +29,9 @@ def split(n: int) -> tuple[np.ndarray, np.ndarray]:
     return fit, ~fit
 
 
-@pytest.mark.parametrize(("name", "low", "high"), [("aspect_ratio", 0.85, 1.0), ("file_size", 0.38, 0.62), ("all", 0.85, 1.0)])
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("aspect_ratio", 0.85, 1.0), ("file_size", 0.38, 0.62), ("all", 0.85, 1.0)]
+)
 def test_a_shortcut_that_is_in_the_data_is_found_and_one_that_is_not_is_chance(name, low, high):
     index, outcome = table()
     fit, apply = split(400)

@@ -11,12 +11,31 @@ from penumo_assets.metrics.report.assemble import build_report, headline
 from penumo_assets.metrics.report.schema import validate_report
 from penumo_assets_tests.metrics.synthetic import evaluation
 
-HEADLINE = (
-    "test_roc_auc test_roc_auc_low test_roc_auc_high test_pr_auc test_accuracy test_precision test_recall test_f1 "
-    "test_specificity test_balanced_accuracy test_youden_index test_macro_f1 test_micro_f1 test_ece test_brier "
-    "validation_roc_auc validation_roc_auc_low threshold temperature test_images test_patients validation_images "
-    "dice_mean"
-).split()
+HEADLINE = [
+    "test_roc_auc",
+    "test_roc_auc_low",
+    "test_roc_auc_high",
+    "test_pr_auc",
+    "test_accuracy",
+    "test_precision",
+    "test_recall",
+    "test_f1",
+    "test_specificity",
+    "test_balanced_accuracy",
+    "test_youden_index",
+    "test_macro_f1",
+    "test_micro_f1",
+    "test_ece",
+    "test_brier",
+    "validation_roc_auc",
+    "validation_roc_auc_low",
+    "threshold",
+    "temperature",
+    "test_images",
+    "test_patients",
+    "validation_images",
+    "dice_mean",
+]
 
 
 @pytest.fixture(scope="module")
@@ -208,9 +227,7 @@ def test_another_models_predictions_are_compared_on_the_images_both_scored():
     report = build_report(replace(base, reference=reference))
     validate_report(report)
     assert report["comparison"]["images"] == 280
-    assert report["comparison"]["result"]["second"] == pytest.approx(
-        roc_auc_score(frame["target"][:280], weak[:280])
-    )
+    assert report["comparison"]["result"]["second"] == pytest.approx(roc_auc_score(frame["target"][:280], weak[:280]))
     assert report["comparison"]["result"]["p_value"] < 0.001
 
 
@@ -222,7 +239,7 @@ def test_predictions_of_other_classes_are_not_compared_and_say_so():
 
 
 def test_the_same_seed_gives_the_same_report():
-    first, second = (build_report(evaluation()) for _ in range(2))
+    first, second = (build_report(evaluation(30)) for _ in range(2))
     for one in (first, second):
         one.pop("created")
     assert first == second

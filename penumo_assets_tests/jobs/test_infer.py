@@ -1,0 +1,174 @@
+"""The inference job: one row per usable image, the same answer alone or in a batch."""
+
+import json
+import tarfile
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from penumo_assets.jobs import infer
+from penumo_assets.jobs.contract import JobError
+from penumo_assets.models.classifier import build_classifier, default_normalisation, save_classifier
+from penumo_assets_tests.jobs.training_samples import tensor, write_inputs
+from penumo_assets_tests.models.tiny import use_tiny_networks
+
+CLASSES = ["normal", "pneumonia"]
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch):
+    use_tiny_networks(monkeypatch.setitem)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    monkeypatch.setenv("PENUMO_OPT_ML", str(tmp_path))
+    items = write_inputs(tmp_path, images=10)
+    write_infer_items(tmp_path, [only_known(item) for item in items])
+    write_model(tmp_path)
+    return tmp_path
+
+
+def only_known(item):
+    return {name: item[name] for name in ("file", "image_id", "patient_id", "label", "sha256")}
+
+
+def write_infer_items(root, items):
+    (root / "processing/input/index/items.jsonl").write_text("\n".join(json.dumps(item) for item in items))
+
+
+def read_items(root):
+    return [json.loads(line) for line in (root / "processing/input/index/items.jsonl").read_text().splitlines()]
+
+
+def write_model(root, **changes):
+    metadata = {
+        "schema": "penumo/model/1",
+        "architecture": "resnet34",
+        "classes": CLASSES,
+        "input_channels": 4,
+        "image_size": 64,
+        "normalisation": default_normalisation(4),
+        "threshold": 0.5,
+        "split_salt": "s",
+        "dataset_digest": "d",
+        "metrics": {},
+        "versions": {},
+        "hyperparameters": {},
+    } | changes
+    model = build_classifier("resnet34", len(metadata["classes"]), 4)
+    torch.nn.init.normal_(model.fc.weight, std=2.0)
+    save_classifier(root / "trained", model, metadata)
+    folder = root / "processing/input/model"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(folder / "model.tar.gz", "w:gz") as archive:
+        for path in (root / "trained").iterdir():
+            archive.add(path, path.name)
+
+
+def run(root, *options):
+    infer.main(["--threads", "1", *options])
+    output = root / "processing/output/predictions"
+    return pd.read_parquet(output / "predictions.parquet"), json.loads((output / "result.json").read_text())["values"]
+
+
+def test_every_image_gets_one_row_with_its_probabilities_and_decision(job):
+    frame, values = run(job, "--model-version", "7")
+    assert list(frame["image_id"]) == [f"i{i:03d}" for i in range(10)]
+    np.testing.assert_allclose(frame["probability_normal"] + frame["probability_pneumonia"], 1)
+    decided = np.where(frame["probability_pneumonia"] >= 0.5, "pneumonia", "normal")
+    assert list(frame["decision"]) == list(decided)
+    assert set(frame["model_version"]) == {"7"}
+    assert set(frame["threshold"]) == {0.5}
+    assert values["decisions"] == {name: int((decided == name).sum()) for name in CLASSES}
+    assert values["images"] == values["labelled"] == 10
+
+
+def test_the_answer_does_not_depend_on_the_batch(job):
+    alone, _ = run(job, "--batch-size", "1")
+    together, _ = run(job, "--batch-size", "10")
+    np.testing.assert_allclose(alone["probability_pneumonia"], together["probability_pneumonia"], atol=1e-5)
+
+
+def test_unlabelled_images_are_predicted_too(job):
+    items = read_items(job)
+    for item in items[:4]:
+        item["label"] = None
+    write_infer_items(job, items)
+    frame, values = run(job)
+    assert values["labelled"] == 6
+    assert frame["label"].isna().sum() == 4
+    assert frame["probability_pneumonia"].notna().all()
+
+
+def test_a_model_with_a_temperature_gives_calibrated_probabilities(job):
+    write_model(job, temperature=2.0)
+    frame, _ = run(job)
+    logit = np.log(frame["probability_pneumonia"] / frame["probability_normal"])
+    np.testing.assert_allclose(frame["calibrated_probability"], 1 / (1 + np.exp(-logit / 2)), atol=1e-9)
+
+
+def test_three_classes_are_decided_by_the_likeliest(job):
+    write_model(job, classes=["a", "b", "c"], threshold=None)
+    frame, _ = run(job)
+    values = frame[["probability_a", "probability_b", "probability_c"]].to_numpy()
+    assert list(frame["decision"]) == [["a", "b", "c"][i] for i in values.argmax(axis=1)]
+    assert frame["threshold"].isna().all()
+
+
+def test_unusable_files_are_named_and_the_others_predicted(job):
+    items = read_items(job)
+    npz = job / "processing/input/npz"
+    (npz / items[2]["file"]).write_bytes(b"no")
+    (npz / items[5]["file"]).unlink()
+    items[7]["file"] = "../index/items.jsonl"
+    write_infer_items(job, items)
+    frame, values = run(job, "--batch-size", "2")
+    assert len(frame) == 7
+    assert [entry["file"] for entry in values["unusable"]] == [items[2]["file"], items[5]["file"], items[7]["file"]]
+
+
+def test_overlays_are_written_for_the_likeliest_positives(job):
+    frame, values = run(job, "--overlay", "--overlay-limit", "2")
+    pictures = sorted((job / "processing/output/predictions/overlays").iterdir())
+    likeliest = frame.nlargest(2, "probability_pneumonia")["file"]
+    assert [p.stem for p in pictures] == sorted(name.split("/")[-1].removesuffix(".npz") for name in likeliest)
+    assert values["overlays"] == 2
+    assert cv2.imread(str(pictures[0])).shape == (224, 448, 3)
+
+
+def test_an_overlay_shows_the_film_beside_its_heat():
+    image = tensor(1, True)
+    picture = infer.overlay(image, np.zeros((64, 64), np.float32))
+    np.testing.assert_array_equal(picture[:, 224:], image[..., :3])  # nothing hot: the film as it is
+    assert (picture[:, :224] != image[..., :3]).any()  # the contour
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda root: write_infer_items(root, []), "names no image"),
+        (lambda root: (root / "processing/input/index/items.jsonl").unlink(), r"no items\.jsonl"),
+        (lambda root: write_infer_items(root, [{"file": "x.npz"}]), "line 1: image_id"),
+        (lambda root: (root / "processing/input/model/model.tar.gz").write_bytes(b"no"), "model cannot be used"),
+        (lambda root: (root / "processing/input/model/model.tar.gz").unlink(), r"no metadata\.json"),
+        (lambda root: [p.unlink() for p in root.glob("processing/input/npz/*/*.npz")], "none of the 10 tensor files"),
+    ],
+)
+def test_impossible_inputs_are_refused(job, change, reason):
+    change(job)
+    with pytest.raises(JobError, match=reason):
+        run(job)
+
+
+def test_a_model_that_answers_nan_is_refused(job):
+    model, metadata = infer.load_classifier(job / "trained")
+    torch.nn.init.constant_(model.fc.bias, float("nan"))
+    (job / "processing/input/model/model.tar.gz").unlink()
+    save_classifier(job / "processing/input/model", model, metadata)
+    with pytest.raises(JobError, match="answers NaN"):
+        run(job)
