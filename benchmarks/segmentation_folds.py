@@ -53,9 +53,8 @@ def per_image(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def print_table(rows: pd.DataFrame) -> None:
-    print(
-        "| source | image | images | patients | Dice [95 % interval] | IoU [95 % interval] | worst tenth | 10th percentile |"
-    )
+    columns = "source | image | images | patients | Dice [95 % interval] | IoU [95 % interval] | worst tenth | 10th p."
+    print(f"| {columns} |")
     print("|---|---|---|---|---|---|---|---|")
     for name, s in summarise(rows.to_dict("records")).items():
         source, variant = name.split("/")

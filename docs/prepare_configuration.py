@@ -2,7 +2,8 @@
 
     python docs/prepare_configuration.py
 
-Each picture shows a phantom radiograph before (left) and after (right) one setting is changed, so a picture cannot disagree with the code.
+Each picture shows a phantom radiograph before (left) and after (right) one setting is changed. The
+code itself draws it, so a picture cannot disagree with the code.
 """
 
 import io

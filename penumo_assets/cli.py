@@ -9,7 +9,7 @@ from penumo_assets.cohort.landing import LandingError
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Chest X-rays to a pneumonia classifier: land cohorts, run the demo. Everything else is Dagster's own."""
+    """Chest X-rays to a pneumonia classifier: land cohorts, run the demo, segment a folder. The rest is Dagster's."""
 
 
 @main.command()
@@ -29,6 +29,17 @@ def land(cohort: str, folder: Path) -> None:
         raise click.ClickException(str(error)) from error
     click.echo(f"Landed {count} files as cohort {cohort}. Prepare it with:")
     click.echo(f"  dg launch --assets 'group:imaging' --partition {cohort}")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.")
+def segment(folder: Path, out: Path) -> None:
+    """Segment the lungs of every image in FOLDER: masks in original pixels, overlays, and segment.csv."""
+    from penumo_assets.segment_folder import segment_folder
+
+    counts = segment_folder(folder, out, progress=True)
+    click.echo(", ".join(f"{status}: {count}" for status, count in counts.items()))
 
 
 @main.command()

@@ -189,7 +189,7 @@ def champion_model(
     model = records[winner]["model"]
     archive = f"{model['prefix']}/{model['name']}"
     tags = {"architecture": winner, "dataset_digest": model["dataset_digest"], "dagster_run_id": context.run_id}
-    version = tracking.promote(model["mlflow_run_id"], store.uri(archive), tags)
+    version = tracking.promote(model["mlflow_run_id"], model["values"]["mlflow_model_uri"], tags)
     record = {"architecture": winner, "version": version, "model": model, "report": records[winner]["prefix"]}
     store.write_json(CHAMPION_RECORD, record)
     return MaterializeResult(

@@ -98,10 +98,8 @@ def resize(image: np.ndarray, height: int, width: int, *, nearest: bool = False)
         # OpenCV's INTER_NEAREST_EXACT works in 16-bit fixed point and misses pixels near ties.
         rows, columns = _nearest(image.shape[0], height), _nearest(image.shape[1], width)
         return image.take(rows, axis=0).take(columns, axis=1)
-    if height < image.shape[0] or width < image.shape[1]:
-        interpolation = cv2.INTER_AREA
-    else:
-        interpolation = cv2.INTER_LINEAR
+    shrinks = height < image.shape[0] or width < image.shape[1]
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return cv2.resize(image, (width, height), interpolation=interpolation)
 
 

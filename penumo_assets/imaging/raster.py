@@ -59,7 +59,7 @@ def decode_jpeg_file(data: bytes, config: DecodeConfig) -> DecodedImage:
         raise ImageRejected("unsupported_colour", "the JPEG is neither gray nor RGB (CMYK?); export it as gray.")
     colour = config.keep_colour and header.components == 3
     try:
-        pixels = simplejpeg.decode_jpeg(data, colorspace="RGB" if colour else "GRAY", strict=False)
+        pixels = simplejpeg.decode_jpeg(data, colorspace="RGB" if colour else "GRAY", strict=True)
     except ValueError:
         raise ImageRejected("corrupt", "the JPEG's picture data is damaged or incomplete.") from None
     pixels = pixels if colour else pixels[..., 0]

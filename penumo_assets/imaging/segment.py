@@ -19,11 +19,12 @@ from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from penumo_assets.configs.prepare import PlausibilityConfig
-from penumo_assets.models.lung_unet import LungUNet, standardise, to_device
+from penumo_assets.models.lung_unet import LungUNet, is_negative, standardise, to_device
 
 SIZE = 512
 BATCH = 8
 BUNDLED = Path(__file__).parents[1] / "models" / "weights" / "lung_unet.safetensors"
+LOOKS = (128, 160)  # sides in pixels; the mean of two looks outlines better than either (docs/model_card_lung_unet.md)
 MIN_CONTRAST = 4  # gray levels: an image that varies less is constant but for noise
 MIN_COMPONENT = 0.1  # a second component below this share of the first is a fragment, not the other lung
 
@@ -92,23 +93,32 @@ class LungSegmenter:
         filled = [i for i, image in enumerate(batch) if has_content(image)]
         for start in range(0, len(filled), BATCH):
             chosen = filled[start : start + BATCH]
-            result[chosen] = self._probabilities(self._reduce(batch[chosen])).cpu().numpy()
+            result[chosen] = self._probabilities(batch[chosen])
         return result
 
-    def _reduce(self, images: np.ndarray) -> Tensor:
+    @torch.inference_mode()
+    def _probabilities(self, images: np.ndarray) -> np.ndarray:
+        """(N, 512, 512) probabilities from two looks at each image, in its right polarity."""
+        coarse, fine = (standardise(self._reduced(images, side)) for side in LOOKS)
+        first = self.model.features(coarse)
+        negative = is_negative(coarse, first)
+        if negative.any():
+            first[negative] = self.model.features(-coarse[negative])
+            fine[negative] = -fine[negative]
+        second = self.model.features(fine.flip(3)).flip(3)
+        logits = (_resized(first, second.shape[-1]) + second) / 2
+        # Finite weights can still overflow; undefined counts as not lung.
+        return _resized(logits.nan_to_num(-30.0, 30.0, -30.0), SIZE).sigmoid_()[:, 0].cpu().numpy()
+
+    def _reduced(self, images: np.ndarray, side: int) -> Tensor:
         # An area average as in the model, but on bytes: an eighth of the time and a quarter of the memory.
-        side = self.model.config.working_size
         small = np.stack([cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images])
         tensor = torch.from_numpy(small[:, None]).to(self.device, torch.float32)
         return tensor.contiguous(memory_format=torch.channels_last)
 
-    @torch.inference_mode()
-    def _probabilities(self, images: Tensor) -> Tensor:
-        logits = self.model.features(standardise(images))
-        # Finite weights can still overflow; undefined counts as not lung.
-        logits = logits.nan_to_num(nan=-30.0, posinf=30.0, neginf=-30.0)
-        full = torch.nn.functional.interpolate(logits, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
-        return full.sigmoid_()[:, 0]
+
+def _resized(logits: Tensor, side: int) -> Tensor:
+    return torch.nn.functional.interpolate(logits, size=(side, side), mode="bilinear", align_corners=False)
 
 
 def check_batch(batch: np.ndarray) -> None:

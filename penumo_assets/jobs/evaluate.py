@@ -71,6 +71,8 @@ def evaluate(model: torch.nn.Module, metadata: dict[str, Any], options: argparse
     """
     data = TrainingSet(contract.processing_input("dataset"))
     check_agreement(metadata, data)
+    context = read_context(contract.processing_input("context"))
+    reference = read_reference(contract.processing_input("reference"))
     started = time.perf_counter()
     logits = {name: score(model, metadata, data.splits[name], options.batch_size) for name in SCORED_SPLITS}
     scored = time.perf_counter()
@@ -81,9 +83,9 @@ def evaluate(model: torch.nn.Module, metadata: dict[str, Any], options: argparse
         positive=_positive(data),
         model=metadata,
         dataset=data.dataset.model_dump(by_alias=True),
-        context=read_context(contract.processing_input("context")),
+        context=context,
         settings=Settings(resamples=options.bootstrap, seed=options.seed),
-        reference=read_reference(contract.processing_input("reference")),
+        reference=reference,
     )
     try:
         report = build_report(evaluation)

@@ -9,6 +9,7 @@ import torch
 
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.shards import TrainingSet
+from penumo_assets.metrics.gates import Gates
 from penumo_assets.models.classifier import ModelError, extract_model_archive, load_classifier
 
 PREDICTIONS_NAME = "predictions.parquet"
@@ -51,6 +52,10 @@ def read_context(folder: Path) -> dict[str, Any]:
         raise JobError(f"context.json is not JSON: {error}") from error
     if not isinstance(context, dict):
         raise JobError("context.json must be an object")
+    try:
+        Gates.of(context.get("gates"))
+    except ValueError as error:
+        raise JobError(f"context.json: {error}") from error
     return context
 
 

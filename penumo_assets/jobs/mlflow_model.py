@@ -7,16 +7,17 @@ probabilities. It needs penumo-assets installed.
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import torch
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
 
 from penumo_assets.models.classifier import load_classifier, normalise
 
 ARTIFACT = "classifier"
 
 
-class MlflowClassifier(mlflow.pyfunc.PythonModel):
+class MlflowClassifier(PythonModel):
     """``model.safetensors`` and ``metadata.json`` behind MLflow's predict."""
 
     def load_context(self, context: Any) -> None:
@@ -28,4 +29,4 @@ class MlflowClassifier(mlflow.pyfunc.PythonModel):
         return logits.double().softmax(dim=1).numpy()
 
 
-mlflow.models.set_model(MlflowClassifier())
+set_model(MlflowClassifier())

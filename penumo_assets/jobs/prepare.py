@@ -28,6 +28,7 @@ import numpy as np
 from penumo_assets.configs.prepare import Deidentify, OnBadMask, PrepareConfig
 from penumo_assets.imaging.decode import DecodedImage, decode_image, decode_png, encode_png
 from penumo_assets.imaging.deidentify import is_safe_id, pseudonym
+from penumo_assets.imaging.dicom_header import view_code
 from penumo_assets.imaging.enhance import enhance, fit_mask
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.letterbox import Letterbox
@@ -48,7 +49,6 @@ from penumo_assets.metrics.segmentation import overlap
 
 KEY_VARIABLE = "PENUMO_DEID_KEY"
 LETTERBOX_SIZE = 512
-_LATERAL_VIEWS = ("L", "LL", "RL", "LAT", "LATERAL")
 log = logging.getLogger("prepare")
 T = TypeVar("T")
 R = TypeVar("R")
@@ -153,7 +153,7 @@ class Preparer:
         item, row = image.item, image.item.row
         data = (processing_input("landing") / row.source).read_bytes()
         row.source_sha256 = hashlib.sha256(data).hexdigest()
-        if self.config.decode.reject_lateral and row.view in _LATERAL_VIEWS:
+        if self.config.decode.reject_lateral and view_code(row.view or "") == "LATERAL":
             raise ImageRejected("lateral_view", f"labels.csv says the view is {row.view}")
         decoded = decode_image(data, self.config.decode)
         row.patient_id = self._patient(item, decoded)

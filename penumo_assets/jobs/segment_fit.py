@@ -44,6 +44,7 @@ class Plan:
     seed: int
     folds: int
     fold: int | None
+    initial_sha256: str | None = None
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
 
     @property
@@ -82,11 +83,13 @@ def loss_of(logits: Tensor, target: Tensor) -> Tensor:
 class Trainer:
     """Model, moving average and optimiser, and the step that they have reached."""
 
-    def __init__(self, plan: Plan, device: torch.device) -> None:
+    def __init__(self, plan: Plan, device: torch.device, initial: LungUNet | None = None) -> None:
         torch.manual_seed(plan.seed)
         self.plan, self.device, self.step = plan, device, 0
         self.model = to_device(LungUNet(), device)
         self.average = to_device(LungUNet(), device).eval()
+        if initial is not None:
+            self.model.load_state_dict(initial.state_dict())
         self.average.load_state_dict(self.model.state_dict())
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
@@ -170,13 +173,22 @@ class Batches:
         return torch.from_numpy(array).to(self.device).contiguous(memory_format=torch.channels_last)
 
 
-def train(pairs: list[Pair], plan: Plan, checkpoint: Path, digest: str, log_every: int, track: Tracker) -> LungUNet:
+def train(
+    pairs: list[Pair],
+    plan: Plan,
+    checkpoint: Path,
+    digest: str,
+    log_every: int,
+    track: Tracker,
+    initial: LungUNet | None = None,
+) -> LungUNet:
     """Run the plan to its end and return the averaged model, in eval mode.
 
-    Goes on from ``checkpoint`` when ``digest``, the identity of plan and data, is the one it was written under.
+    Starts from ``initial``, else at random; goes on from ``checkpoint`` when ``digest``, the identity of plan and
+    data, is the one it was written under.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trainer, batches = Trainer(plan, device), Batches(pairs, plan, device)
+    trainer, batches = Trainer(plan, device, initial), Batches(pairs, plan, device)
     trainer.resume(checkpoint, digest)
     losses: list[float] = []
     started = time.monotonic()

@@ -22,8 +22,9 @@ import pandas as pd
 import torch
 from safetensors.torch import save
 
-from penumo_assets.imaging.segment import LungSegmenter
+from penumo_assets.imaging.segment import BUNDLED, LungSegmenter, load_lung_unet
 from penumo_assets.jobs import contract
+from penumo_assets.jobs.segment_augment import AugmentConfig
 from penumo_assets.jobs.segment_data import Pair, assign_folds, read_channel
 from penumo_assets.jobs.segment_fit import Plan, Stage, Tracker, train
 from penumo_assets.jobs.segment_score import ROW_FIELDS, VARIANTS, score, summarise
@@ -97,7 +98,18 @@ def parser() -> argparse.ArgumentParser:
         default=0.4,
         help="1 draws images alike, 0 draws sources alike (default: %(default)s)",
     )
-    add("--seed", type=int, default=0, help="of the start, the batches and the folds (default: %(default)s)")
+    add(
+        "--clean",
+        type=float,
+        default=AugmentConfig.clean,
+        help="share of views that are only moved and bent (default: %(default)s)",
+    )
+    add(
+        "--initial",
+        metavar="FILE|bundled",
+        help="go on from these weights, to adapt them to new cohorts; never measure on what they were trained on",
+    )
+    add("--seed", type=int, default=0, help="of the start and the batches; folds never move (default: %(default)s)")
     add("--folds", type=int, default=5, help="patient-level folds (default: %(default)s)")
     add(
         "--fold",
@@ -117,7 +129,7 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def plan_of(arguments: argparse.Namespace) -> Plan:
+def plan_of(arguments: argparse.Namespace, initial_sha256: str | None = None) -> Plan:
     """The plan that the flags describe.
 
     Raises
@@ -131,14 +143,22 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         raise contract.JobError(f"--batch-size {arguments.batch_size}: batch normalisation needs at least 2")
     names = ("stages", "batch_size", "learning_rate", "weight_decay", "ema_decay", "source_power", "seed", "folds")
     fold = None if arguments.fold < 0 else arguments.fold
-    return Plan(**{name: getattr(arguments, name) for name in names}, fold=fold)
+    plan = {name: getattr(arguments, name) for name in names}
+    return Plan(**plan, fold=fold, initial_sha256=initial_sha256, augmentation=AugmentConfig(clean=arguments.clean))
+
+
+def initial_of(arguments: argparse.Namespace) -> tuple[LungUNet, str] | tuple[None, None]:
+    """The model to start from and its file's SHA-256, if ``--initial`` names one."""
+    if arguments.initial is None:
+        return None, None
+    return load_lung_unet(BUNDLED if arguments.initial == "bundled" else Path(arguments.initial))
 
 
 def divide(pairs: list[Pair], plan: Plan) -> tuple[list[Pair], list[Pair]]:
     """Training and held-out pairs; no patient is in both."""
     if plan.fold is None:
         return pairs, []
-    folds = assign_folds([p.patient_id for p in pairs], [p.source for p in pairs], plan.folds, plan.seed)
+    folds = assign_folds([p.patient_id for p in pairs], [p.source for p in pairs], plan.folds)
     kept = [pair for pair, fold in zip(pairs, folds, strict=True) if fold != plan.fold]
     return kept, [pair for pair, fold in zip(pairs, folds, strict=True) if fold == plan.fold]
 
@@ -175,7 +195,8 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
         cv2.setNumThreads(arguments.threads)
-    plan = plan_of(arguments)
+    initial, initial_sha256 = initial_of(arguments)
+    plan = plan_of(arguments, initial_sha256)
     pairs = read_channel(contract.channel("train"))
     kept, held_out = divide(pairs, plan)
     external = read_channel(contract.channel("external")) if contract.channel("external").is_dir() else []
@@ -186,7 +207,8 @@ def main(argv: list[str] | None = None) -> None:
     LOG.info("training on %s; held out %s; external %s", counts_of(kept), counts_of(held_out), counts_of(external))
     started = time.monotonic()
     with tracking("lung_unet", asdict(plan)) as track:
-        model = train(kept, plan, contract.checkpoint_dir() / "lung_unet.pt", digest, arguments.log_every, track)
+        checkpoint = contract.checkpoint_dir() / "lung_unet.pt"
+        model = train(kept, plan, checkpoint, digest, arguments.log_every, track, initial)
         facts = {"training_data": counts_of(kept), "data_sha256": data_digest(kept), "plan": asdict(plan)}
         weights = save_weights(model, contract.model_dir(), facts)
         scores = evaluate(weights, {"held_out": held_out, "external": external}, arguments.variants)

@@ -172,11 +172,6 @@ def stop_on_sigterm() -> Iterator[Event]:
         signal.signal(signal.SIGTERM, before)
 
 
-def report_epoch(record: dict[str, Any]) -> None:
-    """One line per epoch that SageMaker's metric definitions can read: ``name=value;``."""
-    logger.info(" ".join(f"{k}={v:.6g};" for k, v in record.items() if v is not None))
-
-
 def finish(training: Training, log: TrainingLog, architecture: str, config: TrainConfig) -> None:
     """Save the best epoch's weights, their scores and their origin; ``result.json`` last."""
     progress, dataset = training.progress, training.train_split.dataset
@@ -271,7 +266,7 @@ def train(world: World, architecture: str, config: TrainConfig, stop_requested: 
         log.dataset(dataset)
     status = "FAILED"
     try:
-        training.run(lambda record: (report_epoch(record), log.epoch(record)) if world.is_main else None)
+        training.run(log.epoch)
         finish(training, log, architecture, config)
         status = "FINISHED"
     finally:

@@ -72,7 +72,7 @@ class Training:
         self.progress = Progress()
         self.normalisation = default_normalisation(config.input_channels)
         self.precision = _precision(config.amp, world.device)
-        self.model = model.to(world.device, memory_format=torch.channels_last)
+        self.model = model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if world.size > 1 and config.sync_batch_norm:
             self.model = share_batch_norm(self.model, world.device)
         self.average = MovingAverage(self.model, config.ema_decay)
@@ -88,14 +88,16 @@ class Training:
         self.steps_per_epoch = len(epoch_batches(len(train), config.batch_size, config.seed, 1))
 
     def run(self, after_epoch: Callable[[dict[str, Any]], None]) -> Progress:
-        """Train to the last epoch or until early stopping; ``after_epoch`` gets each epoch's figures."""
+        """Train to the last epoch or until early stopping; ``after_epoch`` gets each epoch's figures, once."""
         while not self.progress.finished:
             record = self._epoch()
             self.progress.history.append(record)
             self._judge(record)
             self.progress.epoch, self.progress.step = self.progress.epoch + 1, 0
             self.progress.loss_sum = self.progress.seconds = 0.0
-            after_epoch(record)
+            if self.world.is_main:
+                report(record)
+                after_epoch(record)
             self._checkpoint()
         return self.progress
 
@@ -279,6 +281,11 @@ class Training:
         enabled = self.precision is not torch.float32
         with torch.autocast(self.world.device.type, dtype=self.precision if enabled else None, enabled=enabled):
             yield
+
+
+def report(record: dict[str, Any]) -> None:
+    """One line per epoch that SageMaker's metric definitions can read: ``name=value;``."""
+    logger.info(" ".join(f"{name}={value:.6g};" for name, value in record.items() if value is not None))
 
 
 def _rank(record: dict[str, Any], config: TrainConfig) -> tuple[float, float]:

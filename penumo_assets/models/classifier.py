@@ -154,6 +154,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     ModelError
         If the file is of another kind, cannot be read, or is not a mapping of names to tensors.
     """
+    weights: Any
     try:
         if path.suffix == ".safetensors":
             weights = load_file(path)
@@ -212,7 +213,7 @@ def load_classifier(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     except (SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{WEIGHTS_NAME} does not fit {METADATA_NAME}: {reason[:400]}") from error
-    return model.eval().to(memory_format=torch.channels_last), metadata
+    return model.eval().to(memory_format=torch.channels_last), metadata  # type: ignore[call-overload]
 
 
 def to_unit_images(batch: torch.Tensor, input_channels: int, image_size: int) -> torch.Tensor:

@@ -144,8 +144,33 @@ def standardise(images: Tensor) -> Tensor:
     return (centred / deviation).clamp(-STANDARD_LIMIT, STANDARD_LIMIT)
 
 
+def is_negative(standard: Tensor, logits: Tensor) -> Tensor:
+    """Whether each film is inverted, judged by where its lungs seem to be.
+
+    On a film in the usual polarity the lungs are darker than what lies between them: the spine, the heart, the
+    mediastinum. Both polarities' first guess of the lungs is good enough to compare the two.
+
+    Parameters
+    ----------
+    standard : Tensor
+        (N, 1, H, W) from `standardise`.
+    logits : Tensor
+        (N, 1, H/2, W/2) from `LungUNet.features`.
+
+    Returns
+    -------
+    Tensor
+        (N,) bool; False where no lungs, or nothing between them, were found.
+    """
+    gray, lung = F.avg_pool2d(standard, 2), (logits > 0).to(standard.dtype)
+    between = _between(lung, 3) * (1 - lung)
+    in_lungs, in_gap = ((gray * part).sum((1, 2, 3)) / part.sum((1, 2, 3)).clamp_min(1) for part in (lung, between))
+    found = (lung.sum((1, 2, 3)) > 0) & (between.sum((1, 2, 3)) > 0)
+    return found & (in_lungs > in_gap)
+
+
 def _between(varies: Tensor, dimension: int) -> Tensor:
-    """1.0 from the first to the last True along ``dimension``, else 0.0."""
+    """1.0 from the first to the last non-zero along ``dimension``, else 0.0."""
     seen = varies.float().cummax(dimension).values
     seen_from_end = varies.float().flip(dimension).cummax(dimension).values.flip(dimension)
     return seen * seen_from_end

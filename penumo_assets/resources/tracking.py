@@ -48,8 +48,10 @@ class Tracking(ConfigurableResource):
         experiment = self._client().get_experiment_by_name(self.experiment)
         return f"[{run_id}]({self.ui_url.rstrip('/')}/#/experiments/{experiment.experiment_id}/runs/{run_id})"
 
-    def promote(self, run_id: str, source: str, tags: dict[str, str]) -> str:
+    def promote(self, run_id: str, model_uri: str, tags: dict[str, str]) -> str:
         """Register a model version and give it the alias ``champion``; the one before becomes ``previous``.
+
+        ``model_uri`` is the model as its run logged it (``models:/...``), so that MLflow can load what it registers.
 
         Returns the version number. A model that is the champion already stays what it is.
         """
@@ -63,7 +65,13 @@ class Tracking(ConfigurableResource):
         holder = self._holder(client, CHAMPION)
         if holder is not None and holder.run_id == run_id:
             return str(holder.version)
-        version = client.create_model_version(self.registered_model, source=source, run_id=run_id, tags=tags)
+        version = client.create_model_version(
+            self.registered_model,
+            source=model_uri,
+            run_id=run_id,
+            model_id=model_uri.removeprefix("models:/"),
+            tags=tags,
+        )
         if holder is not None:
             client.set_registered_model_alias(self.registered_model, PREVIOUS, holder.version)
         client.set_registered_model_alias(self.registered_model, CHAMPION, version.version)

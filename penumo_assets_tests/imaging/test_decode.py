@@ -99,7 +99,8 @@ def test_nothing_of_a_header_reaches_logs_warnings_or_output(tmp_path: Path) -> 
     """A process with all logs and warnings on decodes headers that are full of malformed values."""
     hostile = {
         "clean.dcm": dicom_bytes(phantom(), BitsStored=12),
-        "charset.dcm": _patched(b"HOSP-0042", SECRET[:9].encode()),
+        "id.dcm": _patched(b"HOSP-0042", SECRET[:9].encode()),
+        "charset.dcm": _patched(b"ISO_IR 100", b"DOE^JANE_X"),
         "age.dcm": _patched(b"062Y", b"DOE^"),
         "view.dcm": _patched(b"CHEST ", b"DOE^JA"),
         "modality.dcm": _patched(b"DX", b"DO", count=1, near=b"\x08\x00\x60\x00"),
@@ -126,7 +127,7 @@ def test_nothing_of_a_header_reaches_logs_warnings_or_output(tmp_path: Path) -> 
 
 
 def _patched(old: bytes, new: bytes, count: int = -1, near: bytes = b"") -> bytes:
-    data = dicom_bytes(phantom(), BitsStored=12)
+    data = dicom_bytes(phantom(), BitsStored=12, SpecificCharacterSet="ISO_IR 100")
     start = data.index(near) if near else 0
     assert len(old) == len(new)
     assert old in data[start:]

@@ -30,6 +30,7 @@ from penumo_assets_tests.imaging.samples import (
     dicom_bytes,
     dicom_dataset,
     file_bytes,
+    jpeg_bytes,
     phantom,
 )
 
@@ -92,6 +93,14 @@ def test_values_may_lie_in_the_upper_bits() -> None:
     shifted = (TWELVE << 4).astype(np.uint16)
     high = decode(shifted, BitsStored=12, HighBit=15)
     assert np.array_equal(high.pixels, decode(TWELVE, BitsStored=12).pixels)
+
+
+@pytest.mark.parametrize("syntax", [JPEG2000Lossless, JPEGLSLossless])
+def test_a_codestream_may_have_more_bits_than_the_header_says(syntax: UID) -> None:
+    dataset = dicom_dataset(TWELVE, syntax, BitsStored=12)
+    expected = decode_image(file_bytes(dataset), CONFIG).pixels
+    dataset.BitsStored, dataset.HighBit = 10, 9
+    assert np.array_equal(decode_image(file_bytes(dataset), CONFIG).pixels, expected)
 
 
 def test_signed_values_below_their_container_are_extended() -> None:
@@ -207,10 +216,11 @@ def test_a_voi_lut_is_applied_as_pydicom_does_and_goes_before_a_window(first: in
     assert image.notes == ("voi:lut",)
 
 
-def test_a_voi_lut_may_begin_below_zero() -> None:
+@pytest.mark.parametrize("first", [-2048, 65536 - 2048])
+def test_a_voi_lut_may_begin_below_zero_even_where_it_is_written_unsigned(first: int) -> None:
     signed = TWELVE.astype(np.int16) - 2048
     curve = [int(65535 * step / 4095) for step in range(4096)]
-    dataset = dicom_dataset(signed, BitsStored=12, VOILUTSequence=Sequence([lut(-2048, curve)]))
+    dataset = dicom_dataset(signed, BitsStored=12, VOILUTSequence=Sequence([lut(first, curve)]))
     assert np.abs(decode_image(file_bytes(dataset), CONFIG).pixels - TWELVE / 4095 * 65535).max() <= 1
 
 
@@ -332,7 +342,9 @@ def test_another_body_part_is_refused(part: str) -> None:
     assert refusal(dicom_bytes(TWELVE, BodyPartExamined=part)).code == "not_chest"
 
 
-@pytest.mark.parametrize("part", ["CHEST", "", None, "THORAX", "LUNG", "PORT CHEST", "CHEST_TO_PELVIS", "UNKNOWN", "RIB"])
+@pytest.mark.parametrize(
+    "part", ["CHEST", "", None, "THORAX", "LUNG", "PORT CHEST", "CHEST_TO_PELVIS", "UNKNOWN", "RIB"]
+)
 def test_the_chest_and_what_may_be_the_chest_is_accepted(part: str | None) -> None:
     assert decode(TWELVE, BodyPartExamined=part).pixels.shape == TWELVE.shape
 
@@ -359,8 +371,18 @@ def test_a_lateral_view_is_told_by_its_code_or_by_its_orientation() -> None:
 
 @pytest.mark.parametrize(
     ("written", "code"),
-    [("PA", "PA"), ("pa ", "PA"), ("AP SUPINE", "AP"), ("AP_PORTABLE", "AP"), ("LLD", "DECUBITUS"), ("LLO", "OBLIQUE")]
-    + [("LATERAL DECUBITUS", "DECUBITUS"), ("", None), ("XYZ", None), ("L", "LATERAL")],
+    [
+        ("PA", "PA"),
+        ("pa ", "PA"),
+        ("AP SUPINE", "AP"),
+        ("AP_PORTABLE", "AP"),
+        ("LLD", "DECUBITUS"),
+        ("LLO", "OBLIQUE"),
+        ("LATERAL DECUBITUS", "DECUBITUS"),
+        ("", None),
+        ("XYZ", None),
+        ("L", "LATERAL"),
+    ],
 )
 def test_views_are_written_in_many_ways(written: str, code: str | None) -> None:
     assert view_code(written) == code
@@ -408,6 +430,14 @@ def test_a_compressed_picture_of_another_size_than_declared_is_refused(syntax: U
     dataset = dicom_dataset(EIGHT, syntax)
     dataset.Rows = 4000
     assert refusal(file_bytes(dataset)).code == "size_mismatch"
+
+
+def test_a_jpeg_in_a_dicom_file_that_was_cut_off_and_closed_again_is_refused() -> None:
+    dataset = dicom_dataset(EIGHT, JPEGBaseline8Bit)
+    jpeg = jpeg_bytes(EIGHT)
+    dataset.PixelData = encapsulate([jpeg[: len(jpeg) * 2 // 3] + b"\xff\xd9"])
+    dataset["PixelData"].is_undefined_length = True
+    assert refusal(file_bytes(dataset)).code == "corrupt"
 
 
 def test_a_compressed_picture_that_declares_a_giant_is_refused_without_memory(peak_memory) -> None:
@@ -530,8 +560,20 @@ def test_missing_and_free_text_tags_are_none() -> None:
 
 @pytest.mark.parametrize(
     ("written", "years"),
-    [("062Y", 62), ("62", 62), ("090Y", 90), ("091Y", 90), ("120Y", 90), ("411Y", None), ("018M", 1), ("010W", 0)]
-    + [("400D", 1), ("", None), ("62 years", None), ("-5Y", None)],
+    [
+        ("062Y", 62),
+        ("62", 62),
+        ("090Y", 90),
+        ("091Y", 90),
+        ("120Y", 90),
+        ("411Y", None),
+        ("018M", 1),
+        ("010W", 0),
+        ("400D", 1),
+        ("", None),
+        ("62 years", None),
+        ("-5Y", None),
+    ],
 )
 def test_ages_are_in_years_and_capped_at_ninety(written: str, years: int | None) -> None:
     assert age_in_years(written) == years

@@ -89,6 +89,14 @@ def test_sixteen_bits_keep_a_depth_that_eight_would_lose() -> None:
     assert len(np.unique(enhance(deep, lungs(), FULL, steps).image)) > 200
 
 
+def test_clahe_of_sixteen_bits_has_no_steps() -> None:
+    # A ramp through eight of the 256 bins: one step per bin would be 32 levels high.
+    ramp = np.tile(np.linspace(30000, 32048, 512).astype(np.uint16), (512, 1))
+    steps = config(clahe={"enabled": True, "tile_grid": 1}, min_max={"enabled": True})
+    result = enhance(ramp, lungs(), FULL, steps).image[0, :, 0].astype(int)
+    assert np.diff(result).max() <= 12
+
+
 def test_sixteen_bits_become_eight_by_scaling_when_the_stretch_is_off() -> None:
     assert (
         np.abs(enhance(radiograph(16), lungs(), FULL, config()).image[..., 0] - half(radiograph(16)) / 257).max() <= 1

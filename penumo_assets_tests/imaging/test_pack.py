@@ -50,7 +50,7 @@ def test_the_channels_are_red_green_blue_mask() -> None:
     ],
 )
 def test_other_shapes_types_and_mask_values_are_refused(image: np.ndarray, mask: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="mask|image"):
+    with pytest.raises(ValueError, match=r"mask|image"):
         pack_tensor(image, mask)
 
 

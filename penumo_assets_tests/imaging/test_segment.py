@@ -51,6 +51,14 @@ def ellipses(*shapes: tuple[int, int, int, int]) -> np.ndarray:
     return mask.astype(np.uint8) * 255
 
 
+def chest() -> np.ndarray:
+    """(512, 512) uint8: two dark lungs in a gray body with a bright spine, blurred."""
+    film = np.full((512, 512), 150.0)
+    film[:, 236:276] = 210
+    film[ellipses((260, 150, 150, 75), (260, 362, 150, 75)) > 0] = 60
+    return ndimage.gaussian_filter(film, 6).astype(np.uint8)
+
+
 # --- weights
 
 
@@ -115,6 +123,19 @@ def test_predictions_are_finite_probabilities_of_the_same_size(segmenter: LungSe
     assert probability.dtype == np.float32
     assert np.isfinite(probability).all()
     assert 0 <= probability.min() <= probability.max() <= 1
+
+
+def test_an_inverted_film_gives_the_same_mask(segmenter: LungSegmenter) -> None:
+    film = chest()
+    upright, inverted = segmenter.predict(np.stack([film, 255 - film])) > 0.5
+    assert upright.mean() > 0.1
+    assert np.mean(upright != inverted) < 0.001  # bytes round differently
+
+
+def test_half_the_contrast_gives_almost_the_same_mask(segmenter: LungSegmenter) -> None:
+    film = chest()
+    full, half = segmenter.predict(np.stack([film, 64 + film // 2])) > 0.5
+    assert np.mean(full != half) < 0.005
 
 
 def test_weights_that_overflow_give_no_nan(tmp_path: Path, films: np.ndarray) -> None:

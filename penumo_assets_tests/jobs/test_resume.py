@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from penumo_assets.configs.train import TrainConfig
-from penumo_assets.jobs import train
+from penumo_assets.jobs import train, training
 from penumo_assets.jobs.checkpoint import Checkpoints
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.distributed import World, share_batch_norm
@@ -104,8 +104,7 @@ def test_a_training_killed_without_warning_resumes_to_the_same_model(job, never_
 
 
 def test_sigterm_leaves_a_checkpoint(job, monkeypatch):
-    report = train.report_epoch
-    monkeypatch.setattr(train, "report_epoch", lambda record: (report(record), os.kill(os.getpid(), signal.SIGTERM)))
+    monkeypatch.setattr(training, "report", lambda record: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(JobError, match="stopped in epoch 2 after step 1"):
         train.main(OPTIONS)
     assert (job / "checkpoints/last.pt").is_file()

@@ -164,6 +164,18 @@ def test_saved_weights_differ_from_the_model_by_half_precision_only(container: P
             torch.testing.assert_close(tensor, model.state_dict()[name], atol=1e-4, rtol=1e-3)
 
 
+def test_training_can_go_on_from_given_weights(container: Path) -> None:
+    segment_train.main(FLAGS)
+    first = container / "first.safetensors"
+    (container / "model" / "lung_unet.safetensors").rename(first)
+    segment_train.main([*FLAGS, "--stages", "32x1", "--learning-rate", "1e-9", "--initial", str(first)])
+    result = json.loads((container / "model" / "result.json").read_text())["values"]
+    again, _ = load_lung_unet(container / "model" / "lung_unet.safetensors")
+    before, digest = load_lung_unet(first)
+    assert result["plan"]["initial_sha256"] == digest
+    torch.testing.assert_close(again.head.weight, before.head.weight, atol=1e-4, rtol=1e-3)
+
+
 def test_a_batch_is_the_same_whenever_it_is_asked_for(container: Path) -> None:
     pairs = read_channel(container / "input" / "data" / "train")
     one, other = (Batches(pairs, small_plan(), torch.device("cpu")) for _ in range(2))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from penumo_assets.models.lung_unet import STANDARD_LIMIT, LungUNet, LungUNetConfig, standardise
+from penumo_assets.models.lung_unet import STANDARD_LIMIT, LungUNet, LungUNetConfig, is_negative, standardise
 
 
 @pytest.fixture
@@ -56,6 +56,26 @@ def test_a_change_of_contrast_and_brightness_changes_nothing(film: torch.Tensor,
 
 def test_inversion_only_changes_the_sign(film: torch.Tensor) -> None:
     torch.testing.assert_close(standardise(255 - film), -standardise(film), atol=1e-4, rtol=0)
+
+
+def two_lungs() -> tuple[torch.Tensor, torch.Tensor]:
+    """A standardised film (1, 1, 64, 64) with dark lungs, and logits (1, 1, 32, 32) that find them."""
+    film, logits = torch.ones(1, 1, 64, 64), torch.full((1, 1, 32, 32), -5.0)
+    for left in (10, 38):
+        film[..., 16:48, left : left + 16] = -1
+        logits[..., 8:24, left // 2 : left // 2 + 8] = 5
+    return film, logits
+
+
+def test_a_film_whose_lungs_are_darker_than_what_lies_between_is_not_negative() -> None:
+    film, logits = two_lungs()
+    assert is_negative(torch.cat([film, -film]), torch.cat([logits, logits])).tolist() == [False, True]
+
+
+def test_without_lungs_or_without_a_gap_between_them_no_film_is_negative() -> None:
+    film, _ = two_lungs()
+    nothing, everything = torch.full((1, 1, 32, 32), -5.0), torch.full((1, 1, 32, 32), 5.0)
+    assert is_negative(torch.cat([-film, -film]), torch.cat([nothing, everything])).tolist() == [False, False]
 
 
 @pytest.mark.parametrize("level", [0.0, 127.0, 255.0])

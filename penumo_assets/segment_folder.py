@@ -1,0 +1,102 @@
+"""Segment a folder of films on one machine, without the asset graph: what `penumo segment` runs."""
+
+import csv
+import io
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from penumo_assets.configs.prepare import DecodeConfig, SegmentConfig
+from penumo_assets.imaging.decode import decode_image, encode_png
+from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.letterbox import Letterbox
+from penumo_assets.imaging.segment import LungSegmenter, assess_mask, clean_mask
+from penumo_assets.jobs.contract import write_atomic
+
+BATCH = 8
+OK = "ok"
+_CONTOUR = (60, 200, 255)  # BGR, visible on gray
+
+
+@dataclass
+class Line:
+    """A line of segment.csv: areas are shares of the image; ``status`` is ok or the reason's code."""
+
+    file: str
+    status: str
+    area_left: float | str = ""
+    area_right: float | str = ""
+    seconds: float | str = ""
+
+
+def segment_folder(folder: Path, out: Path, *, progress: bool = False) -> dict[str, int]:
+    """Write ``masks/{name}.png`` (original height and width, {0, 255}), ``overlays/{name}.jpg`` and ``segment.csv``.
+
+    ``name`` is the file's path below ``folder`` with its extension, so no two files share one. A file that cannot be
+    used gets a line with the reason's code. Returns how many files ended with which status.
+    """
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    segmenter = LungSegmenter()
+    lines: list[Line] = []
+    with tqdm(total=len(files), desc="segmenting", unit="film", disable=None if progress else True) as bar:
+        remaining = iter(files)
+        while batch := list(islice(remaining, BATCH)):
+            lines += _segment_batch(segmenter, batch, folder, out)
+            bar.update(len(batch))
+    write_atomic(out / "segment.csv", _table(lines))
+    return dict(Counter(line.status for line in lines).most_common())
+
+
+def _segment_batch(segmenter: LungSegmenter, files: list[Path], folder: Path, out: Path) -> Iterator[Line]:
+    started = time.perf_counter()
+    config = SegmentConfig()
+    lines: list[Line] = []
+    films: list[tuple[Line, np.ndarray, Letterbox]] = []
+    for path in files:
+        line = Line(path.relative_to(folder).as_posix(), OK)
+        lines.append(line)
+        try:
+            gray = _eight_bit(decode_image(path.read_bytes(), DecodeConfig()).pixels)
+            films.append((line, gray, Letterbox.fit(gray.shape[0], gray.shape[1], 512)))
+        except ImageRejected as rejection:
+            line.status = rejection.code
+    if films:
+        probabilities = segmenter.predict(np.stack([letterbox.apply(gray) for _, gray, letterbox in films]))
+        for (line, gray, letterbox), probability in zip(films, probabilities, strict=True):
+            mask = clean_mask(probability, letterbox.content, config.threshold)
+            assessment = assess_mask(mask, letterbox.content, config.plausibility)
+            line.status = "+".join(assessment.problems) or OK
+            line.area_left = round(assessment.left_fraction, 4)
+            line.area_right = round(assessment.right_fraction, 4)
+            _write_pictures(out, line.file, gray, letterbox.invert_mask(mask))
+    for line, _, _ in films:
+        line.seconds = round((time.perf_counter() - started) / len(files), 4)
+    return iter(lines)
+
+
+def _write_pictures(out: Path, name: str, gray: np.ndarray, mask: np.ndarray) -> None:
+    write_atomic(out / "masks" / f"{name}.png", encode_png(mask))
+    overlay = cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(overlay, contours, -1, _CONTOUR, max(1, round(max(gray.shape) / 400)))
+    _, data = cv2.imencode(".jpg", overlay)
+    write_atomic(out / "overlays" / f"{name}.jpg", data.tobytes())
+
+
+def _eight_bit(pixels: np.ndarray) -> np.ndarray:
+    return pixels if pixels.dtype == np.uint8 else cv2.convertScaleAbs(pixels, alpha=1 / 257)
+
+
+def _table(lines: list[Line]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(Line.__dataclass_fields__), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(line) for line in lines)
+    return text.getvalue().encode("utf-8")

@@ -1,0 +1,120 @@
+"""The endpoint answers raw images and tensors over HTTP, and says what is wrong with the rest."""
+
+import json
+import threading
+from http.client import HTTPConnection
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from penumo_assets.configs.prepare import OnBadMask, PrepareConfig
+from penumo_assets.imaging.pack import npz_bytes
+from penumo_assets.jobs import serve
+from penumo_assets.jobs.infer import probabilities
+from penumo_assets.models.classifier import build_classifier, default_normalisation, save_classifier
+from penumo_assets_tests.jobs.training_samples import tensor
+from penumo_assets_tests.models.tiny import use_tiny_networks
+
+METADATA = {
+    "schema": "penumo/model/1",
+    "architecture": "resnet34",
+    "classes": ["normal", "pneumonia"],
+    "input_channels": 4,
+    "image_size": 64,
+    "normalisation": default_normalisation(4),
+    "threshold": 0.5,
+    "temperature": 1.5,
+    "split_salt": "s",
+    "dataset_digest": "d",
+    "metrics": {},
+    "versions": {},
+    "hyperparameters": {},
+}
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        use_tiny_networks(monkeypatch.setitem)
+        torch.manual_seed(0)
+        save_classifier(folder, build_classifier("resnet34", 2, 4), METADATA)
+        values = PrepareConfig().model_dump(mode="json")
+        values["segment"]["on_bad_mask"] = OnBadMask.whole_image.value  # the pictures below have no lungs
+        (folder / "prepare_config.yaml").write_text(yaml.safe_dump(values))
+        yield serve.model_fn(str(folder))
+
+
+@pytest.fixture(scope="module")
+def post(endpoint):
+    with serve.make_server(endpoint, port=0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+
+        def send(body, content_type, path="/invocations", method="POST"):
+            connection = HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+            connection.request(method, path, body, {"Content-Type": content_type})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+
+        yield send
+        server.shutdown()
+        thread.join()
+
+
+def picture(suffix):
+    image = np.random.default_rng(0).integers(0, 255, (40, 50), dtype=np.uint8)
+    return cv2.imencode(suffix, cv2.resize(image, (500, 400), interpolation=cv2.INTER_CUBIC))[1].tobytes()
+
+
+def test_a_tensor_gets_the_answer_that_the_batch_job_gives(post, endpoint):
+    images = np.stack([tensor(number, number % 2 == 1) for number in range(4)])
+    expected = probabilities(endpoint.classifier.logits(images))
+    for image, row in zip(images, expected, strict=True):
+        status, body = post(npz_bytes(image), "application/x-npz")
+        assert status == 200
+        assert body["probabilities"]["pneumonia"] == pytest.approx(row[1], abs=1e-5)
+        assert body["decision"] == ("pneumonia" if row[1] >= 0.5 else "normal")
+        assert "Not a medical device" in body["disclaimer"]
+
+
+def test_calibrated_probabilities_come_from_the_temperature(post):
+    _, body = post(npz_bytes(tensor(1, True)), "application/x-npz")
+    plain, calibrated = (body[name]["pneumonia"] for name in ("probabilities", "calibrated_probabilities"))
+    logit = np.log(plain / (1 - plain))
+    assert calibrated == pytest.approx(1 / (1 + np.exp(-logit / 1.5)))
+
+
+@pytest.mark.parametrize(("suffix", "content_type"), [(".png", "image/png"), (".jpg", "image/jpeg")])
+def test_a_raw_image_is_prepared_and_answered(post, suffix, content_type):
+    status, body = post(picture(suffix), content_type)
+    assert status == 200, body
+    assert sum(body["probabilities"].values()) == pytest.approx(1)
+    assert body["format"] == content_type.removeprefix("image/")
+
+
+def test_an_image_that_cannot_be_used_is_refused_with_its_reason(post):
+    status, body = post(b"no image at all", "image/png")
+    assert status == 400
+    assert body["error"]
+
+
+def test_a_broken_tensor_is_refused(post):
+    status, body = post(b"PK", "application/x-npz")
+    assert status == 400
+    assert body["error"]
+
+
+def test_an_unknown_content_type_is_refused(post):
+    status, body = post(b"x", "text/html")
+    assert status == 400
+    assert "text/html" in body["error"]
+
+
+def test_ping_answers_and_other_paths_do_not(post):
+    assert post(None, "text/plain", "/ping", "GET")[0] == 200
+    assert post(None, "text/plain", "/secret", "GET")[0] == 404
+    assert post(b"", "image/png")[0] == 404
