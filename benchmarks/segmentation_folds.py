@@ -28,19 +28,31 @@ import matplotlib.pyplot as plt
 
 from penumo_assets.imaging.segment import LungSegmenter, clean_mask
 from penumo_assets.jobs import contract
-from penumo_assets.jobs.segment_data import Pair, read_channel
-from penumo_assets.jobs.segment_score import VARIANTS, summarise
+from penumo_assets.jobs.segment_data import Pair, assign_folds, read_channel
+from penumo_assets.jobs.segment_score import score, summarise
+
+FOLDS = 5
+SHOWN = ("as_is", "inverted", "half_contrast")
 
 
-def gather(runs: Path) -> pd.DataFrame:
-    """All scores of all folds: one row per image, variant and fold."""
+def gather(runs: Path, pairs: list[Pair], external: list[Pair]) -> pd.DataFrame:
+    """Score each fold's weights on what that fold held out, and on the external pairs; cached beside the weights."""
+    homes = assign_folds([p.patient_id for p in pairs], [p.source for p in pairs], FOLDS)
     tables = []
-    for folder in sorted(runs.glob("fold[0-9]*")):
-        table = pd.read_csv(folder / "output" / "data" / "segment_scores.csv", dtype={"patient_id": str})
-        tables.append(table.assign(fold=int(folder.name.removeprefix("fold"))))
-    if not tables:
-        raise SystemExit(f"{runs}: no fold0, fold1 ... with output/data/segment_scores.csv")
+    for fold in range(FOLDS):
+        weights = runs / f"fold{fold}" / "model" / "lung_unet.safetensors"
+        held_out = [pair for pair, home in zip(pairs, homes, strict=True) if home == fold]
+        tables.append(scored(weights, {"held_out": held_out, "external": external}).assign(fold=fold))
     return pd.concat(tables, ignore_index=True)
+
+
+def scored(weights: Path, groups: dict[str, list[Pair]]) -> pd.DataFrame:
+    segmenter = LungSegmenter(weights)
+    cache = weights.parent / f"scores-{segmenter.digest[:12]}.csv"
+    if not cache.exists():
+        rows = [{"group": g, **row} for g, pairs in groups.items() for row in score(segmenter, pairs, SHOWN)]
+        pd.DataFrame(rows).to_csv(cache, index=False)
+    return pd.read_csv(cache, dtype={"patient_id": str})
 
 
 def per_image(scores: pd.DataFrame) -> pd.DataFrame:
@@ -65,7 +77,7 @@ def print_table(rows: pd.DataFrame) -> None:
 
 def draw_distribution(rows: pd.DataFrame, path: Path) -> None:
     """Every image's Dice as a point, by source and variant."""
-    sources, variants = sorted(rows.source.unique()), [v for v in VARIANTS if v in set(rows.variant)]
+    sources, variants = sorted(rows.source.unique()), SHOWN
     figure, axes = plt.subplots(1, len(sources), figsize=(3.6 * len(sources), 3.6), sharey=True, layout="constrained")
     rng = np.random.default_rng(0)
     for axis, source in zip(np.atleast_1d(axes), sources, strict=True):
@@ -103,15 +115,19 @@ def main() -> None:
     parser.add_argument("runs", type=Path, help="folder that holds fold0, fold1 ...")
     parser.add_argument("--pictures", type=Path, help="write lung_unet_dice.png and lung_unet_worst.png here")
     arguments = parser.parse_args()
-    scores = gather(arguments.runs)
+    pairs, external = (read_channel(contract.channel(name)) for name in ("train", "external"))
+    scores = gather(arguments.runs, pairs, external)
     rows = per_image(scores)
     print_table(rows)
+    final = arguments.runs / "final" / "model" / "lung_unet.safetensors"
+    if final.exists():
+        print("\nThe model trained on every open image, on the external images:\n")
+        print_table(scored(final, {"external": external}))
     if arguments.pictures:
         arguments.pictures.mkdir(parents=True, exist_ok=True)
         draw_distribution(rows, arguments.pictures / "lung_unet_dice.png")
-        channels = [contract.channel(name) for name in ("train", "external") if contract.channel(name).is_dir()]
-        pairs = {pair.file: pair for channel in channels for pair in read_channel(channel)}
-        draw_worst(scores, arguments.runs, pairs, arguments.pictures / "lung_unet_worst.png")
+        by_file = {pair.file: pair for pair in [*pairs, *external]}
+        draw_worst(scores, arguments.runs, by_file, arguments.pictures / "lung_unet_worst.png")
 
 
 if __name__ == "__main__":

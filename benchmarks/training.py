@@ -23,7 +23,6 @@ from torch import nn
 from torch.nn import functional
 
 from penumo_assets.configs.train import AugmentConfig, TrainConfig
-from penumo_assets.imaging.pack import npz_bytes
 from penumo_assets.jobs.augment import augment, draw
 from penumo_assets.jobs.batches import Loader
 from penumo_assets.jobs.optimisation import make_optimizer
@@ -95,14 +94,14 @@ def seconds_per_call(variants: dict[str, Callable[[], object]], rounds: int) -> 
 
 
 def measure_loader(split: Split, npz: Path, batch_size: int, workers: int, rounds: int) -> dict[str, float]:
-    """Wall-clock seconds per batch with the same workers: shards, and np.load of compressed NPZ files."""
+    """CPU seconds per batch with the same workers: shards, and np.load of compressed NPZ files.
+
+    All files are in the page cache, so CPU time decides how fast either can be.
+    """
     paths = [npz / f"{i}.npz" for i in range(4 * batch_size)]
     for path, image in zip(paths, split.gather(np.arange(len(paths))), strict=True):
         np.savez_compressed(path, image=image)
-    size = statistics.mean(path.stat().st_size for path in paths)
-    print(
-        f"compressed NPZ: {size / 1000:.0f} KB an image, ours deflate-1 {len(npz_bytes(split.gather([0])[0])) / 1000:.0f} KB"
-    )
+    print(f"compressed NPZ: {statistics.mean(path.stat().st_size for path in paths) / 1000:.0f} KB an image")
     rng = np.random.default_rng(0)
     batches = [rng.permutation(len(paths))[:batch_size] for _ in range(8)]
 
@@ -116,13 +115,13 @@ def measure_loader(split: Split, npz: Path, batch_size: int, workers: int, round
                 images = np.stack(list(pool.map(lambda row: np.load(paths[row])["image"], rows)))
                 assert len(torch.from_numpy(images)) == batch_size
 
-    wall: dict[str, list[float]] = {"shards": [], "npz": []}
+    taken: dict[str, list[float]] = {"shards": [], "npz": []}
     for _ in range(rounds):
         for name, call in (("shards", from_shards), ("npz", from_npz)):
-            start = time.perf_counter()
+            start = time.process_time()
             call()
-            wall[name].append((time.perf_counter() - start) / len(batches))
-    return {name: statistics.median(values) for name, values in wall.items()}
+            taken[name].append((time.process_time() - start) / len(batches))
+    return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def plain_inputs(images: torch.Tensor) -> torch.Tensor:
@@ -239,16 +238,17 @@ def main() -> None:
             loading = measure_loader(
                 split, folder / "npz", arguments.batch_size, arguments.workers, max(5, arguments.rounds)
             )
-            print(f"loader: {1e3 * loading['shards']:.2f} ms a batch of {arguments.batch_size}, ", end="")
+            print(f"loader, CPU time: {1e3 * loading['shards']:.2f} ms a batch of {arguments.batch_size}, ", end="")
             print(f"np.load {1e3 * loading['npz']:.1f} ms: {loading['npz'] / loading['shards']:.1f}x  (target >= 10x)")
         if arguments.only != "loader":
             images = torch.from_numpy(split.gather(np.arange(arguments.batch_size)))
             steps = measure_steps("resnet34", images, arguments.rounds, arguments.compile)
             for name, value in steps.items():
-                print(f"step, {name}: {value:.3f} s, {steps['plain'] / value:.2f}x plain  (target >= 1.3x)")
-        if loading and steps:
-            share = loading["shards"] * (torch.get_num_threads() if DEVICE.type == "cpu" else 1) / steps["ours"]
-            print(f"loader's share of a ResNet34 step: {100 * share:.2f} %  (target <= 5 %)")
+                gain = steps["plain"] / value
+                print(f"step of {arguments.batch_size}, {name}: {value:.3f} s, {gain:.2f}x plain  (target >= 1.3x)")
+        if loading and steps and DEVICE.type == "cpu":
+            share = loading["shards"] / steps["ours"]
+            print(f"loader's CPU time beside a ResNet34 step's: {100 * share:.2f} %  (target <= 5 %)")
 
 
 if __name__ == "__main__":

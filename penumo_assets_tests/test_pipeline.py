@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import boto3
 import pandas as pd
 import pytest
 from dagster import AssetKey, AssetSelection, DagsterInstance, ExecuteInProcessResult, materialize
+from moto import mock_aws
 
 from penumo_assets.checks import ASSET_CHECKS
 from penumo_assets.cohort.land import land_folder
@@ -18,12 +20,13 @@ from penumo_assets.definitions import ASSETS
 from penumo_assets.imaging.pack import load_npz
 from penumo_assets.phantoms import write_cohort
 from penumo_assets.phantoms.cohort import PLANTED_BIRTH_DATE, PLANTED_NAME
+from penumo_assets.resources.compute.local import LocalJobRunner
 from penumo_assets.resources.profile import embedded_resources
-from penumo_assets.resources.storage import ObjectStore
+from penumo_assets.resources.storage import ObjectStore, Storage
 
 STAGES = ("raw_images", "lung_masks", "preprocessed_images", "npz_tensors")
 BOTH = {"prepare_cohort": {"npz": {"filename": "{patient_id}_{image_id}"}}}
-TRAINING = {"trained_model": {"epochs": 2, "warmup_epochs": 0, "resolution": 64, "batch_size": 8, "num_workers": 0}}
+TRAINING = {"trained_model": {"epochs": 1, "warmup_epochs": 0, "resolution": 32, "batch_size": 16, "num_workers": 0}}
 QUICK = {"evaluation_report": {"bootstrap": 50}}
 LENIENT = {"champion_model": {"min_roc_auc_low": None, "min_sensitivity": None, "max_ece": None}}
 
@@ -261,3 +264,20 @@ def test_dicom_files_without_a_key_are_refused_in_words(house: House, monkeypatc
     result = house.materialize(*STAGES, partition="keyless", fails=True)
     assert "PENUMO_DEID_KEY is not set" in failure_of(result)
     assert "PENUMO_DEID_KEY" not in os.environ
+
+
+def test_a_cohort_on_s3_becomes_the_same_tensors(prepared: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws(), DagsterInstance.ephemeral() as instance:
+        boto3.client("s3").create_bucket(Bucket="films")
+        storage = Storage(root="s3://films/penumo")
+        jobs = LocalJobRunner(storage=storage, scratch=str(prepared.folder / "scratch-s3"))
+        bucket = House(instance, prepared.resources | {"storage": storage, "jobs": jobs}, prepared.folder)
+        bucket.land("png", prepared.folder / "png")
+        bucket.materialize(*STAGES, partition="png", config=BOTH)
+        there, here = read_manifest(bucket.store, "png"), read_manifest(prepared.store, "png")
+        keys = [row.stages["npz"].key for row in here if "npz" in row.stages]
+        assert [row.stages["npz"].key for row in there if "npz" in row.stages] == keys
+        assert [bucket.store.read(key) for key in keys] == [prepared.store.read(key) for key in keys]

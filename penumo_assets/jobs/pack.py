@@ -28,17 +28,15 @@ from penumo_assets.imaging.pack import NpzError, load_npz
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.duplicates import duplicates_across_patients, perceptual_hash
+from penumo_assets.jobs.shard_writer import ShardWriter
 from penumo_assets.jobs.shards import (
     DATASET_NAME,
     IMAGE_SHAPE,
-    INDEX_COLUMNS,
-    INDEX_NAME,
     SPLITS,
     DatasetFile,
     Split,
     SplitCounts,
     order_classes,
-    shard_name,
     split_of,
 )
 
@@ -148,72 +146,6 @@ def unpack(items: list[Item], folder: Path, previous: PreviousSet, threads: int)
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(items), 64):
             yield from pool.map(load, items[start : start + 64])
-
-
-class ShardWriter:
-    """Writes one split's images into shards, one memory-mapped file at a time."""
-
-    def __init__(self, folder: Path, expected: int, shard_images: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self._rows: list[dict[str, Any]] = []
-        self._left = expected
-        self._shard_images = shard_images
-        self._shard: np.memmap | None = None
-        self._number, self._row = 0, 0
-
-    def add(self, image: np.ndarray, values: dict[str, Any]) -> None:
-        if self._shard is None:
-            size = min(self._left, self._shard_images)
-            path = self.folder / shard_name(self._number)
-            self._shard = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(size, *IMAGE_SHAPE))
-        self._shard[self._row] = image
-        self._rows.append({"shard": self._number, "row": self._row, **values})
-        self._row += 1
-        self._left -= 1
-        if self._row == len(self._shard):
-            self._finish_shard()
-
-    def skip(self) -> None:
-        """One of the expected images will not come."""
-        self._left -= 1
-
-    def close(self) -> pd.DataFrame:
-        """Cut the last shard to the images that came; write the index and return it."""
-        if self._shard is not None and self._row < len(self._shard):
-            path = self.folder / shard_name(self._number)
-            whole = np.lib.format.open_memmap(
-                path.with_suffix(".tmp"), mode="w+", dtype=np.uint8, shape=(self._row, *IMAGE_SHAPE)
-            )
-            whole[:] = self._shard[: self._row]
-            whole.flush()
-            os.replace(path.with_suffix(".tmp"), path)
-        if self._shard is not None:
-            self._finish_shard()
-        frame = pd.DataFrame(self._rows, columns=list(INDEX_COLUMNS)).astype(_INDEX_TYPES)
-        frame.to_parquet(self.folder / INDEX_NAME, index=False)
-        return frame
-
-    def _finish_shard(self) -> None:
-        assert self._shard is not None
-        self._shard.flush()
-        self._shard = None
-        self._number, self._row = self._number + 1, 0
-
-
-_TEXT_COLUMNS = ("image_id", "patient_id", "cohort", "label", "view", "sex", "sha256", "file", "pixel_sha256")
-_INDEX_TYPES = {
-    "shard": "int64",
-    "row": "int64",
-    "target": "int64",
-    "age": "float64",
-    "source_width": "float64",
-    "source_height": "float64",
-    "source_bytes": "float64",
-    "mean_intensity": "float64",
-    "perceptual_hash": "uint64",
-    **dict.fromkeys(_TEXT_COLUMNS, "string"),
-}
 
 
 def pack(

@@ -25,6 +25,7 @@ class AugmentConfig:
     flip: float = 0.5
     elastic: float = 0.25
     opacity: float = 0.35
+    whiteout: float = 0.0
     bias_field: float = 0.25
     devices: float = 0.35
     text: float = 0.35
@@ -58,6 +59,8 @@ def augment(image: np.ndarray, mask: np.ndarray, size: int, config: AugmentConfi
     pixels, target = warp(image, mask, size, config, rng)
     if rng.random() < config.clean:
         return np.round(pixels), target
+    if config.whiteout and rng.random() < config.whiteout:
+        pixels = white_out(pixels, target, rng)
     if rng.random() < config.opacity:
         pixels = add_opacities(pixels, target, rng)
     if rng.random() < config.bias_field:
@@ -138,6 +141,20 @@ def add_opacities(pixels: np.ndarray, target: np.ndarray, rng: Generator) -> np.
     soft = cv2.GaussianBlur(cover, (0, 0), sigma)
     bright = np.quantile(pixels[::4, ::4], rng.uniform(0.75, 0.95)) + 12 * smooth_noise(size, rng)
     return pixels + soft * np.maximum(bright - pixels, 0)
+
+
+def white_out(pixels: np.ndarray, target: np.ndarray, rng: Generator) -> np.ndarray:
+    """Hide one whole lung and its border, as a large effusion or a collapse does."""
+    size = len(pixels)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats((target > 0.5).astype(np.uint8))
+    if len(stats) < 2:
+        return pixels
+    lung = int(rng.choice(np.argsort(stats[1:, cv2.CC_STAT_AREA])[-2:])) + 1
+    reach = 2 * int(size * rng.uniform(0.01, 0.04)) + 1
+    grown = cv2.dilate((labels == lung).astype(np.float32), np.ones((reach, reach), np.uint8))
+    soft = cv2.GaussianBlur(grown, (0, 0), size * float(rng.uniform(0.01, 0.04))) * float(rng.uniform(0.7, 1.0))
+    level = np.quantile(pixels[::4, ::4], rng.uniform(0.7, 0.9)) + 10 * smooth_noise(size, rng)
+    return (pixels + soft * np.maximum(level - pixels, 0)).astype(np.float32)
 
 
 def draw_devices(pixels: np.ndarray, rng: Generator) -> None:

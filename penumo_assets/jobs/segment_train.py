@@ -105,6 +105,12 @@ def parser() -> argparse.ArgumentParser:
         help="share of views that are only moved and bent (default: %(default)s)",
     )
     add(
+        "--whiteout",
+        type=float,
+        default=AugmentConfig.whiteout,
+        help="share of the other views in which one whole lung is hidden (default: %(default)s)",
+    )
+    add(
         "--initial",
         metavar="FILE|bundled",
         help="go on from these weights, to adapt them to new cohorts; never measure on what they were trained on",
@@ -143,8 +149,9 @@ def plan_of(arguments: argparse.Namespace, initial_sha256: str | None = None) ->
         raise contract.JobError(f"--batch-size {arguments.batch_size}: batch normalisation needs at least 2")
     names = ("stages", "batch_size", "learning_rate", "weight_decay", "ema_decay", "source_power", "seed", "folds")
     fold = None if arguments.fold < 0 else arguments.fold
-    plan = {name: getattr(arguments, name) for name in names}
-    return Plan(**plan, fold=fold, initial_sha256=initial_sha256, augmentation=AugmentConfig(clean=arguments.clean))
+    values = {name: getattr(arguments, name) for name in names}
+    augmentation = AugmentConfig(clean=arguments.clean, whiteout=arguments.whiteout)
+    return Plan(**values, fold=fold, initial_sha256=initial_sha256, augmentation=augmentation)
 
 
 def initial_of(arguments: argparse.Namespace) -> tuple[LungUNet, str] | tuple[None, None]:

@@ -14,7 +14,7 @@ class Gates:
     max_ece : ceiling for the test ECE of the calibrated probabilities.
     min_subgroup_roc_auc : floor for every subgroup's ROC-AUC, where it is defined.
     require_no_leakage : no patient and no image in two splits.
-    beat_shortcuts : the model's AUC over all cohorts is not significantly below any shortcut's.
+    beat_shortcuts : no shortcut's AUC is significantly above the model's, over all cohorts or within one.
     """
 
     min_roc_auc_low: float | None = None

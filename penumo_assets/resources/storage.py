@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 from dagster import ConfigurableResource
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from penumo_assets.jobs.contract import write_atomic
 
@@ -253,9 +253,13 @@ class Storage(ConfigurableResource):
 
     root: str = Field(description="Root of all objects: a folder, file:///folder or s3://bucket/prefix.")
 
+    _store: ObjectStore | None = PrivateAttr(default=None)
+
     @property
     def store(self) -> ObjectStore:
-        return open_store(self.root)
+        if self._store is None:
+            self._store = open_store(self.root)
+        return self._store
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from penumo_assets.jobs.segment_augment import AugmentConfig, add_opacities, augment, draw_bars, warp
+from penumo_assets.jobs.segment_augment import AugmentConfig, add_opacities, augment, draw_bars, warp, white_out
 
 NOTHING = replace(
     AugmentConfig(),
@@ -67,6 +67,17 @@ def test_opacities_brighten_and_never_move_the_mask() -> None:
     whiter = add_opacities(pixels, target, np.random.default_rng(1))
     assert (whiter >= pixels - 1e-3).all()
     assert (whiter > pixels + 20).sum() > 50
+
+
+def test_a_white_out_hides_one_lung_and_leaves_the_other() -> None:
+    target = np.zeros((96, 96), np.float32)
+    target[20:70, 10:40] = target[20:70, 56:86] = 1
+    pixels = np.where(target > 0, 40, 180).astype(np.float32)
+    for seed in range(10):
+        whiter = white_out(pixels, target, np.random.default_rng(seed))
+        means = sorted([whiter[20:70, 10:40].mean(), whiter[20:70, 56:86].mean()])
+        assert means[0] < 60
+        assert means[1] > 110
 
 
 def test_what_a_bar_covers_is_no_lung() -> None:

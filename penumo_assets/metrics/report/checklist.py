@@ -2,7 +2,7 @@
 
 Items are numbered as in CLAIM 2024 (Tejani et al. 2024, doi:10.1148/ryai.240300), in our words; the
 STARD column gives the related item of STARD 2015 (Bossuyt et al., doi:10.1136/bmj.h5527), which
-STARD-AI (Sounderajah et al. 2025, doi:10.1038/s41591-025-03953-8) builds on.
+STARD-AI (Sounderajah et al., Nature Medicine 2025) builds on.
 """
 
 from collections.abc import Callable, Mapping

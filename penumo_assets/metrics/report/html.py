@@ -159,17 +159,26 @@ def _tables(report: Report) -> dict[str, Markup]:
 
 
 def _flow(flow: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Bars per cohort from ``{cohort: {"accepted": n, "rejected": {reason: n}}}``."""
+    """Bars per cohort from ``{cohort: {"accepted": n, "rejected": {reason: n}}}``.
+
+    ``landed`` (images that arrived, if that is more than both) and ``unlabelled`` (of the accepted) are optional.
+    """
     rows = []
     for cohort, counts in (flow or {}).items():
         accepted, rejected = counts.get("accepted", 0), counts.get("rejected", {})
-        total = accepted + sum(rejected.values())
-        lines = [(f"arrived: {total}", total), (f"used: {accepted}", accepted)]
+        arrived = counts.get("landed", accepted + sum(rejected.values()))
+        lines = [(f"arrived: {arrived}", arrived)]
         lines += [
-            (f"excluded, {prose.words(reason)}: {count}", count)
+            (f"excluded, {prose.words(reason or 'no_reason_recorded')}: {count}", count)
             for reason, count in sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
         ]
-        rows.append({"cohort": cohort, "bars": bars(lines, total)})
+        pending = arrived - accepted - sum(rejected.values())
+        if pending > 0:
+            lines.append((f"not processed: {pending}", pending))
+        lines.append((f"usable: {accepted}", accepted))
+        if counts.get("unlabelled"):
+            lines.append((f"of these without a label, so not evaluated: {counts['unlabelled']}", counts["unlabelled"]))
+        rows.append({"cohort": cohort, "bars": bars(lines, arrived)})
     return rows
 
 

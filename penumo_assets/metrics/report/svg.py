@@ -58,7 +58,7 @@ class Chart:
             )
 
     def svg(self) -> Markup:
-        """The drawing, with a title and a description for screen readers."""
+        """The drawing, with a title and a description for screen readers, and its legend as a list."""
         head = Markup(
             '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-labelledby="{}-t {}-d" xmlns='
             '"http://www.w3.org/2000/svg"><title id="{}-t">{}</title><desc id="{}-d">{}</desc>'

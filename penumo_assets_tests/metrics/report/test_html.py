@@ -177,6 +177,13 @@ def test_the_flow_shows_every_reason_for_exclusion(page):
     assert "arrived: 42" in words(page)
 
 
+def test_the_flow_accounts_for_every_image_that_arrived():
+    flow = {"a": {"landed": 50, "accepted": 40, "rejected": {"truncated": 7}, "unlabelled": 5}}
+    text = words(Page(render_html(build_report(evaluation(40, context={"flow": flow})))))
+    for line in ("arrived: 50", "Truncated: 7", "not processed: 3", "usable: 40", "so not evaluated: 5"):
+        assert line in text
+
+
 def test_the_checklist_ends_the_page_with_all_items(report, page):
     rows = [row for row in report["checklist"] if row["section"] is None]
     assert rows
@@ -189,3 +196,14 @@ def test_the_page_adapts_to_dark_screens_and_print(report):
     assert "@media (prefers-color-scheme: dark)" in text
     assert "@media print" in text
     assert 'name="viewport"' in text
+
+
+def test_a_comparison_with_a_reference_model_has_its_own_section():
+    base = evaluation(60)
+    frame = base.index["test"]
+    weak = np.random.default_rng(5).random(60)
+    reference = frame[["cohort", "image_id"]].assign(split="test", probability_pneumonia=weak)
+    report = build_report(replace(base, reference=reference))
+    page = Page(render_html(report))
+    assert "comparison" in page.ids
+    assert f"{report['comparison']['result']['second']:.3f} (reference)" in words(page)
