@@ -4,6 +4,7 @@ Enters: `trained_model`, `training_set`. Leaves: `evaluation_report` (report.jso
 and `champion_model` (the winner on validation among those that pass the gates, registered in MLflow).
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -83,7 +84,11 @@ def evaluation_report(
     """Evaluate the partition's newest model and publish its report."""
     architecture, store = context.partition_key, storage.store
     model, dataset = current_model(store, architecture), current_training_set(store)
-    known = report_context(store, dataset) | {"mlflow_run_id": model["mlflow_run_id"], "gates": asdict(GATES)}
+    known = report_context(store, dataset) | {
+        "mlflow_run_id": model["mlflow_run_id"],
+        "gates": asdict(GATES),
+        "config_digest": hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16],
+    }
     spec = JobSpec(
         kind="processing",
         program="evaluate",
@@ -112,11 +117,18 @@ def evaluation_report(
             **numbers,
             "undefined": undefined,
             "report": store.location(f"{prefix}/report.html"),
+            **_curves(json.loads(store.read(f"{prefix}/report.json"))),
             "model_job": model["job_name"],
             **result.metadata,
         },
         data_version=DataVersion(result.job_name),
     )
+
+
+def _curves(report: Mapping[str, Any]) -> dict[str, MetadataValue]:
+    from penumo_assets.metrics.report.inline import chart_data_uris  # matplotlib takes a second to import
+
+    return {name: MetadataValue.md(f"![{name}]({uri})") for name, uri in chart_data_uris(report).items()}
 
 
 def current_report(store: ObjectStore, architecture: str) -> dict:

@@ -28,7 +28,7 @@ def _told(*keys: str) -> Callable[[Report, Mapping[str, Any]], bool]:
     return lambda report, context: all(context.get(key) for key in keys)
 
 
-STUDY = "depends on the study; the orchestrator's context may state it"
+STUDY = "a statement about the study that only its owner can make; none was handed over"
 ITEMS = (
     Item(1, "Identified as a study of AI, with the kind of technology", "1", "summary"),
     Item(2, "Structured summary", "2", "summary"),
