@@ -45,10 +45,16 @@ class DecodeConfig(StrictModel):
     reject_lateral: bool = Field(True, description="Refuse images whose header or labels.csv says the view is lateral.")
     keep_colour: bool = Field(False, description="Keep real RGB where the source has it instead of its luminance.")
     window_low_percentile: float = Field(
-        0.5, ge=0, lt=50, description="Lower percentile of the window when a DICOM file of more than 8 bits carries none."
+        0.5,
+        ge=0,
+        lt=50,
+        description="Lower percentile of the window when a DICOM file of more than 8 bits carries none.",
     )
     window_high_percentile: float = Field(
-        99.5, gt=50, le=100, description="Upper percentile of the window when a DICOM file of more than 8 bits carries none."
+        99.5,
+        gt=50,
+        le=100,
+        description="Upper percentile of the window when a DICOM file of more than 8 bits carries none.",
     )
     max_megapixels: float = Field(
         64.0, gt=0, le=400, description="Refuse images that declare more than this many million pixels."
