@@ -88,18 +88,18 @@ def test_a_training_stopped_after_any_step_resumes_to_the_same_model(job, never_
 
 
 def test_a_training_killed_without_warning_resumes_to_the_same_model(job, never_killed):
-    options = [*OPTIONS, "--epochs", "24", "--early-stopping-patience", "0", "--checkpoint-steps", "2"]
+    options = [*OPTIONS, "--epochs", "12", "--early-stopping-patience", "0", "--checkpoint-steps", "1"]
     command = [sys.executable, "-m", tiny_train.MODULE, *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=dict(os.environ))
     deadline = time.monotonic() + 120
     while not (job / "checkpoints/last.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(0.3)
+    time.sleep(0.1)
     assert process.poll() is None, "it was to be killed while it trained"
     process.send_signal(signal.SIGKILL)
     process.wait()
     train.main(options)
-    assert read_result(job)["epochs_run"] == 24
+    assert read_result(job)["epochs_run"] == 12
     assert (job / "model/model.safetensors").read_bytes() == never_killed(options)
 
 

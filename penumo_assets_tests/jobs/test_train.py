@@ -96,12 +96,12 @@ def test_the_test_channel_is_scored_once_if_it_is_there(job, dataset, monkeypatc
 
 
 def test_early_stopping_keeps_the_best_epoch(job):
-    train.main([*QUICK, "--epochs", "40", "--early-stopping-patience", "2", "--early-stopping-metric", "loss"])
+    train.main([*QUICK, "--epochs", "15", "--early-stopping-patience", "2", "--early-stopping-metric", "loss"])
     values = read_result(job)
     losses = [record["validation_loss"] for record in values["history"]]
     assert values["best_epoch"] == 1 + int(np.argmin(losses))
     assert values["validation_loss"] == pytest.approx(min(losses), rel=1e-6)
-    assert values["stopped_early"] == (values["epochs_run"] < 40)
+    assert values["stopped_early"] == (values["epochs_run"] < 15)
     if values["stopped_early"]:
         assert values["epochs_run"] == values["best_epoch"] + 2
 
