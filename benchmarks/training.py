@@ -105,8 +105,10 @@ def measure_loader(split: Split, npz: Path, batch_size: int, workers: int, round
     rng = np.random.default_rng(0)
     batches = [rng.permutation(len(paths))[:batch_size] for _ in range(8)]
 
+    loader = Loader(split, workers=workers)
+
     def from_shards() -> None:
-        for batch in Loader(split, workers=workers)(batches):
+        for batch in loader(batches):
             assert len(batch.images) == batch_size
 
     def from_npz() -> None:

@@ -50,17 +50,30 @@ def own_part(rows: np.ndarray, rank: int, world_size: int) -> tuple[int, np.ndar
 
 
 class Loader:
-    """Reads batches of ``split`` in threads, at most two per thread ahead."""
+    """Reads batches of ``split`` in threads, at most two per thread ahead.
+
+    Memory is used again, because fresh pages cost more than the pixels: a batch's images are valid until the
+    next batch is asked for. Pinned memory is not used again here, since a copy to the GPU may still read it;
+    torch's own allocator does that when the copy has ended.
+    """
 
     def __init__(self, split: Split, rank: int = 0, world_size: int = 1, workers: int = 2, pin: bool = False) -> None:
         self.split, self.rank, self.world_size = split, rank, world_size
         self.workers, self.pin = workers, pin
+        self._free: deque[torch.Tensor] = deque()
 
     def __call__(self, batches: list[np.ndarray], start: int = 0) -> Iterator[Batch]:
         """The epoch's ``batches`` from position ``start`` on."""
-        if self.workers == 0:
-            yield from (self._read(position, batches[position]) for position in range(start, len(batches)))
-            return
+        for batch in self._read_ahead(batches, start) if self.workers else self._read_now(batches, start):
+            yield batch
+            if not self.pin:
+                self._free.append(batch.images)
+
+    def _read_now(self, batches: list[np.ndarray], start: int) -> Iterator[Batch]:
+        for position in range(start, len(batches)):
+            yield self._read(position, batches[position])
+
+    def _read_ahead(self, batches: list[np.ndarray], start: int) -> Iterator[Batch]:
         with ThreadPoolExecutor(self.workers, thread_name_prefix="loader") as pool:
             ahead: deque[Future[Batch]] = deque()
             try:
@@ -76,7 +89,16 @@ class Loader:
 
     def _read(self, position: int, rows: np.ndarray) -> Batch:
         first, own = own_part(rows, self.rank, self.world_size)
-        images = torch.empty((len(own), *IMAGE_SHAPE), dtype=torch.uint8, pin_memory=self.pin)
+        images = self._memory(len(own))
         self.split.gather(own, out=images.numpy())
         targets = torch.from_numpy(self.split.targets)
         return Batch(position, images, targets[own], first, targets[rows])
+
+    def _memory(self, images: int) -> torch.Tensor:
+        try:
+            used = self._free.popleft()
+        except IndexError:
+            used = torch.empty(0)
+        if len(used) == images:
+            return used
+        return torch.empty((images, *IMAGE_SHAPE), dtype=torch.uint8, pin_memory=self.pin)

@@ -134,8 +134,8 @@ class Training:
                     continue
                 with self._autocast():
                     logits = model(self._inputs(batch.images))
-                parts.append((batch, logits.double().softmax(dim=1).cpu().numpy()))
-        own = {int(batch.position): values for batch, values in parts}
+                parts.append((batch.position, logits.double().softmax(dim=1).cpu().numpy()))
+        own = dict(parts)
         gathered = self.world.gather(own)
         merged: list[np.ndarray] = []
         for number in range(len(batches)):

@@ -288,11 +288,12 @@ def test_processes_share_a_batch_without_overlap():
 def test_batches_arrive_in_order_whoever_reads_them(dataset, workers):
     split = Split(dataset / "train")
     batches = epoch_batches(len(split), 4, seed=0, epoch=1)
-    received = list(Loader(split, workers=workers)(batches, start=1))
-    assert [batch.position for batch in received] == list(range(1, len(batches)))
-    for batch in received:
+    positions = []
+    for batch in Loader(split, workers=workers)(batches, start=1):
+        positions.append(batch.position)
         np.testing.assert_array_equal(batch.images.numpy(), split.gather(batches[batch.position]))
         np.testing.assert_array_equal(batch.targets.numpy(), split.targets[batches[batch.position]])
+    assert positions == list(range(1, len(batches)))
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero():
