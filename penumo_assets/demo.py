@@ -58,7 +58,7 @@ def run_demo(*, patients: int, epochs: int) -> None:
             config = {"npz": {"filename": "{patient_id}_{image_id}"}}
             run.assets(STAGES, cohort, {"prepare_cohort": config})
         run.assets(["training_set"], None, {"training_set": {"cohorts": list(COHORTS)}})
-        training = {"epochs": epochs, "resolution": 96, "warmup_epochs": 1, "early_stopping_patience": 4}
+        training = {"epochs": epochs, "resolution": 96, "batch_size": 8, "warmup_epochs": 1}
         for architecture in ("resnet34", "resnet50"):
             run.assets(["trained_model"], architecture, {"trained_model": training})
             run.assets(["evaluation_report"], architecture, {})

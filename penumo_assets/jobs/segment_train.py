@@ -226,7 +226,7 @@ def main(argv: list[str] | None = None) -> None:
     values = {"sha256": json.loads((contract.model_dir() / FACTS_NAME).read_text())["sha256"], "scores": scores}
     values |= {"steps": plan.steps, "seconds": round(time.monotonic() - started, 1), **facts}
     LOG.info("scores %s", json.dumps(scores))
-    contract.write_result(contract.model_dir(), "segment_train", values)
+    contract.write_result(contract.output_data_dir(), "segment_train", values)
 
 
 @contextmanager

@@ -176,6 +176,8 @@ class _LocalJob:
             "SM_NUM_CPUS": str(os.cpu_count() or 1),
             "SM_NUM_GPUS": "0",
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            # Threads that wait must not spin: on a shared machine they would take the cores from those that work.
+            "OMP_WAIT_POLICY": "PASSIVE",
         }
         if self.spec.kind == "training":
             channels = [*self.spec.inputs, *self.spec.documents]
