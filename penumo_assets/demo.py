@@ -58,7 +58,7 @@ def run_demo(*, patients: int, epochs: int) -> None:
             config = {"npz": {"filename": "{patient_id}_{image_id}"}}
             run.assets(STAGES, cohort, {"prepare_cohort": config})
         run.assets(["training_set"], None, {"training_set": {"cohorts": list(COHORTS)}})
-        training = {"epochs": epochs, "resolution": 96, "batch_size": 8, "warmup_epochs": 1}
+        training = {"epochs": epochs, "resolution": 64, "batch_size": 16, "warmup_epochs": 1, "ema_decay": 0.9}
         for architecture in ("resnet34", "resnet50"):
             run.assets(["trained_model"], architecture, {"trained_model": training})
             run.assets(["evaluation_report"], architecture, {})

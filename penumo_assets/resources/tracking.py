@@ -87,10 +87,11 @@ class Tracking(ConfigurableResource):
 
     def _client(self) -> Any:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        from mlflow import MlflowClient  # 2 s that loading the definitions does not need
+        from mlflow import MlflowClient, set_tracking_uri  # 2 s that loading the definitions does not need
 
         if self.tracking_uri.startswith("sqlite:"):
             Path(urlparse(self.tracking_uri).path[1:]).parent.mkdir(parents=True, exist_ok=True)
+        set_tracking_uri(self.tracking_uri)  # the registry looks logged models up there, whatever its client was given
         client = MlflowClient(self.tracking_uri)
         if client.get_experiment_by_name(self.experiment) is None:
             client.create_experiment(self.experiment, artifact_location=self.artifact_root or None)

@@ -62,7 +62,7 @@ def small_plan(**changes) -> Plan:
 
 def test_the_program_leaves_weights_that_load_and_a_result(container: Path) -> None:
     segment_train.main(FLAGS)
-    result = json.loads((container / "model" / "result.json").read_text())
+    result = json.loads((container / "output" / "data" / "result.json").read_text())
     segmenter = LungSegmenter(container / "model" / "lung_unet.safetensors", expected_sha256=result["values"]["sha256"])
     assert segmenter.digest == result["values"]["sha256"]
     assert result["values"]["steps"] == 5
@@ -85,7 +85,7 @@ def test_no_held_out_patient_trains(container: Path) -> None:
 
 def test_without_a_fold_every_patient_trains_and_none_is_scored(container: Path) -> None:
     segment_train.main([*FLAGS, "--fold", "-1"])
-    values = json.loads((container / "model" / "result.json").read_text())["values"]
+    values = json.loads((container / "output" / "data" / "result.json").read_text())["values"]
     assert values["training_data"]["phantom"]["images"] == 12
     assert values["scores"] == {}
 
@@ -93,7 +93,7 @@ def test_without_a_fold_every_patient_trains_and_none_is_scored(container: Path)
 def test_an_external_channel_is_measured_and_not_trained_on(container: Path) -> None:
     phantoms(container / "input" / "data" / "external", 4, "elsewhere", first=100)
     segment_train.main(FLAGS)
-    values = json.loads((container / "model" / "result.json").read_text())["values"]
+    values = json.loads((container / "output" / "data" / "result.json").read_text())["values"]
     assert values["scores"]["external"]["elsewhere/as_is"]["images"] == 4
     assert "elsewhere" not in values["training_data"]
 
@@ -109,7 +109,7 @@ def test_a_failed_run_leaves_its_reason(container: Path) -> None:
     with pytest.raises(SystemExit):
         contract.run_program(segment_train.main, FLAGS)
     assert "no index.csv or index.jsonl" in (container / "output" / "failure").read_text()
-    assert not (container / "model" / "result.json").exists()
+    assert not (container / "output" / "data" / "result.json").exists()
 
 
 class Stopped(Exception):
@@ -169,7 +169,7 @@ def test_training_can_go_on_from_given_weights(container: Path) -> None:
     first = container / "first.safetensors"
     (container / "model" / "lung_unet.safetensors").rename(first)
     segment_train.main([*FLAGS, "--stages", "32x1", "--learning-rate", "1e-9", "--initial", str(first)])
-    result = json.loads((container / "model" / "result.json").read_text())["values"]
+    result = json.loads((container / "output" / "data" / "result.json").read_text())["values"]
     again, _ = load_lung_unet(container / "model" / "lung_unet.safetensors")
     before, digest = load_lung_unet(first)
     assert result["plan"]["initial_sha256"] == digest
