@@ -200,7 +200,7 @@ def champion_model(
         raise Failure(f"no model passes the gates: {failed}", metadata={"gates": table}, allow_retries=False)
     model = records[winner]["model"]
     archive = f"{model['prefix']}/{model['name']}"
-    tags = {"architecture": winner, "dataset_digest": model["dataset_digest"], "dagster_run_id": context.run_id}
+    tags = {"architecture": winner, "dataset_digest": model["dataset_digest"], "dagster_run_id": context.run.run_id}
     version = tracking.promote(model["mlflow_run_id"], model["values"]["mlflow_model_uri"], tags)
     record = {"architecture": winner, "version": version, "model": model, "report": records[winner]["prefix"]}
     store.write_json(CHAMPION_RECORD, record)

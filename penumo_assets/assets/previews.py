@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dagster import MarkdownMetadataValue, MetadataValue, TableColumn, TableMetadataValue, TableRecord, TableSchema
 
 from penumo_assets.jobs.manifest import ManifestRow
-from penumo_assets.resources.storage import ObjectStore
+from penumo_assets.resources.storage import ObjectMissing, ObjectStore
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,10 +24,17 @@ def stage_preview(store: ObjectStore, rows: Sequence[ManifestRow], stage: str) -
     import numpy as np
 
     draw = {"raw": _raw_tile, "masks": _mask_tile, "preprocessed": _stored_tile, "npz": _npz_tile}[stage]
-    chosen = [row for row in rows if stage in row.stages][:MAX_TILES]
-    if not chosen:
+    tiles: list[np.ndarray] = []
+    for row in (row for row in rows if stage in row.stages):
+        try:
+            tiles.append(draw(store, row))
+        except ObjectMissing:
+            continue  # the check npz_contract reports lost objects; a picture must not fail the cohort
+        if len(tiles) == MAX_TILES:
+            break
+    if not tiles:
         return MetadataValue.md("no images")
-    sheet = np.hstack([draw(store, row) for row in chosen])
+    sheet = np.hstack(tiles)
     _, data = cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, 80])
     text = base64.b64encode(data.tobytes()).decode()
     return MetadataValue.md(f"![{stage}](data:image/jpeg;base64,{text})")

@@ -51,7 +51,7 @@ def trained_model(
         arguments=tuple(text for name, value in hyperparameters.items() for text in (f"--{name}", value)),
         inputs={split: split_channel(dataset, split) for split in SPLITS},
         outputs=("model", "data"),
-        environment=tracking.job_environment(context.run_id),
+        environment=tracking.job_environment(context.run.run_id),
     )
     result = run_job(context, jobs, spec)
     prefix = f"models/{architecture}/{result.job_name}"
