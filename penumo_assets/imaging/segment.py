@@ -184,6 +184,15 @@ def has_content(image: np.ndarray) -> bool:
     return int(min(rows.max(), columns.max())) > MIN_CONTRAST
 
 
+def segmentable(square: np.ndarray, on_gray: bool) -> np.ndarray:
+    """(512, 512[, 3]) uint8 or uint16 -> (K, 512, 512) uint8 planes: the luminance, or each colour channel."""
+    if square.dtype != np.uint8:
+        square = cv2.convertScaleAbs(square, alpha=1 / 257)
+    if square.ndim == 2:
+        return square[None]
+    return cv2.cvtColor(square, cv2.COLOR_RGB2GRAY)[None] if on_gray else np.moveaxis(square, 2, 0)
+
+
 def clean_mask(probability: np.ndarray, content: tuple[slice, slice], threshold: float = 0.5) -> np.ndarray:
     """The two largest components above ``threshold``, holes filled, nothing outside the content.
 

@@ -33,7 +33,7 @@ from penumo_assets.imaging.enhance import enhance, fit_mask
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.letterbox import Letterbox
 from penumo_assets.imaging.pack import npz_bytes, pack_tensor
-from penumo_assets.imaging.segment import LungSegmenter, assess_mask, clean_mask
+from penumo_assets.imaging.segment import LungSegmenter, assess_mask, clean_mask, segmentable
 from penumo_assets.jobs.contract import (
     JobError,
     hosts,
@@ -111,7 +111,8 @@ class Preparer:
         if not chosen:
             return
         assert self.segmenter is not None
-        planes = [_segmentable(image, self.config.segment.seg_on_gray) for image in chosen]
+        on_gray = self.config.segment.seg_on_gray
+        planes = [segmentable(image.square, on_gray) for image in chosen if image.square is not None]
         started = time.perf_counter()
         flat = self.segmenter.predict(np.concatenate(planes))
         each = (time.perf_counter() - started) / len(chosen)
@@ -298,17 +299,6 @@ def _segmenter(items: list[WorkItem], threads: int) -> LungSegmenter | None:
         return None
     weights = processing_input("weights") / "lung_unet.safetensors"
     return LungSegmenter(weights if weights.exists() else None, threads=threads)
-
-
-def _segmentable(image: Image, on_gray: bool) -> np.ndarray:
-    """(K,512,512) uint8 planes: the luminance, or each colour channel."""
-    assert image.square is not None
-    square = image.square
-    if square.dtype != np.uint8:
-        square = cv2.convertScaleAbs(square, alpha=1 / 257)
-    if square.ndim == 2:
-        return square[None]
-    return cv2.cvtColor(square, cv2.COLOR_RGB2GRAY)[None] if on_gray else np.moveaxis(square, 2, 0)
 
 
 def _stored(stage: str, item: WorkItem) -> bytes:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from penumo_assets.configs.prepare import OnBadMask, PrepareConfig
@@ -11,7 +10,7 @@ from penumo_assets.imaging.enhance import enhance
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.letterbox import Letterbox
 from penumo_assets.imaging.pack import pack_tensor
-from penumo_assets.imaging.segment import LungSegmenter, assess_mask, clean_mask
+from penumo_assets.imaging.segment import LungSegmenter, assess_mask, clean_mask, segmentable
 
 LETTERBOX_SIZE = 512
 
@@ -60,12 +59,3 @@ def prepare_image(data: bytes, config: PrepareConfig, segmenter: LungSegmenter) 
     if decoded.tags.burned_in:
         flags.append("burned_in_annotation")
     return PreparedImage(pack_tensor(result.image, result.mask), decoded.format, decoded.tags.view, tuple(flags))
-
-
-def segmentable(square: np.ndarray, on_gray: bool) -> np.ndarray:
-    """(512, 512[, 3]) uint8 or uint16 -> (K, 512, 512) uint8 planes: the luminance, or each colour channel."""
-    if square.dtype != np.uint8:
-        square = cv2.convertScaleAbs(square, alpha=1 / 257)
-    if square.ndim == 2:
-        return square[None]
-    return cv2.cvtColor(square, cv2.COLOR_RGB2GRAY)[None] if on_gray else np.moveaxis(square, 2, 0)
