@@ -4,7 +4,6 @@ import csv
 import io
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from penumo_assets.configs.prepare import DecodeConfig, SegmentConfig
 from penumo_assets.imaging.decode import decode_image, encode_png
+from penumo_assets.imaging.decoded import eight_bit
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.letterbox import Letterbox
 from penumo_assets.imaging.segment import LungSegmenter, assess_mask, clean_mask
@@ -54,7 +54,7 @@ def segment_folder(folder: Path, out: Path, *, progress: bool = False) -> dict[s
     return dict(Counter(line.status for line in lines).most_common())
 
 
-def _segment_batch(segmenter: LungSegmenter, files: list[Path], folder: Path, out: Path) -> Iterator[Line]:
+def _segment_batch(segmenter: LungSegmenter, files: list[Path], folder: Path, out: Path) -> list[Line]:
     started = time.perf_counter()
     config = SegmentConfig()
     lines: list[Line] = []
@@ -63,7 +63,7 @@ def _segment_batch(segmenter: LungSegmenter, files: list[Path], folder: Path, ou
         line = Line(path.relative_to(folder).as_posix(), OK)
         lines.append(line)
         try:
-            gray = _eight_bit(decode_image(path.read_bytes(), DecodeConfig()).pixels)
+            gray = eight_bit(decode_image(path.read_bytes(), DecodeConfig()).pixels)
             films.append((line, gray, Letterbox.fit(gray.shape[0], gray.shape[1], 512)))
         except ImageRejected as rejection:
             line.status = rejection.code
@@ -78,7 +78,7 @@ def _segment_batch(segmenter: LungSegmenter, files: list[Path], folder: Path, ou
             _write_pictures(out, line.file, gray, letterbox.invert_mask(mask))
     for line, _, _ in films:
         line.seconds = round((time.perf_counter() - started) / len(files), 4)
-    return iter(lines)
+    return lines
 
 
 def _write_pictures(out: Path, name: str, gray: np.ndarray, mask: np.ndarray) -> None:
@@ -88,10 +88,6 @@ def _write_pictures(out: Path, name: str, gray: np.ndarray, mask: np.ndarray) ->
     cv2.drawContours(overlay, contours, -1, _CONTOUR, max(1, round(max(gray.shape) / 400)))
     _, data = cv2.imencode(".jpg", overlay)
     write_atomic(out / "overlays" / f"{name}.jpg", data.tobytes())
-
-
-def _eight_bit(pixels: np.ndarray) -> np.ndarray:
-    return pixels if pixels.dtype == np.uint8 else cv2.convertScaleAbs(pixels, alpha=1 / 257)
 
 
 def _table(lines: list[Line]) -> bytes:

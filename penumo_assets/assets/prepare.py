@@ -28,12 +28,11 @@ from penumo_assets.cohort.plan import Plan, PlanSettings, plan_cohort
 from penumo_assets.cohort.publish import Publication, manifest_key, plan_publication, publish, read_manifest
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.manifest import STAGE_VERSIONS, STAGES, ManifestRow, load_rows, stage_version
-from penumo_assets.jobs.work import dump_work
+from penumo_assets.jobs.work import KEY_VARIABLE, dump_work
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
 from penumo_assets.resources.storage import ObjectStore, Storage
 
-KEY_VARIABLE = "PENUMO_DEID_KEY"
 ASSET_OF_STAGE = {
     "raw": "raw_images",
     "masks": "lung_masks",

@@ -61,10 +61,9 @@ def _read(store: ObjectStore, row: ManifestRow, stage: str) -> "np.ndarray":
     import cv2
 
     from penumo_assets.imaging.decode import decode_png
+    from penumo_assets.imaging.decoded import eight_bit
 
-    pixels = decode_png(store.read(row.stages[stage].key))
-    if pixels.dtype != "uint8":
-        pixels = cv2.convertScaleAbs(pixels, alpha=1 / 257)
+    pixels = eight_bit(decode_png(store.read(row.stages[stage].key)))
     return pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
 
 

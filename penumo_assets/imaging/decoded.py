@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 
@@ -63,3 +64,8 @@ class DecodedImage:
         # The generated one would print the patient id wherever an instance is logged.
         shape = "x".join(str(side) for side in self.pixels.shape)
         return f"DecodedImage({self.format}, {shape} {self.pixels.dtype}, notes={self.notes})"
+
+
+def eight_bit(pixels: np.ndarray) -> np.ndarray:
+    """Full-range uint16 pixels as uint8, rounded; uint8 pixels as they are."""
+    return pixels if pixels.dtype == np.uint8 else cv2.convertScaleAbs(pixels, alpha=1 / 257)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from penumo_assets.configs.prepare import PlausibilityConfig
+from penumo_assets.imaging.decoded import eight_bit
 from penumo_assets.models.lung_unet import LungUNet, is_negative, standardise, to_device
 
 SIZE = 512
@@ -186,8 +187,7 @@ def has_content(image: np.ndarray) -> bool:
 
 def segmentable(square: np.ndarray, on_gray: bool) -> np.ndarray:
     """(512, 512[, 3]) uint8 or uint16 -> (K, 512, 512) uint8 planes: the luminance, or each colour channel."""
-    if square.dtype != np.uint8:
-        square = cv2.convertScaleAbs(square, alpha=1 / 257)
+    square = eight_bit(square)
     if square.ndim == 2:
         return square[None]
     return cv2.cvtColor(square, cv2.COLOR_RGB2GRAY)[None] if on_gray else np.moveaxis(square, 2, 0)

@@ -44,10 +44,9 @@ from penumo_assets.jobs.contract import (
     write_result,
 )
 from penumo_assets.jobs.manifest import STAGES, StageOutput, dump_rows
-from penumo_assets.jobs.work import WorkItem, load_work
+from penumo_assets.jobs.work import KEY_VARIABLE, WorkItem, load_work
 from penumo_assets.metrics.segmentation import overlap
 
-KEY_VARIABLE = "PENUMO_DEID_KEY"
 LETTERBOX_SIZE = 512
 log = logging.getLogger("prepare")
 T = TypeVar("T")

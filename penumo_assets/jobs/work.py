@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict
 
 from penumo_assets.jobs.manifest import ManifestRow
 
+# The variable with the pseudonymisation key: the orchestrator passes it on, the prepare job reads it.
+KEY_VARIABLE = "PENUMO_DEID_KEY"
+
 
 class WorkItem(BaseModel):
     """One image and the stages to compute for it.
