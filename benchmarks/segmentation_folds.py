@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, help="folder that holds fold0, fold1 ...")
     parser.add_argument("--pictures", type=Path, help="write lung_unet_dice.png and lung_unet_worst.png here")
     arguments = parser.parse_args()
-    pairs, external = (read_channel(contract.channel(name)) for name in ("train", "external"))
+    pairs, external = (read_channel(contract.channel(name))[0] for name in ("train", "external"))
     scores = gather(arguments.runs, pairs, external)
     rows = per_image(scores)
     print_table(rows)

@@ -4,25 +4,20 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import boto3
 import pandas as pd
 import pytest
-from dagster import AssetKey, AssetSelection, DagsterInstance, ExecuteInProcessResult, materialize
+from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult
 from moto import mock_aws
 
-from penumo_assets.checks import ASSET_CHECKS
-from penumo_assets.cohort.land import land_folder
 from penumo_assets.cohort.publish import read_manifest
-from penumo_assets.definitions import ASSETS
 from penumo_assets.imaging.pack import load_npz
 from penumo_assets.phantoms import write_cohort
 from penumo_assets.phantoms.cohort import PLANTED_BIRTH_DATE, PLANTED_NAME
 from penumo_assets.resources.compute.local import LocalJobRunner
-from penumo_assets.resources.profile import embedded_resources
-from penumo_assets.resources.storage import ObjectStore, Storage
+from penumo_assets.resources.storage import Storage
+from penumo_assets_tests.house import House, failure_of, open_house
 
 STAGES = ("raw_images", "lung_masks", "preprocessed_images", "npz_tensors")
 BOTH = {"prepare_cohort": {"npz": {"filename": "{patient_id}_{image_id}"}}}
@@ -31,56 +26,15 @@ QUICK = {"evaluation_report": {"bootstrap": 50}}
 LENIENT = {"champion_model": {"min_roc_auc_low": None, "min_sensitivity": None, "max_ece": None}}
 
 
-@dataclass
-class House:
-    """An instance and the resources, as one installation has them."""
-
-    instance: DagsterInstance
-    resources: dict
-    folder: Path
-
-    @property
-    def store(self) -> ObjectStore:
-        return self.resources["storage"].store
-
-    def materialize(
-        self, *names: str, partition: str | None = None, config: dict | None = None, fails: bool = False
-    ) -> ExecuteInProcessResult:
-        result = materialize(
-            [*ASSETS, *ASSET_CHECKS],
-            selection=AssetSelection.assets(*names),
-            instance=self.instance,
-            partition_key=partition,
-            resources=self.resources,
-            run_config={"ops": {op: {"config": values} for op, values in (config or {}).items()}},
-            raise_on_error=not fails,
-        )
-        assert result.success is not fails
-        return result
-
-    def land(self, cohort: str, folder: Path) -> None:
-        land_folder(self.store, self.instance, cohort, folder)
-
-
 def metadata_of(result: ExecuteInProcessResult, asset: str) -> dict:
     (event,) = result.asset_materializations_for_node("prepare_cohort" if asset in STAGES else asset) or [None]
     return {name: item.value for name, item in event.metadata.items()}
 
 
-def failure_of(result: ExecuteInProcessResult) -> str:
-    (event,) = [event for event in result.all_events if event.is_step_failure]
-    return str(event.step_failure_data.user_failure_data.description)
-
-
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    folder = tmp_path_factory.mktemp("house")
-    with pytest.MonkeyPatch.context() as patch, DagsterInstance.ephemeral() as instance:
-        patch.setenv("PENUMO_ROOT", str(folder / "root"))
-        patch.setenv("PENUMO_DEID_KEY", "a key for phantoms only")
-        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
-            patch.delenv(name, raising=False)
-        yield House(instance, embedded_resources(), folder)
+    with open_house(tmp_path_factory.mktemp("house")) as house:
+        yield house
 
 
 @pytest.fixture(scope="module")

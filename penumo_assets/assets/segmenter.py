@@ -1,16 +1,41 @@
-"""Which lung segmenter the masks are made with: the bundled weights."""
+"""Which lung segmenter the masks are made with: the bundled weights, your own, or newly trained ones."""
 
-import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from dagster import AssetExecutionContext, MaterializeResult, asset
+from dagster import (
+    AllPartitionMapping,
+    AssetDep,
+    AssetExecutionContext,
+    DataVersion,
+    Failure,
+    MaterializeResult,
+    MetadataValue,
+    TableRecord,
+    asset,
+)
 
 import penumo_assets
-from penumo_assets.assets.catalog import OWNERS, SEGMENTATION, SEGMENTER_RECORD
-from penumo_assets.resources.storage import ObjectMissing, ObjectStore, Storage
+from penumo_assets.assets.catalog import OWNERS, SEGMENTATION, SEGMENTER_RECORD, TRAINING_POOL
+from penumo_assets.assets.jobs import run_job
+from penumo_assets.assets.launchpad import launchpad_config, parsed
+from penumo_assets.cohort.landing import LandingError, read_landing, truth_of
+from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.configs.segmenter import RetrainConfig, SegmenterConfig, SegmenterSource
+from penumo_assets.models.archive import read_member
+from penumo_assets.partitions import cohorts
+from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
+from penumo_assets.resources.storage import ObjectMissing, ObjectStore, Storage, read_uri
+from penumo_assets.resources.tracking import Tracking
 
-BUNDLED = Path(penumo_assets.__file__).parent / "models" / "weights" / "lung_unet.safetensors"
+WEIGHTS = "lung_unet.safetensors"
+BUNDLED_FACTS = Path(penumo_assets.__file__).parent / "models" / "weights" / "lung_unet.json"
+MAX_WEIGHTS_BYTES = 64 * 2**20
+SegmenterLaunchpad = launchpad_config(SegmenterConfig, SegmenterConfig())
 
 
 @dataclass(frozen=True)
@@ -25,23 +50,155 @@ class Segmenter:
 def current_segmenter(store: ObjectStore) -> Segmenter:
     """The recorded segmenter; the bundled one while nothing is recorded."""
     try:
-        return Segmenter(**store.read_json(SEGMENTER_RECORD))
+        recorded = Segmenter(**store.read_json(SEGMENTER_RECORD))
     except ObjectMissing:
         return bundled_segmenter()
+    # A record of bundled weights means those of the installed package, also after an upgrade.
+    return recorded if recorded.prefix else bundled_segmenter()
 
 
 def bundled_segmenter() -> Segmenter:
-    return Segmenter("", BUNDLED.name, hashlib.sha256(BUNDLED.read_bytes()).hexdigest())
+    return Segmenter("", WEIGHTS, json.loads(BUNDLED_FACTS.read_text(encoding="utf-8"))["sha256"])
 
 
 @asset(
+    deps=[AssetDep("landing", partition_mapping=AllPartitionMapping())],
     group_name=SEGMENTATION,
     owners=OWNERS,
-    kinds={"pytorch"},
-    description="Weights of the lung segmenter: the ones bundled with the package.",
+    kinds={"pytorch", "mlflow"},
+    code_version="2",
+    pool=TRAINING_POOL,
+    description="Weights of the lung segmenter: the ones bundled with the package (default), your own by URI, or new "
+    "ones trained on every cohort that landed with ground-truth masks and measured on held-out patients.",
 )
-def lung_segmenter(context: AssetExecutionContext, storage: Storage) -> MaterializeResult:
+def lung_segmenter(
+    context: AssetExecutionContext,
+    config: SegmenterLaunchpad,  # type: ignore[valid-type]
+    storage: Storage,
+    tracking: Tracking,
+    jobs: JobRunner,
+) -> MaterializeResult:
     """Record which weights segment the lungs."""
-    segmenter = bundled_segmenter()
-    storage.store.write_json(SEGMENTER_RECORD, vars(segmenter))
-    return MaterializeResult(metadata={"weights": segmenter.name, "sha256": segmenter.sha256})
+    settings, store = parsed(SegmenterConfig, config), storage.store
+    facts: dict[str, Any] = {}
+    if settings.source is SegmenterSource.retrain:
+        segmenter, facts = _retrain(context, settings.retrain, store, tracking, jobs)
+    elif settings.source is SegmenterSource.weights:
+        data = read_uri(settings.weights_uri, MAX_WEIGHTS_BYTES)
+        segmenter = _keep(store, data, settings.weights_uri.rsplit("/", 1)[-1], settings.weights_sha256 or None)
+    else:
+        segmenter = bundled_segmenter()
+    store.write_json(SEGMENTER_RECORD, vars(segmenter))
+    return MaterializeResult(
+        metadata={"source": settings.source.value, "weights": segmenter.name, "sha256": segmenter.sha256, **facts},
+        data_version=DataVersion(segmenter.sha256),
+    )
+
+
+def _keep(store: ObjectStore, data: bytes, named: str, expected_sha256: str | None) -> Segmenter:
+    """Check weights and store them under their digest."""
+    from penumo_assets.imaging.segment import WeightsError, parse_lung_unet  # torch: loading the definitions needs none
+
+    try:
+        _, digest = parse_lung_unet(data, named, expected_sha256)
+    except WeightsError as error:
+        raise Failure(str(error), allow_retries=False) from error
+    segmenter = Segmenter(f"models/lung_segmenter/{digest[:16]}", WEIGHTS, digest)
+    store.write(f"{segmenter.prefix}/{segmenter.name}", data)
+    return segmenter
+
+
+def _retrain(
+    context: AssetExecutionContext, config: RetrainConfig, store: ObjectStore, tracking: Tracking, jobs: JobRunner
+) -> tuple[Segmenter, dict[str, Any]]:
+    chosen = config.cohorts or sorted(context.instance.get_dynamic_partitions(str(cohorts.name)))
+    rows = [row for cohort in chosen for row in annotated(store, cohort)]
+    if not rows:
+        raise Failure(
+            f"no image with a ground-truth mask in cohorts {', '.join(chosen) or '(none)'}: land masks/ beside the "
+            "images and materialize raw_images",
+            allow_retries=False,
+        )
+    environment = tracking.job_environment(context.run.run_id)
+    result = run_job(context, jobs, _train_spec(config, rows, environment))
+    scores = {name.removesuffix("/as_is"): score for name, score in result.values["scores"]["held_out"].items()}
+    table = _score_table(scores)
+    if short := [name for name, score in scores.items() if score["dice"] < config.min_dice]:
+        raise Failure(
+            f"held-out Dice below min_dice {config.min_dice} in {', '.join(sorted(short))}: the weights before stay",
+            metadata={"held_out": table},
+            allow_retries=False,
+        )
+    segmenter = _keep(store, _weights(store, result), WEIGHTS, result.values["sha256"])
+    jobs.discard_outputs(result)
+    return segmenter, {
+        "held_out": table,
+        "training_images": sum(counts["images"] for counts in result.values["training_data"].values()),
+        "left_out": [f"{item['file']}: {item['reason']}" for item in result.values["refused"]],
+        "mlflow_run": MetadataValue.md(tracking.run_link(result.values["mlflow_run_id"])),
+        **result.metadata,
+    }
+
+
+def annotated(store: ObjectStore, cohort: str) -> list[dict[str, str]]:
+    """Index rows of a cohort's decoded images that landed with a ground-truth mask.
+
+    The digests of both files are in the rows, so that a changed mask makes another job.
+    """
+    try:
+        landing = read_landing(store, cohort, ())
+    except LandingError:
+        return []
+    rows = []
+    for row in read_manifest(store, cohort):
+        truth = truth_of(landing, row.source)
+        if truth is not None and "raw" in row.stages:
+            rows.append(
+                {
+                    "file": row.stages["raw"].key.removeprefix("raw/"),
+                    "mask": f"{cohort}/{truth.source}",
+                    "patient_id": row.patient_id or row.image_id,
+                    "source": cohort,
+                    "image_sha256": row.stages["raw"].sha256,
+                    "mask_etag": truth.etag,
+                }
+            )
+    return rows
+
+
+def _train_spec(config: RetrainConfig, rows: Sequence[dict[str, str]], environment: dict[str, str]) -> JobSpec:
+    flags = config.model_dump(mode="json", include={"stages", "batch_size", "learning_rate", "folds", "seed"})
+    arguments = [text for name, value in flags.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    if config.start.value == "bundled":
+        arguments += ["--initial", "bundled"]
+    index = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
+    return JobSpec(
+        kind="training",
+        program="segment_train",
+        asset="lung-segmenter",
+        partition=None,
+        arguments=(*arguments, "--variants", "as_is"),
+        inputs={
+            "images": JobInput("raw", tuple(row["file"] for row in rows)),
+            "masks": JobInput("landing", tuple(row["mask"] for row in rows)),
+        },
+        documents={"train": {"index.jsonl": index.encode()}},
+        outputs=("model", "data"),
+        environment=environment,
+    )
+
+
+def _weights(store: ObjectStore, result: JobResult) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder) / "model.tar.gz"
+        store.download(result.key("model", archive.name), archive)
+        return read_member(archive, WEIGHTS, MAX_WEIGHTS_BYTES)
+
+
+def _score_table(scores: dict[str, dict[str, Any]]) -> MetadataValue:
+    columns = ("images", "patients", "dice", "worst_tenth", "iou")
+    records = [
+        TableRecord({"cohort": name, **{column: round(score[column], 4) for column in columns}})
+        for name, score in scores.items()
+    ]
+    return MetadataValue.table(records)

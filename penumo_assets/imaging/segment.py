@@ -134,31 +134,36 @@ def load_lung_unet(path: Path, expected_sha256: str | None = None) -> tuple[Lung
         data = Path(path).read_bytes()
     except OSError as error:
         raise WeightsError(f"{path}: segmenter weights cannot be read ({error.strerror})") from error
+    return parse_lung_unet(data, str(path), expected_sha256)
+
+
+def parse_lung_unet(data: bytes, named: str, expected_sha256: str | None = None) -> tuple[LungUNet, str]:
+    """`load_lung_unet` from a file's bytes; ``named`` is how errors call it."""
     digest = hashlib.sha256(data).hexdigest()
     if expected_sha256 is not None and digest != expected_sha256.lower():
-        raise WeightsError(f"{path}: expected weights with SHA-256 {expected_sha256}, found {digest}")
+        raise WeightsError(f"{named}: expected weights with SHA-256 {expected_sha256}, found {digest}")
     try:
         tensors = load(data)
     except SafetensorError as error:
-        raise WeightsError(f"{path}: expected a safetensors file of LungUNet weights ({error})") from error
+        raise WeightsError(f"{named}: expected a safetensors file of LungUNet weights ({error})") from error
     model = LungUNet()
-    _check_tensors(path, model.state_dict(), tensors)
+    _check_tensors(named, model.state_dict(), tensors)
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
     return model.eval(), digest
 
 
-def _check_tensors(path: Path, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+def _check_tensors(named: str, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
     wanted = {name for name in expected if not name.endswith("num_batches_tracked")}
     if missing := sorted(wanted - set(found)):
-        raise WeightsError(f"{path}: expected LungUNet weights, but {len(missing)} tensors are missing: {missing[:3]}")
+        raise WeightsError(f"{named}: expected LungUNet weights, but {len(missing)} tensors are missing: {missing[:3]}")
     if extra := sorted(set(found) - set(expected)):
-        raise WeightsError(f"{path}: expected LungUNet weights, but {len(extra)} tensors are unknown: {extra[:3]}")
+        raise WeightsError(f"{named}: expected LungUNet weights, but {len(extra)} tensors are unknown: {extra[:3]}")
     for name in sorted(wanted):
         shapes = tuple(expected[name].shape), tuple(found[name].shape)
         if shapes[0] != shapes[1]:
-            raise WeightsError(f"{path}: tensor {name}: expected shape {shapes[0]}, found {shapes[1]}")
+            raise WeightsError(f"{named}: tensor {name}: expected shape {shapes[0]}, found {shapes[1]}")
         if not torch.isfinite(found[name].float()).all():
-            raise WeightsError(f"{path}: tensor {name}: expected finite values, found NaN or infinity")
+            raise WeightsError(f"{named}: tensor {name}: expected finite values, found NaN or infinity")
 
 
 def fold_batch_norms(model: LungUNet) -> LungUNet:

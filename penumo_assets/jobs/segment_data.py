@@ -1,7 +1,8 @@
-"""X-rays with lung masks, as a training job's channel holds them: read, split by patient, sampled.
+"""X-rays with lung masks, as a training job's channels hold them: read, split by patient, sampled.
 
 A channel is a folder with ``images/``, ``masks/`` and ``index.csv`` or ``index.jsonl``, whose rows
-name ``file`` (below ``images/``), ``mask`` (below ``masks/``), ``patient_id`` and ``source``.
+name ``file`` (below ``images/``), ``mask`` (below ``masks/``), ``patient_id`` and ``source``. Images and
+masks may instead lie in channels of their own.
 """
 
 import hashlib
@@ -37,17 +38,57 @@ class Pair:
     box: Letterbox
 
 
-def read_channel(folder: Path) -> list[Pair]:
+class PairRefused(ValueError):
+    """An image and mask that cannot train; the message names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A row of the index that was left out, and why."""
+
+    file: str
+    source: str
+    reason: str
+
+
+def read_channel(
+    folder: Path, images: Path | None = None, masks: Path | None = None
+) -> tuple[list[Pair], list[Refusal]]:
     """Read every pair of a channel, in the order of its index.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds the index.
+    images, masks : Path, optional
+        Where its rows' files lie; by default ``images/`` and ``masks/`` below ``folder``.
+
+    Returns
+    -------
+    tuple
+        The pairs, and the rows that were left out because a file is missing, unreadable or outside its folder, or
+        an image and its mask differ in size.
 
     Raises
     ------
     JobError
-        If the index is missing, empty or incomplete, or a file is missing, unreadable, outside its
-        folder, or an image and its mask differ in size. The message names the file.
+        If the index is missing, empty or incomplete, or none of its rows can be used.
     """
+    rows = read_index(folder)
+    images, masks = images or folder / "images", masks or folder / "masks"
+
+    def read(row: dict[str, str]) -> Pair | Refusal:
+        try:
+            return read_pair(images, masks, row)
+        except PairRefused as refusal:
+            return Refusal(row["file"], row["source"], str(refusal))
+
     with ThreadPoolExecutor(max_workers=4) as pool:
-        return list(pool.map(lambda row: read_pair(folder / "images", folder / "masks", row), read_index(folder)))
+        results = list(pool.map(read, rows))
+    refused = [result for result in results if isinstance(result, Refusal)]
+    if len(refused) == len(rows):
+        raise JobError(f"none of the {len(rows)} pairs can be used; the first: {refused[0].reason}")
+    return [result for result in results if isinstance(result, Pair)], refused
 
 
 def read_index(folder: Path) -> list[dict[str, str]]:
@@ -70,11 +111,17 @@ def read_index(folder: Path) -> list[dict[str, str]]:
 
 
 def read_pair(images: Path, masks: Path, row: dict[str, str]) -> Pair:
-    """One row's image and mask, letterboxed; see `read_channel` for what is refused."""
+    """One row's image and mask, letterboxed.
+
+    Raises
+    ------
+    PairRefused
+        See `read_channel` for what is refused.
+    """
     image = _read_gray(images, row["file"])
     mask = _read_gray(masks, row["mask"])
     if image.shape != mask.shape:
-        raise JobError(f"{row['file']}: the image is {image.shape} but its mask {row['mask']} is {mask.shape}")
+        raise PairRefused(f"{row['file']}: the image is {image.shape} but its mask {row['mask']} is {mask.shape}")
     box = Letterbox.fit(*image.shape)
     binary = np.where(mask > 127, 255, 0).astype(np.uint8)
     return Pair(
@@ -90,12 +137,12 @@ def read_pair(images: Path, masks: Path, row: dict[str, str]) -> Pair:
 def _read_gray(folder: Path, name: str) -> np.ndarray:
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise JobError(f"{name}: the index must name files inside {folder.name}/")
+        raise PairRefused(f"{name}: the index must name files inside {folder.name}/")
     if not path.is_file():
-        raise JobError(f"{name}: named by the index but not in {folder.name}/")
+        raise PairRefused(f"{name}: named by the index but not in {folder.name}/")
     pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if pixels is None:
-        raise JobError(f"{name}: cannot be read as an image")
+        raise PairRefused(f"{name}: cannot be read as an image")
     return pixels
 
 

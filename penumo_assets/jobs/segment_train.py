@@ -1,9 +1,10 @@
 """Train the lung segmenter: X-rays with masks in, safetensors weights and a report out.
 
 Runs under the container contract. Channel ``train`` holds ``images/``, ``masks/`` and an index
-(`penumo_assets.jobs.segment_data`); an optional channel ``external`` of the same form is measured on and
-never trained on. Training goes through stages of growing resolution, keeps an exponential moving
-average of the weights, and starts again from ``/opt/ml/checkpoints`` after an interruption.
+(`penumo_assets.jobs.segment_data`), or only the index while channels ``images`` and ``masks`` hold the files;
+an optional channel ``external`` of the first form is measured on and never trained on. Training goes through
+stages of growing resolution, keeps an exponential moving average of the weights, and starts again from
+``/opt/ml/checkpoints`` after an interruption.
 """
 
 import argparse
@@ -170,6 +171,12 @@ def divide(pairs: list[Pair], plan: Plan) -> tuple[list[Pair], list[Pair]]:
     return kept, [pair for pair, fold in zip(pairs, folds, strict=True) if fold == plan.fold]
 
 
+def given_channels(*names: str) -> list[Path | None]:
+    """The folders of optional channels; None for one that was not given."""
+    folders = [contract.channel(name) for name in names]
+    return [folder if folder.is_dir() else None for folder in folders]
+
+
 def data_digest(pairs: list[Pair]) -> str:
     """SHA-256 over names, patients, pixels and masks: the training data's identity."""
     digest = hashlib.sha256()
@@ -204,16 +211,18 @@ def main(argv: list[str] | None = None) -> None:
         cv2.setNumThreads(arguments.threads)
     initial, initial_sha256 = initial_of(arguments)
     plan = plan_of(arguments, initial_sha256)
-    pairs = read_channel(contract.channel("train"))
+    pairs, refused = read_channel(contract.channel("train"), *given_channels("images", "masks"))
+    for refusal in refused:
+        LOG.warning("left out: %s", refusal.reason)
     kept, held_out = divide(pairs, plan)
-    external = read_channel(contract.channel("external")) if contract.channel("external").is_dir() else []
+    external = read_channel(contract.channel("external"))[0] if contract.channel("external").is_dir() else []
     shared = {p.patient_id for p in kept} & {p.patient_id for p in external}
     if shared:
         raise contract.JobError(f"{len(shared)} patients are in the channels train and external: remove them from one")
     digest = hashlib.sha256((plan.digest() + data_digest(kept)).encode()).hexdigest()
     LOG.info("training on %s; held out %s; external %s", counts_of(kept), counts_of(held_out), counts_of(external))
     started = time.monotonic()
-    with tracking("lung_unet", asdict(plan)) as track:
+    with tracking("lung_unet", asdict(plan)) as (track, run_id):
         checkpoint = contract.checkpoint_dir() / "lung_unet.pt"
         model = train(kept, plan, checkpoint, digest, arguments.log_every, track, initial)
         facts = {"training_data": counts_of(kept), "data_sha256": data_digest(kept), "plan": asdict(plan)}
@@ -224,26 +233,32 @@ def main(argv: list[str] | None = None) -> None:
         }
         track(flat, plan.steps)
     values = {"sha256": json.loads((contract.model_dir() / FACTS_NAME).read_text())["sha256"], "scores": scores}
+    values |= {"refused": [asdict(refusal) for refusal in refused], "mlflow_run_id": run_id}
     values |= {"steps": plan.steps, "seconds": round(time.monotonic() - started, 1), **facts}
     LOG.info("scores %s", json.dumps(scores))
     contract.write_result(contract.output_data_dir(), "segment_train", values)
 
 
 @contextmanager
-def tracking(name: str, parameters: dict) -> Iterator[Tracker]:
-    """Log to MLflow when ``MLFLOW_TRACKING_URI`` is set (into ``MLFLOW_RUN_ID`` when that is), else nowhere."""
+def tracking(name: str, parameters: dict) -> Iterator[tuple[Tracker, str | None]]:
+    """Log to MLflow when ``MLFLOW_TRACKING_URI`` is set (into ``MLFLOW_RUN_ID`` when that is), else nowhere.
+
+    Yields what logs metrics, and the run's id.
+    """
     if not os.environ.get("MLFLOW_TRACKING_URI"):
-        yield lambda metrics, step: None
+        yield lambda metrics, step: None, None
         return
     import mlflow  # takes seconds, and a job without a server should not pay them
 
-    with mlflow.start_run(run_id=os.environ.get("MLFLOW_RUN_ID"), run_name=name):
+    dagster_run = os.environ.get("PENUMO_DAGSTER_RUN_ID")
+    tags = {"dagster_run_id": dagster_run} if dagster_run else {}
+    with mlflow.start_run(run_id=os.environ.get("MLFLOW_RUN_ID"), run_name=name, tags=tags) as run:
         mlflow.log_params({f"segmenter_{key}": value for key, value in parameters.items()})
 
         def track(metrics: dict[str, float], step: int) -> None:
             mlflow.log_metrics(metrics, step=step)
 
-        yield track
+        yield track, run.info.run_id
 
 
 if __name__ == "__main__":

@@ -46,3 +46,24 @@ def _check(member: tarfile.TarInfo, total: int, count: int, max_bytes: int) -> N
         raise ModelError(f"the model archive holds a link or a device: {member.name!r}")
     if total > max_bytes or count > MAX_MEMBERS:
         raise ModelError(f"the model archive is larger than {max_bytes} bytes or {MAX_MEMBERS} members")
+
+
+def read_member(model_tar_gz: Path, name: str, max_bytes: int) -> bytes:
+    """One plain file of a ``model.tar.gz``, without unpacking the rest.
+
+    Raises
+    ------
+    ModelError
+        If the archive is broken, or ``name`` is absent, not a plain file, or larger than ``max_bytes``.
+    """
+    try:
+        with tarfile.open(model_tar_gz, mode="r:gz") as archive:
+            for count, member in enumerate(archive, start=1):
+                if count > MAX_MEMBERS:
+                    break
+                if member.name.removeprefix("./") == name and member.isreg() and member.size <= max_bytes:
+                    file = archive.extractfile(member)
+                    return file.read() if file else b""
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise ModelError(f"{model_tar_gz.name} cannot be read: {type(error).__name__}: {error}") from error
+    raise ModelError(f"{model_tar_gz.name} holds no file {name} of at most {max_bytes} bytes")

@@ -248,6 +248,18 @@ def open_store(root: str) -> ObjectStore:
     return FileStore(Path(root))
 
 
+def read_uri(uri: str, max_bytes: int) -> bytes:
+    """An object outside the application's root: ``s3://bucket/key``, ``file:///path`` or a path.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be read or is larger than ``max_bytes``; the message names its last part.
+    """
+    folder, _, name = uri.rpartition("/")
+    return open_store(folder or ("/" if uri.startswith("/") else ".")).read(unquote(name), max_bytes)
+
+
 class Storage(ConfigurableResource):
     """Where every object of the application lives, under one root."""
 

@@ -30,7 +30,8 @@ def write(folder: Path, *rows: dict[str, str]) -> None:
 
 
 def test_a_pair_is_letterboxed_with_its_mask(folder: Path) -> None:
-    (pair,) = read_channel(folder)
+    (pair,), refused = read_channel(folder)
+    assert not refused
     assert pair.image.shape == pair.mask.shape == (512, 512)
     assert set(np.unique(pair.mask)) == {0, 255}
     assert pair.box.content == (slice(64, 448), slice(0, 512))
@@ -81,6 +82,14 @@ def test_a_file_that_is_no_image_is_refused(folder: Path) -> None:
         read_channel(folder)
 
 
+def test_one_bad_pair_leaves_the_others(folder: Path) -> None:
+    write(folder, ROW, ROW | {"file": "gone.png"})
+    pairs, refused = read_channel(folder)
+    assert [pair.file for pair in pairs] == ["a.png"]
+    assert [(refusal.file, refusal.source) for refusal in refused] == [("gone.png", "x")]
+    assert "gone.png: named by the index but not in images/" in refused[0].reason
+
+
 def test_a_patient_stands_in_one_fold_and_sources_are_dealt_evenly() -> None:
     patients = [f"k{i // 2}" for i in range(60)] + [f"c{i}" for i in range(11)]
     sources = ["kermany"] * 60 + ["cohen"] * 11
@@ -118,7 +127,7 @@ def test_power_sets_how_much_a_small_source_is_favoured(power: float, share: flo
 
 
 def test_the_cache_keeps_pairs_in_order(folder: Path) -> None:
-    images, masks = shrink(read_channel(folder) * 2, 128)
+    images, masks = shrink(read_channel(folder)[0] * 2, 128)
     assert images.shape == masks.shape == (2, 128, 128)
     assert masks[0, 64, 127] == 255
     assert masks[0, 64, 0] == 0

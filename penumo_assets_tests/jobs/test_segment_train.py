@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -73,7 +74,7 @@ def test_the_program_leaves_weights_that_load_and_a_result(container: Path) -> N
 
 
 def test_no_held_out_patient_trains(container: Path) -> None:
-    pairs = read_channel(container / "input" / "data" / "train")
+    pairs = read_channel(container / "input" / "data" / "train")[0]
     seen: set[str] = set()
     for fold in range(3):
         kept, held_out = segment_train.divide(pairs, small_plan(fold=fold))
@@ -98,6 +99,27 @@ def test_an_external_channel_is_measured_and_not_trained_on(container: Path) -> 
     assert "elsewhere" not in values["training_data"]
 
 
+def test_images_and_masks_may_come_in_channels_of_their_own(container: Path) -> None:
+    data = container / "input" / "data"
+    segment_train.main(FLAGS)
+    together = json.loads((container / "output" / "data" / "result.json").read_text())["values"]
+    for name in ("images", "masks"):
+        (data / "train" / name).rename(data / name)
+    shutil.rmtree(container / "checkpoints")
+    segment_train.main(FLAGS)
+    apart = json.loads((container / "output" / "data" / "result.json").read_text())["values"]
+    assert apart["data_sha256"] == together["data_sha256"]
+
+
+def test_a_pair_that_does_not_fit_is_left_out_and_named(container: Path) -> None:
+    cv2.imwrite(str(container / "input" / "data" / "train" / "masks" / "3.png"), np.zeros((5, 5), np.uint8))
+    segment_train.main([*FLAGS, "--fold", "-1"])
+    values = json.loads((container / "output" / "data" / "result.json").read_text())["values"]
+    assert [refusal["file"] for refusal in values["refused"]] == ["3.png"]
+    assert "its mask 3.png is (5, 5)" in values["refused"][0]["reason"]
+    assert values["training_data"]["phantom"]["images"] == 11
+
+
 def test_a_patient_in_both_channels_stops_the_job(container: Path) -> None:
     phantoms(container / "input" / "data" / "external", 12, "elsewhere")
     with pytest.raises(contract.JobError, match="patients are in the channels train and external"):
@@ -117,7 +139,7 @@ class Stopped(Exception):
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(container: Path) -> None:
-    pairs = read_channel(container / "input" / "data" / "train")
+    pairs = read_channel(container / "input" / "data" / "train")[0]
 
     def stop_at_four(metrics: dict[str, float], step: int) -> None:
         if step == 4:
@@ -137,7 +159,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(container: Path) -> 
 
 
 def test_a_checkpoint_of_other_data_is_not_used(container: Path) -> None:
-    pairs = read_channel(container / "input" / "data" / "train")
+    pairs = read_channel(container / "input" / "data" / "train")[0]
     steps: list[int] = []
     for digest in ("one", "two"):
         train(pairs, small_plan(), container / "lung.pt", digest, 2, lambda metrics, step: steps.append(step))
@@ -145,7 +167,7 @@ def test_a_checkpoint_of_other_data_is_not_used(container: Path) -> None:
 
 
 def test_training_learns_the_phantoms(container: Path) -> None:
-    pairs = read_channel(container / "input" / "data" / "train")
+    pairs = read_channel(container / "input" / "data" / "train")[0]
     kept, held_out = segment_train.divide(pairs, small_plan())
     model = train(kept, small_plan(stages=(Stage(64, 60),)), container / "lung.pt", "d", 1000, lambda *_: None)
     images, masks = (torch.from_numpy(part[:, None]).float() for part in shrink(held_out, 64))
@@ -156,7 +178,7 @@ def test_training_learns_the_phantoms(container: Path) -> None:
 
 
 def test_saved_weights_differ_from_the_model_by_half_precision_only(container: Path) -> None:
-    pairs = read_channel(container / "input" / "data" / "train")
+    pairs = read_channel(container / "input" / "data" / "train")[0]
     model = train(pairs, small_plan(), container / "lung.pt", "d", 10, lambda metrics, step: None)
     loaded, _ = load_lung_unet(segment_train.save_weights(model, container, {}))
     for name, tensor in loaded.state_dict().items():
@@ -177,7 +199,7 @@ def test_training_can_go_on_from_given_weights(container: Path) -> None:
 
 
 def test_a_batch_is_the_same_whenever_it_is_asked_for(container: Path) -> None:
-    pairs = read_channel(container / "input" / "data" / "train")
+    pairs = read_channel(container / "input" / "data" / "train")[0]
     one, other = (Batches(pairs, small_plan(), torch.device("cpu")) for _ in range(2))
     other.batch(5)
     assert torch.equal(one.batch(3)[0], other.batch(3)[0])
@@ -225,9 +247,11 @@ class FakeMlflow(types.ModuleType):
         self.metrics: dict[str, list[int]] = {}
         self.params: dict[str, object] = {}
 
-    def start_run(self, run_id: str | None, run_name: str) -> contextlib.AbstractContextManager:
+    def start_run(self, run_id: str | None, run_name: str, tags: dict[str, str]) -> contextlib.AbstractContextManager:
         self.runs.append(run_id)
-        return contextlib.nullcontext()
+        self.tags = tags
+        info = types.SimpleNamespace(run_id=run_id)
+        return contextlib.nullcontext(types.SimpleNamespace(info=info))
 
     def log_params(self, params: dict[str, object]) -> None:
         self.params |= params
@@ -245,8 +269,10 @@ def test_with_a_tracking_server_losses_and_dice_are_logged_to_the_given_run(
     monkeypatch.setitem(sys.modules, "mlflow", fake)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking")
     monkeypatch.setenv("MLFLOW_RUN_ID", "abc")
+    monkeypatch.setenv("PENUMO_DAGSTER_RUN_ID", "dagster-1")
     segment_train.main(FLAGS)
     assert fake.runs == ["abc"]
+    assert fake.tags == {"dagster_run_id": "dagster-1"}
     assert fake.metrics["loss"] == [2, 4, 5]
     assert fake.metrics["held_out/phantom/as_is/dice"] == [5]
     assert fake.params["segmenter_batch_size"] == 4
