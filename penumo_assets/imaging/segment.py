@@ -25,7 +25,7 @@ from penumo_assets.models.lung_unet import LungUNet, is_negative, standardise, t
 SIZE = 512
 BATCH = 8
 BUNDLED = Path(__file__).parents[1] / "models" / "weights" / "lung_unet.safetensors"
-LOOKS = (128, 160)  # sides in pixels; the mean of two looks outlines better than either (docs/model_card_lung_unet.md)
+LOOKS = (192, 224)  # sides in pixels; the mean of two looks outlines better than either (docs/model_card_lung_unet.md)
 MIN_CONTRAST = 4  # gray levels: an image that varies less is constant but for noise
 MIN_COMPONENT = 0.1  # a second component below this share of the first is a fragment, not the other lung
 

@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--stages",
         type=parse_stages,
-        default="96x900,128x900,160x350",
+        default="128x1000,160x1500,192x1500",
         metavar="SIZExSTEPS,...",
         help="resolution and batches of each stage (default: %(default)s)",
     )
