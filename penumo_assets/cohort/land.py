@@ -1,5 +1,6 @@
 """Put a folder of images into landing, as a hospital's transfer would."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dagster import AssetMaterialization, DagsterInstance
@@ -32,10 +33,16 @@ def land_folder(
         raise LandingError(f"{folder.name} holds no files to land")
     prefix = f"landing/{cohort}"
     present = {info.key: info.size for info in store.list_objects(prefix)}
-    for path in tqdm(files, desc=f"landing {cohort}", unit="file", disable=None if progress else True):
+
+    def land(path: Path) -> None:
         key = f"{prefix}/{path.relative_to(folder).as_posix()}"
         if present.get(key) != path.stat().st_size or store.read(key) != path.read_bytes():
             store.upload(path, key)
+
+    with ThreadPoolExecutor(store.workers) as pool:
+        landed = pool.map(land, files)
+        for _ in tqdm(landed, f"landing {cohort}", len(files), unit="file", disable=None if progress else True):
+            pass
     store.write(f"{prefix}/{COMPLETE_MARKER}", b"")
     instance.add_dynamic_partitions(str(cohorts.name), [cohort])
     instance.report_runless_asset_event(

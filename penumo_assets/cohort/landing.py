@@ -5,7 +5,7 @@ import io
 import re
 from dataclasses import dataclass, field
 
-from penumo_assets.resources.storage import ObjectStore
+from penumo_assets.resources.storage import ObjectStore, is_key
 
 LABELS_FILE = "labels.csv"
 COMPLETE_MARKER = "_COMPLETE"
@@ -70,13 +70,21 @@ def read_landing(store: ObjectStore, cohort: str, allowed_labels: tuple[str, ...
         landed = LandedFile(source, info.etag, info.size)
         if source == LABELS_FILE:
             labels = parse_labels(store.read(info.key, MAX_LABELS_BYTES), cohort, allowed_labels)
-        elif source.startswith(MASKS_FOLDER):
+        elif source.startswith(MASKS_FOLDER) and is_key(source):
             truths[_stem(source)] = landed
-        elif source != COMPLETE_MARKER and not any(part.startswith(".") for part in source.split("/")):
+        elif source != COMPLETE_MARKER and not is_hidden(source):
             files.append(landed)
     if not files:
         raise LandingError(f"cohort {cohort!r} has no files under {prefix}/: land some with `penumo land`")
     return Landing(cohort, tuple(files), truths, labels)
+
+
+def is_hidden(source: str) -> bool:
+    """Whether an object is left out as a file on its way or of some file system: a name that begins with a dot.
+
+    ``.`` and ``..`` are no such names: they make a key unsafe, and its file is rejected by name.
+    """
+    return any(part.startswith(".") and part not in {".", ".."} for part in source.split("/"))
 
 
 def truth_of(landing: Landing, source: str) -> LandedFile | None:

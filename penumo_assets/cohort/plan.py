@@ -9,6 +9,7 @@ from penumo_assets.cohort.landing import Label, LandedFile, Landing, truth_of
 from penumo_assets.configs.prepare import Deidentify, PrepareConfig
 from penumo_assets.jobs.manifest import STAGES, ManifestRow, fingerprint
 from penumo_assets.jobs.work import WorkItem
+from penumo_assets.resources.storage import is_key
 
 LANDING = "landing"
 DUPLICATE = "duplicate_patient_id"
@@ -97,7 +98,10 @@ def _draft(file: LandedFile, label: Label | None, before: ManifestRow | None) ->
     )
     row.source_etag, row.source_bytes = file.etag, file.size
     apply_label(row, label)
-    if label and label.problem:
+    if not is_key(file.source):
+        row.stages = {}
+        row.reject(LANDING, "unsafe_name", "its name cannot be a file's: land it again under another one")
+    elif label and label.problem:
         row.stages = {}
         row.reject(LANDING, *label.problem)
     return row

@@ -21,6 +21,7 @@ from pydantic import Field, PrivateAttr
 
 from penumo_assets.jobs.contract import write_atomic
 
+_UNSAFE = re.compile(r"[\\\x00-\x1f\x7f]")
 _TEMPORARY = re.compile(r"(^|/)\.[^/]*\.tmp$")
 
 
@@ -41,16 +42,21 @@ class ObjectInfo:
     etag: str
 
 
+def is_key(key: str) -> bool:
+    """Whether ``key`` stays under the root: no empty or dot segment, no backslash, no control character."""
+    segments = key.split("/")
+    return not any(part in {"", ".", ".."} for part in segments) and not _UNSAFE.search(key)
+
+
 def check_key(key: str) -> str:
-    """Return ``key`` if it stays under the root.
+    """Return ``key`` if it stays under the root (`is_key`).
 
     Raises
     ------
     StorageError
-        For empty or absolute keys, ``..``, empty segments, backslashes and control characters.
+        If it does not.
     """
-    segments = key.split("/")
-    if any(part in {"", ".", ".."} for part in segments) or "\\" in key or any(ord(c) < 32 for c in key):
+    if not is_key(key):
         raise StorageError(f"not a valid object key: {key!r}")
     return key
 
@@ -59,6 +65,7 @@ class ObjectStore(ABC):
     """Objects under one root. All methods raise StorageError; reads of absent keys ObjectMissing."""
 
     root_uri: str
+    workers = 8  # transfers at once
 
     def uri(self, key: str) -> str:
         return f"{self.root_uri}/{check_key(key)}"
@@ -68,8 +75,8 @@ class ObjectStore(ABC):
         return check_key(key) if self.root_uri.startswith("file:") else self.uri(key)
 
     @abstractmethod
-    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Every object below the folder ``prefix``, in key order."""
+    def list_objects(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
+        """Every object below the folder ``prefix``, in key order; those whose key comes after ``after``."""
 
     @abstractmethod
     def folders(self, prefix: str) -> list[str]:
@@ -86,7 +93,8 @@ class ObjectStore(ABC):
     def write(self, key: str, data: bytes) -> None: ...
 
     @abstractmethod
-    def upload(self, source: Path, key: str) -> None: ...
+    def upload(self, source: Path, key: str) -> None:
+        """Store a file's bytes; a ``source`` that is not there is FileNotFoundError."""
 
     @abstractmethod
     def download(self, key: str, target: Path) -> None:
@@ -112,18 +120,18 @@ class ObjectStore(ABC):
     def _each_file(self, folder: Path, prefix: str, store_one: Callable[[Path, str], None]) -> list[str]:
         files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
         names = [path.relative_to(folder).as_posix() for path in files]
-        with ThreadPoolExecutor(max_workers=8) as pool:
+        with ThreadPoolExecutor(self.workers) as pool:
             list(pool.map(store_one, files, [f"{prefix}/{name}" for name in names]))
         return names
 
     def download_objects(self, prefix: str, names: Iterable[str], folder: Path) -> None:
         """Put the objects ``prefix/name`` at ``folder/name``."""
-        with ThreadPoolExecutor(max_workers=8) as pool:
+        with ThreadPoolExecutor(self.workers) as pool:
             list(pool.map(lambda name: self.download(f"{prefix}/{name}", folder / name), names))
 
     def copy_all(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Copy many ``(source, target)`` keys."""
-        with ThreadPoolExecutor(max_workers=8) as pool:
+        with ThreadPoolExecutor(self.workers) as pool:
             list(pool.map(lambda pair: self.copy(*pair), pairs))
 
     def delete_folder(self, prefix: str) -> None:
@@ -140,11 +148,11 @@ class FileStore(ObjectStore):
     def path(self, key: str) -> Path:
         return self.root / check_key(key)
 
-    def list_objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        yield from self._walk(self.path(prefix), prefix)
+    def list_objects(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
+        yield from self._walk(self.path(prefix), prefix, after)
 
-    def _walk(self, folder: Path, prefix: str) -> Iterator[ObjectInfo]:
-        if not folder.is_dir():
+    def _walk(self, folder: Path, prefix: str, after: str) -> Iterator[ObjectInfo]:
+        if not folder.is_dir() or (prefix + "/" < after and not after.startswith(prefix + "/")):
             return
         with os.scandir(folder) as entries:
             # A folder sorts as "name/", which is the order of the keys below it.
@@ -154,8 +162,8 @@ class FileStore(ObjectStore):
             if entry.is_symlink():
                 continue  # a link could lead out of the root
             if entry.is_dir():
-                yield from self._walk(Path(entry.path), key)
-            elif not _TEMPORARY.search(key):
+                yield from self._walk(Path(entry.path), key, after)
+            elif key > after and not _TEMPORARY.search(key):
                 stat = entry.stat()
                 yield ObjectInfo(key, stat.st_size, f"{stat.st_size:x}-{stat.st_mtime_ns:x}")
 
@@ -174,7 +182,7 @@ class FileStore(ObjectStore):
                 data = file.read(-1 if max_bytes is None else max_bytes + 1)
         except OSError as error:
             raise _file_error(key, error) from error
-        return bounded(key, data, max_bytes)
+        return _bounded(key, data, max_bytes)
 
     def write(self, key: str, data: bytes) -> None:
         try:
@@ -183,6 +191,7 @@ class FileStore(ObjectStore):
             raise _file_error(key, error) from error
 
     def upload(self, source: Path, key: str) -> None:
+        source.stat()  # a file that is not there must not pass for a missing object
         self._place(source, key, shutil.copyfile)
 
     def download(self, key: str, target: Path) -> None:
@@ -226,21 +235,24 @@ class FileStore(ObjectStore):
                 parent = parent.parent
 
 
-def open_store(root: str) -> ObjectStore:
+def open_store(root: str, kms_key: str = "", *, impatient: bool = False) -> ObjectStore:
     """The store at ``root``: ``s3://bucket/prefix``, ``file:///folder`` or a folder.
+
+    ``kms_key`` encrypts what is written to a bucket; empty for the bucket's own default. ``impatient`` is for
+    callers that would rather be told within half a minute that a bucket does not answer than wait for it.
 
     Raises
     ------
     StorageError
-        If the scheme is neither ``s3`` nor ``file``, or the bucket is missing.
+        If the scheme is neither ``s3`` nor ``file``, or the bucket or the AWS region is missing.
     """
     parsed = urlparse(root)
     if parsed.scheme == "s3":
-        from penumo_assets.resources.s3 import S3Store  # boto3 costs 0.3 s that embedded use does not need
+        from penumo_assets.resources.s3 import S3Store  # embedded use needs neither boto3 nor obstore
 
         if not parsed.netloc:
             raise StorageError(f"{root} names no bucket; expected s3://bucket/prefix")
-        return S3Store(parsed.netloc, parsed.path)
+        return S3Store(parsed.netloc, parsed.path, kms_key, impatient=impatient)
     if parsed.scheme == "file":
         return FileStore(Path(unquote(parsed.path)))
     if "://" in root:
@@ -264,14 +276,19 @@ class Storage(ConfigurableResource):
     """Where every object of the application lives, under one root."""
 
     root: str = Field(description="Root of all objects: a folder, file:///folder or s3://bucket/prefix.")
+    kms_key: str = Field(default="", description="KMS key for objects in a bucket; empty: the bucket's default.")
 
     _store: ObjectStore | None = PrivateAttr(default=None)
 
     @property
     def store(self) -> ObjectStore:
         if self._store is None:
-            self._store = open_store(self.root)
+            self._store = open_store(self.root, self.kms_key)
         return self._store
+
+    def impatient(self) -> ObjectStore:
+        """The store for a sensor, whose tick is lost if it takes a minute (`open_store`)."""
+        return open_store(self.root, self.kms_key, impatient=True)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
@@ -285,7 +302,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def bounded(key: str, data: bytes, max_bytes: int | None) -> bytes:
+def _bounded(key: str, data: bytes, max_bytes: int | None) -> bytes:
     if max_bytes is not None and len(data) > max_bytes:
         raise StorageError(f"{key} is larger than the {max_bytes} bytes allowed for it")
     return data

@@ -74,3 +74,13 @@ def test_markers_masks_and_hidden_files_are_not_images(tmp_path: Path) -> None:
 def test_an_empty_cohort_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LandingError, match="'c' has no files"):
         read_landing(FileStore(tmp_path), "c", LABELS)
+
+
+def test_a_mask_whose_name_cannot_be_a_files_is_not_lost(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    store.write("landing/c/a.png", b"x")
+    (tmp_path / "landing" / "c" / "masks").mkdir()
+    (tmp_path / "landing" / "c" / "masks" / "a\\b.png").write_bytes(b"x")
+    landing = read_landing(store, "c", LABELS)
+    assert [file.source for file in landing.files] == ["a.png", "masks/a\\b.png"]
+    assert landing.truths == {}

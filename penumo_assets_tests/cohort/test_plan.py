@@ -184,3 +184,11 @@ def test_an_image_id_is_safe_and_differs_between_folders(source: str) -> None:
 
     assert is_safe_id(image_id_of(source))
     assert image_id_of(source) != image_id_of("other/" + source)
+
+
+@pytest.mark.parametrize("name", ["a\\b.png", "ward//a.png", "../a.png", "a\n.png"])
+def test_a_name_that_cannot_be_a_files_is_rejected_alone(name: str) -> None:
+    plan, _, rows = materialize(landing_of("a.png", name), [])
+    assert computed(plan) == {"a.png": list(STAGES)}
+    assert {row.source: row.code for row in rows} == {"a.png": None, name: "unsafe_name"}
+    assert materialize(landing_of("a.png", name), rows)[0].items == ()

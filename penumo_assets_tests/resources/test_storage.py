@@ -1,27 +1,49 @@
 """Both stores keep the same promises: one suite runs against a folder and against a bucket."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import boto3
 import pytest
-from moto import mock_aws
 
-from penumo_assets.resources.s3 import S3Store
+from penumo_assets.resources.s3 import PART_BYTES, S3Store
 from penumo_assets.resources.storage import FileStore, ObjectMissing, ObjectStore, StorageError, open_store
+from penumo_assets_tests.resources.s3_server import S3Server, running_s3
+
+REGION = "eu-central-1"
+KMS_KEY = "arn:aws:kms:eu-central-1:123456789012:key/0f3c"
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[S3Server]:
+    with running_s3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The server with an empty bucket ``films``, and the environment that leads to it."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    s3_server.start_over("films", REGION)
+    return s3_server
+
+
+@pytest.fixture
+def bucket(s3: S3Server) -> S3Store:
+    return S3Store("films", "below/here")
 
 
 @pytest.fixture(params=["file", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    if request.param == "file":
-        yield FileStore(tmp_path / "a folder")
-        return
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    with mock_aws():
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="films", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
-        yield S3Store("films", "below/here", client)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    return FileStore(tmp_path / "a folder") if request.param == "file" else request.getfixturevalue("bucket")
 
 
 def test_what_is_written_is_read_back(store: ObjectStore) -> None:
@@ -106,6 +128,54 @@ def test_a_key_that_could_leave_the_root_is_refused(store: ObjectStore, key: str
         store.write(key, b"x")
 
 
+@pytest.mark.parametrize(
+    "name", ["a b", "ä é", "100%", "x%41y", "a#b?c", "a+b&c=d", "[1]{2}", "a'b\"c", "日本.dcm", "..."]
+)
+def test_any_readable_name_is_kept_as_it_is(store: ObjectStore, name: str) -> None:
+    store.write(f"landing/w/{name}", b"x")
+    store.copy(f"landing/w/{name}", f"raw/w/{name}")
+    assert store.read(f"raw/w/{name}") == b"x"
+    assert [info.key for info in store.list_objects("landing/w")] == [f"landing/w/{name}"]
+
+
+def test_an_empty_object_comes_and_goes(store: ObjectStore, tmp_path: Path) -> None:
+    store.write("landing/w/_COMPLETE", b"")
+    store.download("landing/w/_COMPLETE", tmp_path / "got")
+    assert (tmp_path / "got").read_bytes() == store.read("landing/w/_COMPLETE") == b""
+
+
+def test_a_large_object_keeps_its_bytes(store: ObjectStore, tmp_path: Path) -> None:
+    content = os.urandom(2 * PART_BYTES + 12345)
+    (tmp_path / "model").write_bytes(content)
+    store.upload(tmp_path / "model", "models/m")
+    store.download("models/m", tmp_path / "deep" / "got")
+    assert (tmp_path / "deep" / "got").read_bytes() == content
+    store.write("models/w", content)
+    assert store.read("models/w") == content
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["got"]
+
+
+def test_readers_see_the_old_object_or_the_new_one(store: ObjectStore) -> None:
+    versions = [bytes([i]) * 200_000 for i in range(4)]
+    store.write("a/current.json", versions[0])
+    writer = Thread(target=lambda: [store.write("a/current.json", version) for version in versions])
+    writer.start()
+    reads = [store.read("a/current.json")]
+    while writer.is_alive():
+        reads.append(store.read("a/current.json"))
+    writer.join()
+    assert all(read in versions for read in reads)
+
+
+def test_the_first_failure_of_many_is_raised(store: ObjectStore, tmp_path: Path) -> None:
+    store.write("raw/a", b"a")
+    with pytest.raises(ObjectMissing, match="raw/gone"):
+        store.download_objects("raw", ["a", "gone"], tmp_path / "got")
+    with pytest.raises(FileNotFoundError):
+        store.upload(tmp_path / "no such file", "raw/b")
+    assert not store.exists("raw/b")
+
+
 def test_a_link_in_a_folder_is_not_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -121,9 +191,146 @@ def test_a_link_in_a_folder_is_not_followed(tmp_path: Path) -> None:
 def test_roots_are_folders_and_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(open_store(str(tmp_path)), FileStore)
     assert open_store((tmp_path / "a b").as_uri()).uri("x/y") == (tmp_path / "a b").as_uri() + "/x/y"
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     assert open_store("s3://films/below/").uri("x") == "s3://films/below/x"
     with pytest.raises(StorageError, match="expected a folder"):
         open_store("ftp://host/x")
     with pytest.raises(StorageError, match="names no bucket"):
         open_store("s3:///x")
+
+
+@pytest.mark.parametrize("fault", ["SlowDown", "InternalError", "reset"])
+@pytest.mark.parametrize("method", ["GET", "PUT", "HEAD", "POST"])
+def test_a_passing_fault_is_retried(s3: S3Server, bucket: S3Store, fault: str, method: str, tmp_path: Path) -> None:
+    bucket.write("raw/a", b"film")
+    s3.fail(method, fault, times=2)
+    bucket.write("raw/b", b"film")
+    assert bucket.read("raw/a") == b"film"
+    assert bucket.exists("raw/a")
+    bucket.copy("raw/a", "raw/c")
+    assert [info.key for info in bucket.list_objects("raw")] == ["raw/a", "raw/b", "raw/c"]
+    bucket.delete(["raw/a"])
+    assert s3.faults[0].times == 0
+    assert not bucket.exists("raw/a")
+
+
+def test_a_body_that_breaks_off_is_fetched_again(s3: S3Server, bucket: S3Store, tmp_path: Path) -> None:
+    content = os.urandom(100_000)
+    bucket.write("raw/a", content)
+    s3.fail("GET", "truncate", times=2)
+    bucket.download("raw/a", tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == content
+    assert s3.faults[0].times == 0
+
+
+def test_a_large_object_survives_faults_in_its_parts(s3: S3Server, bucket: S3Store, tmp_path: Path) -> None:
+    content = os.urandom(2 * PART_BYTES + 1)
+    (tmp_path / "model").write_bytes(content)
+    s3.fail("PUT", "InternalError")
+    bucket.upload(tmp_path / "model", "models/m")
+    assert [method for method, path in s3.seen if "partNumber" in path].count("PUT") == 3 + 1
+    s3.fail("GET", "truncate", times=2)
+    bucket.download("models/m", tmp_path / "got")
+    assert (tmp_path / "got").read_bytes() == content
+
+
+def test_a_body_that_never_arrives_whole_leaves_no_file(
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penumo_assets.resources.s3.MAX_RETRIES", 2)
+    bucket = S3Store("films", "")
+    bucket.write("raw/a", os.urandom(100_000))
+    s3.fail("GET", "truncate", times=1000)
+    with pytest.raises(StorageError, match=r"raw/a: .*AWS_ENDPOINT_URL"):
+        bucket.download("raw/a", tmp_path / "got" / "a")
+    assert not list((tmp_path / "got").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("AccessDenied", "AccessDenied.*PENUMO_ROOT"),
+        ("SignatureDoesNotMatch", "refused the credentials.*AWS_ACCESS_KEY_ID"),
+        ("PermanentRedirect", "another region.*AWS_DEFAULT_REGION"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "PUT", "POST"])
+def test_a_refusal_names_the_variable_to_look_at(
+    s3: S3Server, bucket: S3Store, fault: str, message: str, method: str
+) -> None:
+    bucket.write("raw/a", b"a")
+    s3.fail(method, fault, times=1000)
+    calls = {
+        "GET": [lambda: bucket.read("raw/a"), lambda: list(bucket.list_objects("raw"))],
+        "PUT": [lambda: bucket.write("raw/a", b"a"), lambda: bucket.copy("raw/a", "raw/b")],
+        "POST": [lambda: bucket.delete(["raw/a"])],
+    }
+    for call in calls[method]:
+        with pytest.raises(StorageError, match=message):
+            call()
+
+
+def test_a_wrong_bucket_is_named(s3: S3Server) -> None:
+    store = S3Store("not-there", "")
+    for call in (
+        lambda: store.read("a"),
+        lambda: store.write("a", b""),
+        lambda: list(store.list_objects("a")),
+        lambda: store.delete(["a"]),
+    ):
+        with pytest.raises(StorageError, match="no bucket not-there; check PENUMO_ROOT"):
+            call()
+
+
+def test_missing_credentials_are_named_at_once(s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    store = S3Store("films", "")
+    for call in (lambda: store.read("a"), lambda: list(store.list_objects("a"))):
+        with pytest.raises(StorageError, match="no AWS credentials; set AWS_ACCESS_KEY_ID"):
+            call()
+    assert s3.seen == []
+
+
+def test_a_missing_region_is_named(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    with pytest.raises(StorageError, match="set AWS_DEFAULT_REGION"):
+        S3Store("films", "")
+    monkeypatch.setenv("AWS_REGION", REGION)
+    S3Store("films", "").write("a", b"x")
+
+
+def test_an_endpoint_that_does_not_answer_is_named(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("penumo_assets.resources.s3.MAX_RETRIES", 1)
+    store = S3Store("films", "")
+    for call in (lambda: store.read("a"), lambda: list(store.list_objects("a"))):
+        with pytest.raises(StorageError, match="AWS_ENDPOINT_URL"):
+            call()
+
+
+def test_everything_written_is_encrypted_with_the_key(s3: S3Server, tmp_path: Path) -> None:
+    store = S3Store("films", "", kms_key=KMS_KEY)
+    (tmp_path / "large").write_bytes(bytes(PART_BYTES + 1))
+    store.write("small", b"1")
+    store.upload(tmp_path / "large", "large")
+    store.copy("small", "copy")
+    s3.fail("PUT", "InvalidRequest")
+    store.copy("large", "copied in parts")
+    client = boto3.client("s3")
+    for key in ("small", "large", "copy", "copied in parts"):
+        head = client.head_object(Bucket="films", Key=key)
+        assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", KMS_KEY), key
+
+
+def test_known_names_are_moved_without_listing(s3: S3Server, bucket: S3Store, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        bucket.write(f"raw/{name}", b"x")
+    bucket.download_objects("raw", ["a", "b"], tmp_path / "got")
+    bucket.adopt_folder(tmp_path / "got", "copy")
+    bucket.copy_all([("copy/a", "npz/a")])
+    bucket.delete(["copy/a", "copy/b"])
+    assert not any("list-type" in path for _, path in s3.seen)
+    assert len(s3.seen) == 8
