@@ -4,14 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_HOME ?= $(CURDIR)/.penumo/dagster
 
-.PHONY: demo dev test lint clean install
+.PHONY: demo dev emulate test lint clean install
 
 demo: $(VENV)/.installed
 	$(BIN)/penumo demo
 
 dev: $(VENV)/.installed
 	$(BIN)/python -c "from penumo_assets.instance import dagster_home; dagster_home()"
-	$(BIN)/dg dev
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/dg dev
+
+# AWS on loopback, without an account: S3, CloudWatch Logs, and SageMaker jobs that run for real as subprocesses.
+emulate: $(VENV)/.installed
+	$(BIN)/python -m penumo_assets_tests.aws.emulator --write .penumo/emulator.env
 
 test: $(VENV)/.installed
 	$(BIN)/pytest

@@ -4,3 +4,18 @@ import os
 
 # Before torch is imported: threads that wait must not spin, or another busy process slows every test tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Any]:
+    """AWS on loopback. Per module: moto forgets everything whenever another test opens ``mock_aws``."""
+    from penumo_assets_tests.aws.emulator import Emulator  # moto takes a second to import
+
+    running = Emulator().start()
+    yield running
+    running.stop()

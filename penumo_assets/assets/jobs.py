@@ -11,10 +11,13 @@ def run_job(context: AssetExecutionContext, runner: JobRunner, spec: JobSpec) ->
     Raises
     ------
     Failure
-        If the program failed. Running it again on the same inputs would fail again, so it is not retried.
+        If the program failed. Running it again on the same inputs would fail again, so it is not retried; what
+        failed for lack of capacity or by a fault of the service may be.
     """
     try:
         return runner.run(context, spec)
     except JobFailed as failed:
         log = MetadataValue.md(f"```\n{failed.log_tail}\n```")
-        raise Failure(str(failed), metadata={"log_tail": log}, allow_retries=False) from failed
+        raise Failure(
+            str(failed), metadata={"log_tail": log, **failed.metadata}, allow_retries=failed.passing
+        ) from failed

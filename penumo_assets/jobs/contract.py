@@ -102,6 +102,11 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise
 
 
+def host_result_name(host: str, *, first: bool) -> str:
+    """The result file of one host: hosts of one job write into one folder, and each its own."""
+    return RESULT_NAME if first else f"result-{host}.json"
+
+
 def write_result(directory: Path, program: str, values: dict[str, Any]) -> None:
     """Write ``result.json`` into ``directory``: the last thing a job does.
 
@@ -112,7 +117,8 @@ def write_result(directory: Path, program: str, values: dict[str, Any]) -> None:
     """
     result = ResultFile(schema="penumo/job-result/1", program=program, values=values)
     text = json.dumps(result.model_dump(by_alias=True), indent=2, allow_nan=False)
-    write_atomic(directory / RESULT_NAME, text.encode("utf-8"))
+    host, names = hosts()
+    write_atomic(directory / host_result_name(host, first=host == names[0]), text.encode("utf-8"))
 
 
 def run_program(main: Callable[[list[str] | None], None], argv: list[str] | None = None) -> None:

@@ -1,5 +1,6 @@
 """Run jobs as subprocesses that see SageMaker's container contract and nothing else of this machine's settings."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -7,7 +8,8 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -53,12 +55,13 @@ class LocalJobRunner(JobRunner):
                 continue
             if state == "running":
                 self._wait(context, job)
-            result = job.result()
+            with _alone_in(Path(self.scratch)):  # a second run may have been attached to the same job
+                result, outputs = job.result(), job.publish()
             return JobResult(
                 job_name=job.name,
                 values=result.values,
                 output_prefix=job.output_prefix,
-                outputs=job.publish(),
+                outputs=outputs,
                 metadata={
                     "job_name": job.name,
                     "job_status": "Completed",
@@ -87,6 +90,18 @@ class LocalJobRunner(JobRunner):
         store.delete([f"{result.output_prefix}/{RESULT_NAME}"])
         store.delete_folder(f"jobs/{result.job_name}")
         shutil.rmtree(Path(self.scratch) / result.job_name, ignore_errors=True)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the system takes back from a process that dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 class _LocalJob:

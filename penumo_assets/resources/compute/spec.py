@@ -24,12 +24,22 @@ BUNDLE_PACKAGES = ("configs", "imaging", "jobs", "metrics", "models")
 class JobFailed(RuntimeError):
     """The job ended without a result; the message is the program's own reason.
 
-    ``log_tail`` holds the last lines of its log.
+    ``log_tail`` holds the last lines of its log, ``metadata`` facts about the run. ``passing`` tells that the
+    cause was not the program (no capacity, a fault of the service), so that the same job may succeed later.
     """
 
-    def __init__(self, message: str, *, log_tail: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        log_tail: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        passing: bool = False,
+    ) -> None:
         super().__init__(message)
         self.log_tail = log_tail
+        self.metadata = dict(metadata or {})
+        self.passing = passing
 
 
 @dataclass(frozen=True)

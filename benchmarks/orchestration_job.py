@@ -1,0 +1,59 @@
+"""What the orchestrator adds to a job's own time on SageMaker: a job that does next to nothing, on the emulator.
+
+The service's own time runs from the job's CreationTime to its end, as its description tells both. Around it the
+runner describes earlier attempts, stores documents and manifests, creates the job, polls, reads the log to its end
+and fetches the result; that is what is measured, with the settings an installation has.
+
+    python -m benchmarks.orchestration_job
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from penumo_assets.resources.compute.sagemaker_settings import SageMakerSettings
+from penumo_assets_tests.aws.emulator import Emulator, JobScript
+from penumo_assets_tests.resources.bench import sagemaker_bench
+
+DEFAULTS = {name: SageMakerSettings.model_fields[name].default for name in ("poll_seconds", "log_poll_seconds")}
+
+
+def measure(emulator: Emulator, jobs: int, own_image: bool) -> list[float]:
+    """Overhead in seconds of each of ``jobs`` jobs; the first one uploads the sources."""
+    overheads = []
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        bench = sagemaker_bench(emulator, Path(folder), patch, **DEFAULTS, **({} if own_image else {"image": ""}))
+        for number in range(jobs):
+            # Jobs end at any moment between two polls.
+            emulator.script(bench.runner.job_name_prefix, JobScript(delay_seconds=0.37 * number))
+            started = time.monotonic()
+            result = bench.run(partition=str(number))
+            spent = time.monotonic() - started
+            job = emulator.api.jobs["Processing", result.job_name]
+            overheads.append(spent - (job.finished - job.created).total_seconds())
+    return overheads
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=8, help="jobs per setting (default 8)")
+    arguments = parser.parse_args()
+    os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
+    emulator = Emulator().start()
+    try:
+        print(f"{'image':<28}{'first job s':>12}{'median s':>10}{'worst s':>10}")
+        for own_image in (True, False):
+            first, *others = measure(emulator, arguments.jobs, own_image)
+            name = "named in the settings" if own_image else "found by sagemaker.core"
+            print(f"{name:<28}{first:>12.2f}{statistics.median(others):>10.2f}{max(others):>10.2f}")
+    finally:
+        emulator.stop()
+
+
+if __name__ == "__main__":
+    main()

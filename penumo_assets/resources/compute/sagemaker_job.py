@@ -1,0 +1,180 @@
+"""One attempt of a job on SageMaker: describe, create, stop, and fetch what it left."""
+
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from pydantic import ValidationError
+
+from penumo_assets.jobs.contract import RESULT_NAME, ResultFile, host_result_name
+from penumo_assets.resources.compute.bundle import publish_bundle
+from penumo_assets.resources.compute.sagemaker_outcome import Description
+from penumo_assets.resources.compute.sagemaker_request import creation_request, write_inputs
+from penumo_assets.resources.compute.sagemaker_settings import SageMakerSettings
+from penumo_assets.resources.compute.spec import JobFailed, JobSpec
+from penumo_assets.resources.storage import ObjectMissing
+
+LOG_GROUP = {"processing": "/aws/sagemaker/ProcessingJobs", "training": "/aws/sagemaker/TrainingJobs"}
+TRAINING_OUTPUT = "output.tar.gz"
+# The request failed although it is right: the same request may succeed later.
+PASSING_ERRORS = (
+    "ThrottlingException",
+    "ResourceLimitExceeded",
+    "CapacityError",
+    "InternalServerError",
+    "InternalFailure",
+    "ServiceUnavailable",
+)
+
+
+def error_code(error: ClientError) -> str:
+    return error.response.get("Error", {}).get("Code", "unknown")
+
+
+class SageMakerJob:
+    """A spec under the name of one of its attempts."""
+
+    def __init__(self, settings: SageMakerSettings, spec: JobSpec, attempt: int) -> None:
+        self.settings = settings
+        self.spec = spec
+        self.attempt = attempt
+        self.name = spec.job_name(settings.job_name_prefix, attempt)
+        self.log_group = LOG_GROUP[spec.kind]
+        self.output_prefix = f"jobs/{self.name}/output"
+        self.store = settings.store
+        self._client = settings.client("sagemaker")
+
+    def describe(self) -> Description | None:
+        """How it stands; None if there is no job of this name.
+
+        Raises
+        ------
+        JobFailed
+            If it cannot be described. The job, if there is one, goes on.
+        """
+        try:
+            if self.spec.kind == "processing":
+                return Description.of_processing(self._client.describe_processing_job(ProcessingJobName=self.name))
+            return Description.of_training(self._client.describe_training_job(TrainingJobName=self.name))
+        except ClientError as error:
+            text = error.response["Error"].get("Message", "").lower()
+            absent = error_code(error) == "ValidationException" and ("not found" in text or "could not find" in text)
+            if absent or error_code(error) == "ResourceNotFound":
+                return None
+            code = error_code(error)
+            message = f"SageMaker does not describe job {self.name}: {code}"
+            raise JobFailed(message, passing=code in PASSING_ERRORS) from error
+        except BotoCoreError as error:
+            raise JobFailed(f"SageMaker does not answer: {type(error).__name__}", passing=True) from error
+
+    def create(self, tags: Mapping[str, str]) -> bool:
+        """Store the inputs and start the job; False if another process has created it first.
+
+        Raises
+        ------
+        JobFailed
+            If SageMaker refuses; ``passing`` if it may accept the same request later.
+        """
+        manifests = write_inputs(self.store, self.spec, self.name, publish_bundle(self.store))
+        request = creation_request(self.settings, self.spec, self.name, manifests, tags)
+        try:
+            if self.spec.kind == "processing":
+                self._client.create_processing_job(**request)
+            else:
+                self._client.create_training_job(**request)
+        except ClientError as error:
+            code, text = error_code(error), error.response["Error"].get("Message", "")
+            if code == "ResourceInUse":
+                return False
+            passing = code in PASSING_ERRORS and "is 0 Instances" not in text  # a limit of 0 will not pass
+            raise JobFailed(f"SageMaker refuses job {self.name}: {code}: {text}", passing=passing) from error
+        except ParamValidationError as error:
+            raise JobFailed(f"job {self.name} has settings that SageMaker does not take: {error}") from error
+        except BotoCoreError as error:
+            raise JobFailed(f"SageMaker does not answer: {type(error).__name__}", passing=True) from error
+        return True
+
+    def stop(self) -> None:
+        """Ask the service to stop the job, if it runs."""
+        try:
+            if self.spec.kind == "processing":
+                self._client.stop_processing_job(ProcessingJobName=self.name)
+            else:
+                self._client.stop_training_job(TrainingJobName=self.name)
+        except ClientError as error:
+            if error_code(error) not in {"ResourceNotFound", "ValidationException"}:  # it has ended meanwhile
+                raise
+
+    def has_result(self) -> bool:
+        """A completed job has none any more once its outputs were discarded."""
+        if self.spec.kind == "training":
+            return self.store.exists(f"{self.output_prefix}/{TRAINING_OUTPUT}")
+        return self.store.exists(f"{self.output_prefix}/{self.spec.result_output}/{RESULT_NAME}")
+
+    def collect(self) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
+        """The result's values, and the names below each output.
+
+        Raises
+        ------
+        JobFailed
+            If the job ended well without a valid result of every host.
+        """
+        try:
+            if self.spec.kind == "training":
+                self._unpack_training_output()
+            values = self._result_values()
+        except (ObjectMissing, ValidationError, tarfile.TarError) as error:
+            raise JobFailed(f"job {self.name} ended without a valid {RESULT_NAME}") from error
+        # The prefix is this job's own and nobody writes there any more, so its listing is its manifest.
+        return values, {output: self._names(output) for output in self.spec.outputs}
+
+    def _result_values(self) -> dict[str, Any]:
+        output = "data" if self.spec.kind == "training" else self.spec.result_output
+        # All hosts of a training make one model, which the first one describes; others compute a share each.
+        hosts = 1 if self.spec.kind == "training" else self.settings.instance_count(self.spec)
+        names = [host_result_name(f"algo-{number}", first=number == 1) for number in range(1, hosts + 1)]
+        results = [self.store.read(f"{self.output_prefix}/{output}/{name}") for name in names]
+        values = [ResultFile.model_validate_json(data).values for data in results]
+        total = values[0]
+        for more in values[1:]:
+            total = _added(total, more)
+        return total
+
+    def _names(self, output: str) -> tuple[str, ...]:
+        prefix = f"{self.output_prefix}/{output}"
+        return tuple(info.key.removeprefix(f"{prefix}/") for info in self.store.list_objects(prefix))
+
+    def _unpack_training_output(self) -> None:
+        """Put SageMaker's two archives where outputs are expected: the model as it is, the data file by file."""
+        if self.store.exists(f"{self.output_prefix}/data/{RESULT_NAME}"):
+            return
+        if "model" in self.spec.outputs:
+            self.store.copy(f"{self.output_prefix}/model.tar.gz", f"{self.output_prefix}/model/model.tar.gz")
+        with tempfile.TemporaryDirectory() as scratch:
+            archive, folder = Path(scratch) / TRAINING_OUTPUT, Path(scratch) / "data"
+            self.store.download(f"{self.output_prefix}/{TRAINING_OUTPUT}", archive)
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
+            # The archive holds the content of /opt/ml/output/data, at its top or below a folder of that name.
+            result = next(folder.rglob(RESULT_NAME), None)
+            if result is None:
+                raise ObjectMissing(f"{TRAINING_OUTPUT} holds no {RESULT_NAME}")
+            text = result.read_bytes()
+            result.unlink()
+            self.store.adopt_folder(result.parent, f"{self.output_prefix}/data")
+            self.store.write(f"{self.output_prefix}/data/{RESULT_NAME}", text)  # last: then all is unpacked
+
+
+def _added(one: Any, other: Any) -> Any:
+    """Two hosts' values as one: numbers add up, lists are joined, of anything else the first stands."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return {name: _added(one[name], other[name]) if name in other else one[name] for name in one} | {
+            name: value for name, value in other.items() if name not in one
+        }
+    if isinstance(one, list) and isinstance(other, list):
+        return one + other
+    both_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (one, other))
+    return one + other if both_numbers else one

@@ -1,0 +1,155 @@
+"""What a SageMaker container runs first: unpack the sources that lie beside this file, then run one job program.
+
+``python3 start.py {processing|training} PROGRAM [ARGUMENT ...]``. A training program gets its arguments from the
+job's hyperparameters. The program sees the same variables that the local runner sets; its output passes through
+here, so that the last line of the log can say how many lines there were. Knows only the standard library: nothing
+is installed yet when it starts.
+
+Reference: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+BUNDLE_NAME = "bundle.tar.gz"
+CODE_INPUT = "code"
+PACKAGE = "penumo_assets"
+END_OF_LOG = "penumo: end of log, lines:"
+SECRET_SUFFIX = "_SECRET_ARN"
+MESSAGE_BYTES = 1000  # SageMaker shows the first 1,024
+
+
+def main() -> None:
+    kind, program, *arguments = sys.argv[1:]
+    opt_ml = Path(os.environ.get("PENUMO_OPT_ML", "/opt/ml"))
+    failure = opt_ml / "output" / "failure"
+    lines, code = 0, 1
+    try:
+        folder = unpack(Path(__file__).with_name(BUNDLE_NAME), opt_ml / "code")
+        environment = dict(os.environ) | container_environment(kind, opt_ml) | {"PYTHONPATH": str(folder)}
+        environment |= secrets(environment)
+        lines, code = complete_installation(folder / PACKAGE / "models" / "requirements.txt", environment)
+        if code == 0:
+            if kind == "training":
+                arguments = hyperparameter_arguments(opt_ml / "input" / "config" / "hyperparameters.json")
+            command = [sys.executable, "-m", f"{PACKAGE}.jobs.{program}", *arguments]
+            written, code = run(command, environment, opt_ml)
+            lines += written
+        if code < 0:
+            explain(failure, f"killed by signal {-code}" + (", out of memory?" if code == -signal.SIGKILL else ""))
+    except Exception as error:
+        explain(failure, f"the job's program could not be started: {type(error).__name__}: {error}")
+        raise
+    finally:
+        if kind == "processing" and failure.exists():
+            # SageMaker shows this file of a processing job; of a training job it shows output/failure itself.
+            text = failure.read_bytes()[:MESSAGE_BYTES].decode("utf-8", "ignore")
+            failure.with_name("message").write_text(text, encoding="utf-8")
+        print(f"{END_OF_LOG} {lines}", flush=True)
+    sys.exit(code if code >= 0 else 128 - code)
+
+
+def explain(failure: Path, reason: str) -> None:
+    """Leave a reason where the program has left none."""
+    if not failure.exists():
+        failure.parent.mkdir(parents=True, exist_ok=True)
+        failure.write_text(reason, encoding="utf-8")
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
+
+
+def container_environment(kind: str, opt_ml: Path) -> dict[str, str]:
+    """The variables of SageMaker's script mode, from the files that SageMaker lays out."""
+    place = opt_ml / "input" / "config" if kind == "training" else opt_ml / "config"
+    cluster = json.loads((place / "resourceconfig.json").read_text())
+    environment = {
+        "PYTHONUNBUFFERED": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "SM_CURRENT_HOST": cluster["current_host"],
+        "SM_HOSTS": json.dumps(cluster["hosts"]),
+        "SM_NUM_CPUS": str(os.cpu_count() or 1),
+    }
+    if interface := cluster.get("network_interface_name"):
+        environment |= {"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface}
+    if kind == "training":
+        data = opt_ml / "input" / "data"
+        channels = sorted(path.name for path in data.iterdir() if path.is_dir() and path.name != CODE_INPUT)
+        environment |= {f"SM_CHANNEL_{name.upper()}": str(data / name) for name in channels}
+        environment |= {
+            "SM_CHANNELS": json.dumps(channels),
+            "SM_MODEL_DIR": str(opt_ml / "model"),
+            "SM_OUTPUT_DATA_DIR": str(opt_ml / "output" / "data"),
+        }
+    return environment
+
+
+def secrets(environment: dict[str, str]) -> dict[str, str]:
+    """The value of ``NAME`` for every ``NAME_SECRET_ARN``: a job's own description shows only where it is kept."""
+    wanted = {name: arn for name, arn in environment.items() if name.endswith(SECRET_SUFFIX) and arn}
+    if not wanted:
+        return {}
+    import boto3  # SageMaker's images bring it
+
+    found = {}
+    for name, arn in wanted.items():
+        client = boto3.client("secretsmanager", region_name=arn.split(":")[3])
+        found[name.removesuffix(SECRET_SUFFIX)] = client.get_secret_value(SecretId=arn)["SecretString"]
+    return found
+
+
+def complete_installation(requirements: Path, environment: dict[str, str]) -> tuple[int, int]:
+    """Install what the image lacks; an image that has everything needs no network. As `run`."""
+    if satisfied(requirements):
+        return 0, 0
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    return run([*pip, "--requirement", str(requirements)], environment, requirements.parent)
+
+
+def satisfied(requirements: Path) -> bool:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        return False
+    lines = [line for line in requirements.read_text().splitlines() if line.strip() and not line.startswith("#")]
+    try:
+        return all(r.specifier.contains(version(r.name), prereleases=True) for r in map(Requirement, lines))
+    except PackageNotFoundError:
+        return False
+
+
+def hyperparameter_arguments(path: Path) -> list[str]:
+    values = json.loads(path.read_text()) if path.exists() else {}
+    return [text for name, value in values.items() for text in (f"--{name}", value)]
+
+
+def run(command: list[str], environment: dict[str, str], folder: Path) -> tuple[int, int]:
+    """Run a command, pass its output on, and tell how many lines it wrote (blank ones aside) and how it ended."""
+    process = subprocess.Popen(
+        command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    # SageMaker asks the container to stop two minutes before it takes the machine: the program shall know.
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    assert process.stdout
+    count = 0
+    for line in process.stdout:
+        if line.strip():
+            count += 1
+            sys.stdout.buffer.write(line if line.endswith(b"\n") else line + b"\n")
+            sys.stdout.buffer.flush()
+    return count, process.wait()
+
+
+if __name__ == "__main__":
+    main()

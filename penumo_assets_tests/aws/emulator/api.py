@@ -1,0 +1,80 @@
+"""The operations of the job API, over jobs that run."""
+
+from datetime import UTC, datetime
+from threading import Lock
+from typing import Any
+
+from penumo_assets_tests.aws.emulator.faults import FaultPlan, JobScript
+from penumo_assets_tests.aws.emulator.job import Job, JobHost
+from penumo_assets_tests.aws.emulator.rules import ApiError, service_model, validate
+
+OPERATIONS = {
+    f"{verb}{kind}Job": (verb, kind) for verb in ("Create", "Describe", "Stop") for kind in ("Processing", "Training")
+}
+
+
+class JobApi:
+    """Creates, describes and stops jobs. A name is taken for ever, whatever became of its job."""
+
+    def __init__(self, host: JobHost, faults: FaultPlan, region: str, account: str) -> None:
+        self.default_script = JobScript()
+        self.jobs: dict[tuple[str, str], Job] = {}
+        self._host, self._faults, self._region, self._account = host, faults, region, account
+        self._lock = Lock()
+
+    def answer(self, operation: str, params: dict[str, Any]) -> dict[str, Any]:
+        """Raises ApiError for what the service would refuse."""
+        verb, kind = OPERATIONS[operation]
+        validate(operation, params)
+        return {"Create": self._create, "Describe": self._describe, "Stop": self._stop}[verb](kind, params)
+
+    def stop_all(self) -> None:
+        for job in list(self.jobs.values()):
+            job.stop()
+        for job in list(self.jobs.values()):
+            job.thread.join(timeout=30)
+
+    def script_of(self, name: str) -> JobScript | None:
+        return next((job.script for (_, known), job in self.jobs.items() if known == name), None)
+
+    def _create(self, kind: str, params: dict[str, Any]) -> dict[str, Any]:
+        name = params[f"{kind}JobName"]
+        arn = f"arn:aws:sagemaker:{self._region}:{self._account}:{kind.lower()}-job/{name}"
+        self._host.require_buckets(params)
+        with self._lock:
+            if (kind, name) in self.jobs:
+                raise ApiError(
+                    "ResourceInUse",
+                    "Job name must be unique within an AWS account and region, and a job "
+                    f"with this name already exists ({arn})",
+                )
+            job = Job(kind, name, arn, params, self._faults.take_script(name, self.default_script), self._host)
+            self.jobs[kind, name] = job
+        job.thread.start()
+        return {f"{kind}JobArn": arn}
+
+    def _find(self, kind: str, params: dict[str, Any]) -> Job:
+        name = params[f"{kind}JobName"]
+        job = self.jobs.get((kind, name))
+        if job is None:
+            if kind == "Training":
+                raise ApiError("ValidationException", "Requested resource not found.")
+            raise ApiError("ValidationException", f"Could not find requested job with name: {name}")
+        return job
+
+    def _describe(self, kind: str, params: dict[str, Any]) -> dict[str, Any]:
+        job = self._find(kind, params)
+        members = service_model().operation_model(f"Describe{kind}Job").output_shape.members
+        values = {**job.params, f"{kind}JobArn": job.arn, **job.state()}
+        return {name: _wire(value) for name, value in values.items() if name in members and value is not None}
+
+    def _stop(self, kind: str, params: dict[str, Any]) -> dict[str, Any]:
+        job = self._find(kind, params)
+        if job.ended:
+            raise ApiError("ValidationException", f"The request was rejected because the job is in status {job.status}")
+        job.stop()
+        return {}
+
+
+def _wire(value: Any) -> Any:
+    return value.astimezone(UTC).timestamp() if isinstance(value, datetime) else value

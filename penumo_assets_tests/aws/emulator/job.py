@@ -1,0 +1,259 @@
+"""One job's life, in a thread of its own: waiting, downloading, running, uploading, and how it ended."""
+
+import contextlib
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from penumo_assets_tests.aws.emulator.container import Bucket, Container, DownloadFailed, LogAgent, split
+from penumo_assets_tests.aws.emulator.faults import JobScript
+from penumo_assets_tests.aws.emulator.rules import ApiError
+
+TICK_SECONDS = 0.02
+GRACE_SECONDS = 5.0  # SageMaker gives two minutes
+CHECKPOINTS = "/opt/ml/checkpoints"
+
+
+@dataclass(frozen=True)
+class JobHost:
+    """What all jobs share: clients of the other services, scratch space, and what a role would give a container."""
+
+    client: Callable[[str], Any]
+    scratch: Path
+    environment: dict[str, str]
+
+    def require_buckets(self, params: dict[str, Any]) -> None:
+        """Raises ApiError if an output goes to a bucket that does not exist."""
+        uris = [item["S3Output"]["S3Uri"] for item in params.get("ProcessingOutputConfig", {}).get("Outputs", [])]
+        uris += [params[name][key] for name, key in _TRAINING_URIS if name in params]
+        for bucket in {split(uri)[0] for uri in uris}:
+            try:
+                self.client("s3").head_bucket(Bucket=bucket)
+            except ClientError as error:
+                raise ApiError("ValidationException", f"No S3 bucket {bucket} for the output") from error
+
+
+_TRAINING_URIS = (("OutputDataConfig", "S3OutputPath"), ("CheckpointConfig", "S3Uri"))
+
+
+class Job:
+    """A Processing or Training job."""
+
+    def __init__(
+        self, kind: str, name: str, arn: str, params: dict[str, Any], script: JobScript, host: JobHost
+    ) -> None:
+        self.kind, self.name, self.arn, self.params, self.script = kind, name, arn, params, script
+        self.status, self.detail, self.reason, self.message = "InProgress", "Starting", "", ""
+        self.created = datetime.now(UTC)
+        self.started: datetime | None = None
+        self.finished: datetime | None = None
+        self.interruptions = 0
+        self._synced: dict[str, int] = {}
+        self.containers: list[Container] = []
+        self.thread = threading.Thread(target=self._live, name=name, daemon=True)
+        self._host = host
+        self._stopping = threading.Event()
+        self._bucket = Bucket(host.client("s3"))
+        training = kind == "Training"
+        self._cluster = params["ResourceConfig"] if training else params["ProcessingResources"]["ClusterConfig"]
+        self._limit = params.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", 86400)
+
+    @property
+    def ended(self) -> bool:
+        return self.status in {"Completed", "Failed", "Stopped"}
+
+    def stop(self) -> None:
+        if not self.ended:
+            self.status = "Stopping"
+            self._stopping.set()
+
+    def state(self) -> dict[str, Any]:
+        """The members of a description that change."""
+        values: dict[str, Any] = {
+            f"{self.kind}JobStatus": self.status,
+            "CreationTime": self.created,
+            "LastModifiedTime": self.finished or self.started or self.created,
+            f"{self.kind}StartTime": self.started,
+            f"{self.kind}EndTime": self.finished if self.started else None,
+            "FailureReason": self.reason[:1024] or None,
+            "ExitMessage": self.message or None,
+        }
+        if self.kind == "Training":
+            values["SecondaryStatus"] = self.detail
+            if self.started and self.finished:
+                seconds = max(1, round((self.finished - self.started).total_seconds()))
+                spot = self.params.get("EnableManagedSpotTraining", False)
+                values |= {"TrainingTimeInSeconds": seconds}
+                values |= {"BillableTimeInSeconds": max(1, round(seconds * 0.3)) if spot else seconds}
+            if self.status == "Completed":
+                path = f"{self.params['OutputDataConfig']['S3OutputPath']}/{self.name}/output/model.tar.gz"
+                values["ModelArtifacts"] = {"S3ModelArtifacts": path}
+        return values
+
+    def _live(self) -> None:
+        try:
+            status, detail = self._run()
+        except DownloadFailed as error:
+            status, detail, self.reason = "Failed", "Failed", str(error)
+        except Exception as error:
+            status, detail = "Failed", "Failed"
+            self.reason = f"InternalServerError: the emulator itself failed: {type(error).__name__}: {error}"
+        finally:
+            for container in self.containers:
+                container.kill()
+        for container in self.containers:
+            if container.log:
+                container.log.finish()
+        self.finished, self.detail = datetime.now(UTC), detail
+        self.status = status
+        if self.script.late_log_seconds:
+            time.sleep(self.script.late_log_seconds)
+        for container in self.containers:
+            if container.log:
+                container.log.release_late()
+            container.remove()
+
+    def _run(self) -> tuple[str, str]:
+        """Live once, or again after an interruption; status and secondary status at the end."""
+        self._stopping.wait(self.script.delay_seconds)
+        if self.script.failure:
+            self.reason = self.script.failure
+            return "Failed", "Failed"
+        while True:
+            if self._stopping.is_set():
+                return "Stopped", "Stopped"
+            self._start_containers()
+            outcome = self._watch()
+            if outcome != "Interrupted":
+                return self._conclude(outcome)
+            self.interruptions += 1
+            self.detail = "Interrupted"
+            self._sync_checkpoints()
+            for container in self.containers:
+                if container.log:
+                    container.log.finish()
+                container.remove()
+
+    def _start_containers(self) -> None:
+        self.detail = "Downloading"
+        count = self._cluster["InstanceCount"]
+        hosts = [f"algo-{number + 1}" for number in range(count)]
+        self._host.scratch.mkdir(parents=True, exist_ok=True)
+        self.containers = []
+        for number, host in enumerate(hosts):
+            root = Path(tempfile.mkdtemp(dir=self._host.scratch, prefix=f"{host}-"))
+            container = Container(root, host, hosts)
+            self.containers.append(container)
+            container.lay_out(self.kind, self.params.get("HyperParameters", {}))
+            for uri, data_type, distribution, path in self._inputs():
+                self._bucket.fetch(uri, data_type, distribution, container.path(path), number, count)
+            self._restore_checkpoints(container)
+        self.started = self.started or datetime.now(UTC)
+        self.detail = "Training"
+        if self.script.hang:
+            return
+        stamp = int(time.time() * 1000)
+        group = f"/aws/sagemaker/{self.kind}Jobs"
+        late = bool(self.script.late_log_seconds)
+        for container in self.containers:
+            log = LogAgent(self._host.client("logs"), group, f"{self.name}/{container.host}-{stamp}", late)
+            container.start(self._command(), self._environment(), log)
+
+    def _inputs(self) -> list[tuple[str, str, str, str]]:
+        if self.kind == "Processing":
+            sources = [item["S3Input"] for item in self.params.get("ProcessingInputs", [])]
+            paths = [source["LocalPath"] for source in sources]
+        else:
+            channels = self.params.get("InputDataConfig", [])
+            sources = [item["DataSource"]["S3DataSource"] for item in channels]
+            paths = [f"/opt/ml/input/data/{item['ChannelName']}" for item in channels]
+        return [
+            (source["S3Uri"], source["S3DataType"], source.get("S3DataDistributionType", "FullyReplicated"), path)
+            for source, path in zip(sources, paths, strict=True)
+        ]
+
+    def _command(self) -> list[str]:
+        program = self.params["AppSpecification" if self.kind == "Processing" else "AlgorithmSpecification"]
+        return [*program.get("ContainerEntrypoint", ["train"]), *program.get("ContainerArguments", [])]
+
+    def _environment(self) -> dict[str, str]:
+        given = {"TRAINING_JOB_NAME": self.name} if self.kind == "Training" else {}
+        return self._host.environment | given | self.params.get("Environment", {})
+
+    def _watch(self) -> str:
+        """Until all programs have ended, or one failed, or it must stop."""
+        deadline, synced = time.monotonic() + self._limit, time.monotonic()
+        while True:
+            codes = [container.exit_code for container in self.containers]
+            if any(codes) or (all(code == 0 for code in codes) and not self.script.hang):
+                return "Ended"
+            if self._stopping.is_set() or time.monotonic() > deadline:
+                for container in self.containers:
+                    container.stop(GRACE_SECONDS)
+                return "Stopped" if self._stopping.is_set() else "MaxRuntimeExceeded"
+            if self.script.interrupt_at_checkpoint and not self.interruptions and self._has_checkpoint():
+                for container in self.containers:
+                    container.stop(GRACE_SECONDS)
+                return "Interrupted"
+            if time.monotonic() - synced > 1:
+                self._sync_checkpoints()
+                synced = time.monotonic()
+            time.sleep(TICK_SECONDS)
+
+    def _conclude(self, outcome: str) -> tuple[str, str]:
+        self.detail = "Uploading"
+        for container in self.containers:
+            if outcome == "Ended" and container.exit_code is None:
+                container.stop(GRACE_SECONDS)  # another host has failed
+        self._sync_checkpoints()
+        failed = [container for container in self.containers if container.exit_code]
+        if outcome != "Ended":
+            return "Stopped", outcome
+        if self.kind == "Training":
+            self._upload_training(bool(failed))
+        if failed:
+            said = failed[0].text("failure") if self.kind == "Training" else ""
+            self.message = "".join(container.text("message") for container in self.containers)[:1024]
+            self.reason = f"AlgorithmError: {said}, exit code: {failed[0].exit_code}"
+            return "Failed", "Failed"
+        if self.kind == "Processing":
+            for item in self.params.get("ProcessingOutputConfig", {}).get("Outputs", []):
+                for container in self.containers:
+                    target = item["S3Output"]
+                    self._bucket.upload_folder(container.path(target["LocalPath"]), target["S3Uri"])
+        return "Completed", "Completed"
+
+    def _upload_training(self, failed: bool) -> None:
+        first, target = self.containers[0], f"{self.params['OutputDataConfig']['S3OutputPath']}/{self.name}/output"
+        self._bucket.upload(first.archive("output/data", first.root / "output.tar.gz"), f"{target}/output.tar.gz")
+        if not failed:
+            self._bucket.upload(first.archive("model", first.root / "model.tar.gz"), f"{target}/model.tar.gz")
+
+    def _has_checkpoint(self) -> bool:
+        folder = self.containers[0].path(CHECKPOINTS)
+        return folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir())
+
+    def _sync_checkpoints(self) -> None:
+        """Upload what has changed since the last time."""
+        if self.kind != "Training" or "CheckpointConfig" not in self.params or self.script.hang:
+            return
+        folder, uri = self.containers[0].path(CHECKPOINTS), self.params["CheckpointConfig"]["S3Uri"]
+        for path in sorted(folder.iterdir()):
+            with contextlib.suppress(FileNotFoundError):  # replaced by a newer one meanwhile
+                changed = path.stat().st_mtime_ns
+                if not path.name.startswith(".") and self._synced.get(path.name) != changed:
+                    self._bucket.upload(path, f"{uri}/{path.name}")
+                    self._synced[path.name] = changed
+
+    def _restore_checkpoints(self, container: Container) -> None:
+        if self.kind == "Training" and "CheckpointConfig" in self.params:
+            uri = self.params["CheckpointConfig"]["S3Uri"]
+            for found in self._bucket.below(f"{uri}/"):
+                self._bucket.download(found, container.path(CHECKPOINTS) / found.removeprefix(f"{uri}/"))

@@ -1,0 +1,54 @@
+"""A small program that stands where a job's program would: tells of its starts, waits or fails when told to."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from penumo_assets.jobs import contract
+
+
+def main(argv: list[str] | None) -> None:
+    options = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
+    marker = Path(options["--marker"])
+    with marker.open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    print("first line", flush=True)
+    what = options.get("--do", "")
+    if what == "fail":
+        raise contract.JobError("the films are upside down")
+    if what == "crash":
+        os.kill(os.getpid(), 9)
+    if what == "exhaust":
+        raise MemoryError("cannot allocate 9 GiB")
+    if what == "silent":
+        return
+    checkpoint = contract.checkpoint_dir() / "last.txt"
+    if what == "checkpoint" and not checkpoint.exists():
+        checkpoint.write_text("half way")
+        time.sleep(60)
+    while what == "wait" and not marker.with_suffix(".gate").exists():
+        time.sleep(0.02)
+    for number in range(int(options.get("--lines", "0"))):
+        print(f"line {number}", flush=True)
+        time.sleep(0.005)
+    training = "SM_CHANNELS" in os.environ
+    folder = contract.channel if training else contract.processing_input
+    data = (folder("films") / "a" / "x.txt").read_text() + (folder("notes") / "n.json").read_text()
+    if training:
+        (contract.model_dir() / "weights").write_text(data)
+    else:
+        made = contract.processing_output("made")
+        (made / "sub").mkdir()
+        (made / "sub" / f"{contract.hosts()[0]}.txt").write_text(data)
+    print("last line", flush=True)
+    shown = {key: os.environ[key] for key in sorted(os.environ) if key.startswith(("PENUMO_", "TELL_"))}
+    shown.pop("PENUMO_OPT_ML")
+    values = {"environment": json.dumps(shown), "films": 1, "hosts": [contract.hosts()[0]]}
+    result = contract.output_data_dir() if training else contract.processing_output("result")
+    contract.write_result(result, "probe", values)
+
+
+if __name__ == "__main__":
+    contract.run_program(main)

@@ -1,0 +1,195 @@
+"""What is shipped to a job: the right sources, a complete list of packages, and programs that start with just those."""
+
+import ast
+import importlib.metadata
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import penumo_assets
+from penumo_assets.cohort.landing import LandedFile, Landing
+from penumo_assets.cohort.plan import PlanSettings, plan_cohort
+from penumo_assets.configs.prepare import PrepareConfig
+from penumo_assets.imaging.pack import load_npz
+from penumo_assets.jobs.manifest import STAGES, load_rows
+from penumo_assets.jobs.work import dump_work
+from penumo_assets.phantoms.cohort import write_cohort
+from penumo_assets.resources.compute.bundle import START_NAME, publish_bundle, source_bundle
+from penumo_assets.resources.compute.sagemaker_start import BUNDLE_NAME
+from penumo_assets.resources.compute.spec import BUNDLE_PACKAGES, bundle_digest
+from penumo_assets.resources.storage import FileStore
+from penumo_assets_tests.resources import bare_environment
+from penumo_assets_tests.resources.bare_environment import IMAGE_PACKAGES
+
+PACKAGE = Path(penumo_assets.__file__).parent
+REQUIREMENTS = bare_environment.requirements(PACKAGE / "models" / "requirements.txt")
+CONSTRAINTS = PACKAGE.parent / "constraints.txt"
+OPTIONAL_MODULES = {"torchxrayvision"}  # asked for by name in the configuration, and named in the error where absent
+PROGRAMS = sorted(path.stem for path in (PACKAGE / "jobs").glob("*.py") if '__name__ == "__main__"' in path.read_text())
+
+
+def members() -> list[tarfile.TarInfo]:
+    with tarfile.open(fileobj=io.BytesIO(source_bundle())) as tar:
+        return tar.getmembers()
+
+
+def test_the_bundle_is_exactly_the_packages_that_jobs_use() -> None:
+    names = [Path(member.name).relative_to("penumo_assets") for member in members()]
+    assert {name.parts[0] for name in names} == {*BUNDLE_PACKAGES, "__init__.py"}
+    sources = {
+        path.relative_to(PACKAGE)
+        for package in BUNDLE_PACKAGES
+        for path in (PACKAGE / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert set(names) == sources | {Path("__init__.py")}
+    assert Path("models/requirements.txt") in names
+    assert (PACKAGE / "__init__.py").read_bytes().strip() == b"", "it is shipped, so it must not import anything"
+
+
+def test_the_same_sources_make_the_same_bytes() -> None:
+    first = source_bundle()
+    source_bundle.cache_clear()
+    assert source_bundle() == first
+    assert {(member.mtime, member.uid, member.uname) for member in members()} == {(0, 0, "")}
+
+
+def test_the_bundle_is_uploaded_once_under_its_content(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    published = publish_bundle(store)
+    assert bundle_digest().startswith(published.prefix.rsplit("/", 1)[-1].split("-")[0])
+    assert store.read(f"{published.prefix}/{BUNDLE_NAME}") == source_bundle()
+    before = list(store.list_objects(published.prefix))
+    assert publish_bundle(store) == published
+    assert list(store.list_objects(published.prefix)) == before
+
+
+def imported_modules() -> set[str]:
+    """Top-level names of every module that the bundle's sources import, at the top or inside a function."""
+    found = set()
+    for package in BUNDLE_PACKAGES:
+        for path in (PACKAGE / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    found |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                    found.add(node.module.split(".")[0])
+    return found - sys.stdlib_module_names - OPTIONAL_MODULES - {"penumo_assets"}
+
+
+def test_every_import_of_the_bundle_is_named_in_its_requirements() -> None:
+    named = {canonicalize_name(name) for name in (*IMAGE_PACKAGES, *(item.name for item in REQUIREMENTS))}
+    owners = importlib.metadata.packages_distributions()
+    missing = {
+        module for module in imported_modules() if not named & set(map(canonicalize_name, owners.get(module, [])))
+    }
+    assert not missing
+
+
+def test_the_requirements_allow_what_the_lock_holds_and_pull_no_other_torch() -> None:
+    locked = {canonicalize_name(item.name): item.specifier for item in bare_environment.requirements(CONSTRAINTS)}
+    for requirement in REQUIREMENTS:
+        pinned = next(iter(locked[canonicalize_name(requirement.name)])).version
+        assert requirement.specifier.contains(pinned), f"{requirement} does not allow {pinned}"
+    assert not {"torch", "torchvision", "torchaudio"} & bare_environment.closure(REQUIREMENTS).keys()
+
+
+def test_the_requirements_are_those_of_the_package() -> None:
+    """What jobs need, the package needs: the local runner runs the same programs."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
+    assert {canonicalize_name(requirement.name) for requirement in REQUIREMENTS} <= declared
+
+
+@pytest.fixture(scope="module")
+def container(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment that holds what a container holds."""
+    roots = [*REQUIREMENTS, *map(Requirement, IMAGE_PACKAGES)]
+    folder = tmp_path_factory.mktemp("container") / "venv"
+    python = bare_environment.build(folder, bare_environment.closure(roots).values())
+    absent = {"dagster", "dagster_shared", "sagemaker", "obstore", "moto", "pytest", "penumo_assets"}
+    assert bare_environment.importable(python, [*absent, "torch", "mlflow", "cv2"]) == {"torch", "mlflow", "cv2"}
+    return python
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle, unpacked where no other copy of the package is."""
+    folder = tmp_path_factory.mktemp("bundle")
+    with tarfile.open(fileobj=io.BytesIO(source_bundle())) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
+
+
+def environment(**values: str) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH") if name in os.environ}
+    return kept | {"OMP_WAIT_POLICY": "PASSIVE", "MLFLOW_DISABLE_TELEMETRY": "true", **values}
+
+
+@pytest.mark.slow
+def test_every_program_starts_with_the_bundle_alone(container: Path, unpacked: Path) -> None:
+    assert {"prepare", "pack", "train", "evaluate", "infer", "segment_train"} <= set(PROGRAMS)
+
+    def usage(program: str) -> subprocess.CompletedProcess[str]:
+        command = [container, "-m", f"penumo_assets.jobs.{program}", "--help"]
+        return subprocess.run(
+            command, cwd=unpacked, env=environment(PYTHONPATH=str(unpacked)), capture_output=True, text=True
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(usage, PROGRAMS))
+    for program, answer in zip(PROGRAMS, answers, strict=True):
+        assert answer.returncode == 0, f"{program}: {answer.stderr}"
+        assert "usage:" in answer.stdout
+
+
+@pytest.mark.slow
+def test_a_real_job_runs_in_a_container_that_holds_the_bundle_alone(container: Path, tmp_path: Path) -> None:
+    write_cohort(tmp_path / "films", "ward", patients=2, seed=3, dicom=False, broken=False)
+    opt_ml = tmp_path / "ml"
+    landed = opt_ml / "processing" / "input" / "landing"
+    (tmp_path / "films" / "images").rename(landed_images := _made(landed) / "images")
+    names = sorted(f"images/{path.name}" for path in landed_images.iterdir())
+    landing = Landing("ward", tuple(LandedFile(name, name, 1) for name in names), {}, {})
+    plan = plan_cohort(landing, [], PlanSettings(PrepareConfig(), "bundled", "", STAGES))
+    work = _made(opt_ml / "processing" / "input" / "work")
+    (work / "config.json").write_text(PrepareConfig().model_dump_json())
+    (work / "work.jsonl").write_bytes(dump_work(plan.items))
+    config = {"current_host": "algo-1", "hosts": ["algo-1"]}
+    (_made(opt_ml / "config") / "resourceconfig.json").write_text(json.dumps(config))
+    store = FileStore(tmp_path / "store")
+    published = publish_bundle(store)
+    code = opt_ml / "processing" / "input" / "code"
+    store.download_objects(published.prefix, published.names, code)
+
+    command = [container, code / START_NAME, "processing", "prepare"]
+    answer = subprocess.run(
+        command, cwd=tmp_path, env=environment(PENUMO_OPT_ML=str(opt_ml)), capture_output=True, text=True
+    )
+
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    rows_folder = opt_ml / "processing" / "output" / "rows"
+    result = json.loads((rows_folder / "result.json").read_text())
+    assert result["program"] == "prepare"
+    rows = [row for path in rows_folder.glob("rows-*") for row in load_rows(path.read_bytes())]
+    assert [(row.source, row.status) for row in sorted(rows, key=lambda row: row.source)] == [
+        (name, "accepted") for name in names
+    ]
+    for row in rows:
+        tensor = opt_ml / "processing" / "output" / row.stages["npz"].key
+        assert load_npz(tensor.read_bytes()).shape == (224, 224, 4)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
