@@ -14,11 +14,14 @@ TRAINING_POOL = "sagemaker_training"
 
 TRAINING_SET_RECORD = "training_set/current.json"
 SEGMENTER_RECORD = "models/lung_segmenter/current.json"
-CHAMPION_RECORD = "models/champion.json"
 
 
 def model_record(architecture: str) -> str:
     return f"models/{architecture}/current.json"
+
+
+def search_record(architecture: str) -> str:
+    return f"models/{architecture}/search.json"
 
 
 def report_record(architecture: str) -> str:

@@ -3,8 +3,11 @@
 Enters: `npz_tensors` of every cohort, by their manifests. Leaves: packed shards for train, validation and test.
 """
 
+import io
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from dagster import (
     AllPartitionMapping,
@@ -21,16 +24,19 @@ from dagster import (
 from pydantic import Field
 
 from penumo_assets.assets.catalog import LEARNING, OWNERS, PROCESSING_POOL, TRAINING_SET_RECORD
+from penumo_assets.assets.columns import TRAINING_INDEX
 from penumo_assets.assets.defaults import DATASET_DEFAULTS
 from penumo_assets.assets.jobs import run_job
 from penumo_assets.assets.launchpad import launchpad_config, parsed
+from penumo_assets.automation import WEEKLY_IF_COHORTS_CHANGED
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobRunner, JobSpec
-from penumo_assets.resources.storage import ObjectStore, Storage
+from penumo_assets.resources.storage import ObjectMissing, ObjectStore, Storage
 
+INDEX_NAME = "index.parquet"
 DatasetLaunchpad = launchpad_config(DatasetConfig, DATASET_DEFAULTS)
 
 
@@ -38,11 +44,17 @@ class TrainingSetConfig(Config):
     """Which cohorts train, and how their patients are split."""
 
     cohorts: list[str] = Field(default=[], description="Cohorts to use; empty: every cohort that has tensors.")
+    incremental: bool = Field(
+        default=True,
+        description="Take images that the training set before holds unchanged from its shards, so that only new "
+        "tensors are read. Switch off to pack every tensor again.",
+    )
     dataset: DatasetLaunchpad = DatasetLaunchpad()  # type: ignore[valid-type]
 
 
 @asset(
     deps=[AssetDep("npz_tensors", partition_mapping=AllPartitionMapping())],
+    automation_condition=WEEKLY_IF_COHORTS_CHANGED,
     group_name=LEARNING,
     owners=OWNERS,
     kinds={"numpy"},
@@ -63,7 +75,7 @@ def training_set(
     if not labelled:
         raise Failure(f"no labelled tensors in cohorts {', '.join(chosen) or '(none)'}: materialize npz_tensors first")
     items = [_item(cohort, row) for cohort, row in labelled]
-    result = run_job(context, jobs, _pack_spec(items, settings))
+    result = run_job(context, jobs, _pack_spec(items, settings, _previous(store) if config.incremental else None))
     digest = result.values["digest"]
     prefix = f"training_set/{digest[:16]}"
     names = result.outputs["dataset"]
@@ -75,9 +87,11 @@ def training_set(
     return MaterializeResult(
         metadata={
             "dagster/row_count": len(items),
+            "dagster/column_schema": TRAINING_INDEX,
             "splits": _split_table(dataset["splits"], dataset["classes"]),
             "cohorts": chosen,
             "digest": digest,
+            "taken_from_previous_set": result.values["reused"],
             "unusable": result.values.get("unusable", []),
             "location": store.location(f"{prefix}/dataset.json"),
             **result.metadata,
@@ -89,6 +103,12 @@ def training_set(
 def current_training_set(store: ObjectStore) -> dict:
     """The record of the current training set: prefix, names, digest, cohorts."""
     return store.read_json(TRAINING_SET_RECORD)
+
+
+def split_channel(dataset: dict, split: str) -> JobInput:
+    """One split of a recorded training set as a channel."""
+    names = tuple(name.removeprefix(f"{split}/") for name in dataset["names"] if name.startswith(f"{split}/"))
+    return JobInput(f"{dataset['prefix']}/{split}", names)
 
 
 def _item(cohort: str, row: ManifestRow) -> dict:
@@ -104,14 +124,46 @@ def _item(cohort: str, row: ManifestRow) -> dict:
     }
 
 
-def _pack_spec(items: Sequence[dict], settings: DatasetConfig) -> JobSpec:
+@dataclass(frozen=True)
+class PreviousSet:
+    """The training set before: where it lies, and which tensors (file, SHA-256) it holds."""
+
+    shards: JobInput
+    tensors: frozenset[tuple[str, str]]
+
+
+def read_indices(store: ObjectStore, record: dict) -> dict[str, Any]:
+    """The index of each split of a recorded training set, as data frames by object name."""
+    import pandas as pd  # loading the definitions does not need it
+
+    names = [name for name in record["names"] if name.endswith(INDEX_NAME)]
+    return {name: pd.read_parquet(io.BytesIO(store.read(f"{record['prefix']}/{name}"))) for name in names}
+
+
+def _previous(store: ObjectStore) -> PreviousSet | None:
+    try:
+        record = current_training_set(store)
+        indices = read_indices(store, record)
+    except ObjectMissing:
+        return None
+    tensors = {pair for frame in indices.values() for pair in zip(frame["file"], frame["sha256"], strict=True)}
+    return PreviousSet(JobInput(record["prefix"], tuple(record["names"])), frozenset(tensors))
+
+
+def _pack_spec(items: Sequence[dict], settings: DatasetConfig, previous: PreviousSet | None) -> JobSpec:
+    """A job that reads the tensors which are new since ``previous``, and the others from its shards."""
     lines = "".join(json.dumps(item, sort_keys=True) + "\n" for item in items)
+    known = previous.tensors if previous else frozenset()
+    fresh = tuple(item["file"] for item in items if (item["file"], item["sha256"]) not in known)
+    inputs = {"npz": JobInput("npz", fresh)} if fresh else {}
+    if previous and len(fresh) < len(items):
+        inputs["previous"] = previous.shards
     return JobSpec(
         kind="processing",
         program="pack",
         asset="training-set",
         partition=None,
-        inputs={"npz": JobInput("npz", tuple(item["file"] for item in items))},
+        inputs=inputs,
         documents={"index": {"items.jsonl": lines.encode(), "config.json": settings.model_dump_json().encode()}},
         outputs=("dataset",),
         result_output="dataset",

@@ -35,14 +35,14 @@ def launchpad_config(model: type[StrictModel], defaults: StrictModel) -> type[Co
 
 
 def parsed(model: type[M], config: Config) -> M:
-    """The validated configuration.
+    """The validated configuration; fields that ``config`` has beside those of ``model`` are left out.
 
     Raises
     ------
     ConfigError
         Naming each field that is impossible.
     """
-    return model.parse(_plain(config))
+    return model.parse({name: value for name, value in _plain(config).items() if name in model.model_fields})
 
 
 def _plain(config: BaseModel) -> dict[str, Any]:

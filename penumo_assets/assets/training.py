@@ -3,26 +3,46 @@
 Enters: `training_set`. Leaves: `trained_model` (model.tar.gz with safetensors and metadata.json, an MLflow run).
 """
 
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
 from dagster import AssetExecutionContext, DataVersion, MaterializeResult, MetadataValue, asset
+from pydantic import Field
 
 from penumo_assets.assets.catalog import LEARNING, OWNERS, TRAINING_POOL, model_record
-from penumo_assets.assets.dataset import current_training_set
+from penumo_assets.assets.dataset import current_training_set, split_channel
 from penumo_assets.assets.defaults import TRAIN_DEFAULTS
 from penumo_assets.assets.jobs import run_job
 from penumo_assets.assets.launchpad import launchpad_config, parsed
+from penumo_assets.assets.search import best_hyperparameters
+from penumo_assets.automation import TRAINING_SET_CHANGED
 from penumo_assets.configs.train import TrainConfig
 from penumo_assets.partitions import architectures
 from penumo_assets.resources.compute.spec import JobInput, JobRunner, JobSpec
-from penumo_assets.resources.storage import ObjectStore, Storage
+from penumo_assets.resources.storage import ObjectStore, Storage, read_uri
 from penumo_assets.resources.tracking import Tracking
 
-TrainLaunchpad = launchpad_config(TrainConfig, TRAIN_DEFAULTS)
+TrainLaunchpad: Any = launchpad_config(TrainConfig, TRAIN_DEFAULTS)
 SPLITS = ("train", "validation", "test")
+WITHOUT_FILE = ("none", "imagenet")
+MAX_WEIGHTS_BYTES = 2 * 2**30
+
+
+class TrainedModelConfig(TrainLaunchpad):
+    """Hyperparameters, and whether a search decides some of them."""
+
+    from_search: bool = Field(
+        default=False,
+        description="Take what hyperparameter_search found best for this architecture; the other fields stay as given.",
+    )
 
 
 @asset(
     deps=["training_set"],
     partitions_def=architectures,
+    automation_condition=TRAINING_SET_CHANGED,
     group_name=LEARNING,
     owners=OWNERS,
     kinds={"pytorch", "mlflow"},
@@ -33,7 +53,7 @@ SPLITS = ("train", "validation", "test")
 )
 def trained_model(
     context: AssetExecutionContext,
-    config: TrainLaunchpad,  # type: ignore[valid-type]
+    config: TrainedModelConfig,
     storage: Storage,
     tracking: Tracking,
     jobs: JobRunner,
@@ -43,13 +63,15 @@ def trained_model(
     architecture, store = context.partition_key, storage.store
     dataset = current_training_set(store)
     hyperparameters = {"model-type": architecture} | settings.to_hyperparameters()
+    if config.from_search:
+        hyperparameters |= best_hyperparameters(store, architecture)
     spec = JobSpec(
         kind="training",
         program="train",
         asset="train",
         partition=architecture,
         arguments=tuple(text for name, value in hyperparameters.items() for text in (f"--{name}", value)),
-        inputs={split: split_channel(dataset, split) for split in SPLITS},
+        inputs={split: split_channel(dataset, split) for split in SPLITS} | _pretrained(store, settings.pretrained),
         outputs=("model", "data"),
         environment=tracking.job_environment(context.run.run_id),
     )
@@ -83,10 +105,18 @@ def current_model(store: ObjectStore, architecture: str) -> dict:
     return store.read_json(model_record(architecture))
 
 
-def split_channel(dataset: dict, split: str) -> JobInput:
-    """One split of a recorded training set as a channel."""
-    names = tuple(name.removeprefix(f"{split}/") for name in dataset["names"] if name.startswith(f"{split}/"))
-    return JobInput(f"{dataset['prefix']}/{split}", names)
+def _pretrained(store: ObjectStore, uri: str) -> dict[str, JobInput]:
+    """The weights to start from as a channel: copied into the store under their digest, so that a job finds them."""
+    if uri in WITHOUT_FILE:
+        return {}
+    data = read_uri(uri, MAX_WEIGHTS_BYTES)
+    prefix, name = (
+        f"models/pretrained/{hashlib.sha256(data).hexdigest()[:16]}",
+        re.sub(r"[^A-Za-z0-9._-]", "_", Path(uri).name),
+    )
+    if not store.exists(f"{prefix}/{name}"):
+        store.write(f"{prefix}/{name}", data)
+    return {"pretrained": JobInput(prefix, (name,))}
 
 
 def _plain(values: dict) -> dict:

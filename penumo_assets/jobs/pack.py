@@ -41,6 +41,7 @@ from penumo_assets.jobs.shards import (
 )
 
 MAX_NAMED = 50
+MISSING = "the file is missing"
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class PreviousSet:
     """Images of an earlier training set, found by file name and checksum."""
 
     def __init__(self, folder: Path) -> None:
+        self.given = folder.is_dir()
         self._splits: dict[str, Split] = {}
         self._places: dict[tuple[str, str], tuple[str, int]] = {}
         for name in SPLITS if (folder / DATASET_NAME).is_file() else ():
@@ -141,7 +143,7 @@ def unpack(items: list[Item], folder: Path, previous: PreviousSet, threads: int)
         except NpzError as error:
             return Unpacked(item, None, str(error))
         except FileNotFoundError:
-            return Unpacked(item, None, "the file is missing")
+            return Unpacked(item, None, MISSING)
 
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(items), 64):
@@ -169,6 +171,11 @@ def pack(
             writer.add(unpacked.image, _index_row(unpacked.item, unpacked.image, classes))
         frames[name] = writer.close()
         logger.info("%s: %d images", name, len(frames[name]))
+    if previous.given and (lost := [entry["file"] for entry in unusable if entry["reason"] == MISSING]):
+        raise JobError(
+            f"{len(lost)} images are neither among the tensors nor in the previous training set, {lost[0]} for one: "
+            "materialize training_set with incremental off"
+        )
     dataset = _describe(frames, classes, config)
     text = dataset.model_dump_json(by_alias=True, indent=2).encode("utf-8")
     for folder in (*(output / name for name in SPLITS), output):

@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from penumo_assets.configs.base import ConfigError
+from penumo_assets.configs.search import FINAL_OBJECTIVE
 from penumo_assets.configs.train import TrainConfig, hyperparameter_fields
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.checkpoint import Checkpoints
@@ -201,6 +202,8 @@ def finish(training: Training, log: TrainingLog, architecture: str, config: Trai
     model_uri = log.model(contract.model_dir(), len(dataset.classes))
     targets = training.validation_split.targets
     log.finish(progress.best, progress.history, targets, probabilities, dataset.classes)
+    if scores["roc_auc"] is not None:
+        logger.info("%s=%.6g;", FINAL_OBJECTIVE, scores["roc_auc"])  # what a tuning job reads from the log
     values = result_values(architecture, config, training, metrics)
     values |= {"mlflow_run_id": log.run_id, "mlflow_model_uri": model_uri}
     contract.write_result(contract.output_data_dir(), "train", values)

@@ -122,7 +122,10 @@ class Training:
         return self.average.model.eval()
 
     def predict(self, model: nn.Module, split: Split) -> np.ndarray:
-        """Probabilities (n, classes) float64 of every image of ``split``, in every process."""
+        """Probabilities (n, classes) float64 of every image of ``split``, in every process.
+
+        Computed in float32 whatever the training's precision, as the model will be served.
+        """
         model.eval()
         rows = np.arange(len(split))
         batches = np.array_split(rows, max(1, math.ceil(len(rows) / EVALUATION_BATCH)))
@@ -132,8 +135,7 @@ class Training:
             for batch in loader(batches):
                 if len(batch.images) == 0:
                     continue
-                with self._autocast():
-                    logits = model(self._inputs(batch.images))
+                logits = model(self._inputs(batch.images))
                 parts.append((batch.position, logits.double().softmax(dim=1).cpu().numpy()))
         own = dict(parts)
         gathered = self.world.gather(own)
@@ -299,9 +301,15 @@ def _rank(record: dict[str, Any], config: TrainConfig) -> tuple[float, float]:
 def _precision(amp: MixedPrecision, device: torch.device) -> torch.dtype:
     if amp is MixedPrecision.auto:
         if device.type != "cuda":
-            return torch.float32
+            return torch.bfloat16 if cpu_computes_bf16() else torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[amp.value]
+
+
+def cpu_computes_bf16() -> bool:
+    """Whether the CPU has bfloat16 instructions (AVX512_BF16 or AMX); without them emulation is slower than float32."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _class_weights(split: Split, weighting: ClassWeighting) -> torch.Tensor:

@@ -129,6 +129,19 @@ def test_a_broken_previous_set_is_left_aside(tmp_path, monkeypatch):
     assert values["digest"] == first["digest"]
 
 
+def test_an_image_lost_between_two_sets_stops_the_job(tmp_path, monkeypatch):
+    items = write_inputs(tmp_path)
+    run_pack(tmp_path, monkeypatch)
+    previous = tmp_path / "processing/input/previous"
+    (tmp_path / "processing/output/dataset").rename(previous)
+    for item in items:  # as when only the previous set is thought to hold them
+        (tmp_path / "processing/input/npz" / item["file"]).unlink()
+    assert run_pack(tmp_path, monkeypatch)["reused"] == len(items)
+    (previous / "train/shard-00000.npy").write_bytes(b"cut")
+    with pytest.raises(JobError, match=r"neither among the tensors nor in the previous training set, north/p\d+\.npz"):
+        run_pack(tmp_path, monkeypatch)
+
+
 def test_the_same_film_under_two_patients_is_reported(tmp_path, monkeypatch):
     items = write_inputs(tmp_path, images=24)
     npz = tmp_path / "processing/input/npz"

@@ -1,0 +1,160 @@
+"""Which hyperparameters train best: an optional search, one per architecture.
+
+Enters: `training_set` (train and validation only). Leaves: `hyperparameter_search`, which `trained_model` follows if
+its ``from_search`` is set.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from dagster import (
+    AssetExecutionContext,
+    DataVersion,
+    Failure,
+    MaterializeResult,
+    MetadataValue,
+    TableRecord,
+    asset,
+)
+
+from penumo_assets.assets.catalog import LEARNING, OWNERS, TRAINING_POOL, search_record
+from penumo_assets.assets.dataset import current_training_set, split_channel
+from penumo_assets.assets.defaults import TRAIN_DEFAULTS
+from penumo_assets.assets.launchpad import launchpad_config, parsed
+from penumo_assets.configs.search import OBJECTIVE, SearchConfig, SearchSpace
+from penumo_assets.partitions import architectures
+from penumo_assets.resources.compute.search import Trial, Tuner, best_of, optuna_trials, with_hyperparameters
+from penumo_assets.resources.compute.spec import JobFailed, JobRunner, JobSpec
+from penumo_assets.resources.storage import ObjectMissing, ObjectStore, Storage
+from penumo_assets.resources.tracking import Tracking
+
+SearchLaunchpad = launchpad_config(SearchConfig, SearchConfig())
+
+
+@asset(
+    deps=["training_set"],
+    partitions_def=architectures,
+    group_name=LEARNING,
+    owners=OWNERS,
+    kinds={"optuna", "mlflow"},
+    code_version="1",
+    pool=TRAINING_POOL,
+    description="The hyperparameters with the highest validation ROC-AUC among a number of trainings: chosen by Optuna "
+    "locally, by a hyperparameter tuning job on SageMaker, from the same search space. Optional; the test split is "
+    "not looked at.",
+)
+def hyperparameter_search(
+    context: AssetExecutionContext,
+    config: SearchLaunchpad,  # type: ignore[valid-type]
+    storage: Storage,
+    tracking: Tracking,
+    jobs: JobRunner,
+) -> MaterializeResult:
+    """Search for one architecture and record every trial."""
+    settings = parsed(SearchConfig, config)
+    space, store, architecture = settings.search_space(), storage.store, context.partition_key
+    dataset = current_training_set(store)
+    environment = tracking.job_environment(context.run.run_id)
+    spec = trial_spec(architecture, dataset, settings, environment)
+    if isinstance(jobs, Tuner):
+        trials = jobs.tune(context, spec, space, settings)
+    else:
+        trials = _one_by_one(context, jobs, store, spec, space, settings)
+    best = best_of(trials)
+    if best is None:
+        reasons = "; ".join(sorted({trial.reason for trial in trials}))
+        raise Failure(f"every one of {len(trials)} trainings failed: {reasons}", allow_retries=False)
+    record = {"objective": OBJECTIVE, "dataset_digest": dataset["digest"], "best": asdict(best)}
+    store.write_json(search_record(architecture), record | {"trials": [asdict(trial) for trial in trials]})
+    return MaterializeResult(
+        metadata={
+            "best_" + OBJECTIVE: float(best.value or 0),
+            "best_hyperparameters": MetadataValue.json(dict(best.hyperparameters)),
+            "best_job": best.job_name,
+            "trials": _table(trials, space),
+            "failed": sum(trial.value is None for trial in trials),
+            "dataset_digest": dataset["digest"],
+            "location": store.location(search_record(architecture)),
+        },
+        data_version=DataVersion(hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()),
+    )
+
+
+def trial_spec(architecture: str, dataset: dict, config: SearchConfig, environment: dict[str, str]) -> JobSpec:
+    """One training of the search, with the default hyperparameters; the test split stays out of reach."""
+    base = TRAIN_DEFAULTS.model_copy(update={"epochs": config.epochs}).to_hyperparameters()
+    values = {"model-type": architecture} | base
+    return JobSpec(
+        kind="training",
+        program="train",
+        asset="search",
+        partition=architecture,
+        arguments=tuple(text for name, value in values.items() for text in (f"--{name}", value)),
+        inputs={split: split_channel(dataset, split) for split in ("train", "validation")},
+        outputs=("model", "data"),
+        environment=environment,
+    )
+
+
+def _one_by_one(
+    context: AssetExecutionContext,
+    jobs: JobRunner,
+    store: ObjectStore,
+    spec: JobSpec,
+    space: SearchSpace,
+    settings: SearchConfig,
+) -> list[Trial]:
+    """Optuna's search; every finished trial is written down, so an interrupted search repeats none."""
+    identity = json.dumps([spec.digest(), space.model_dump(), settings.seed], sort_keys=True)
+    key = f"models/{spec.partition}/search/{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
+    try:
+        done = [Trial(**values) for values in store.read_json(key)]
+    except ObjectMissing:
+        done = []
+
+    def run(number: int, values: dict[str, str]) -> Trial:
+        try:
+            result = jobs.run(context, with_hyperparameters(spec, values))
+        except JobFailed as failed:
+            return Trial(number, values, None, reason=str(failed))
+        jobs.discard_outputs(result)
+        return Trial(number, values, float(result.values[OBJECTIVE]), result.job_name)
+
+    trials: list[Trial] = []
+    for trial in optuna_trials(space, settings, done, run):
+        trials.append(trial)
+        store.write_json(key, [asdict(item) for item in trials])
+        found = trial.reason if trial.value is None else f"{OBJECTIVE} {trial.value:.4f}"
+        context.log.info(f"trial {trial.number + 1} of {settings.trials}: {found} with {dict(trial.hyperparameters)}")
+    return trials
+
+
+def best_hyperparameters(store: ObjectStore, architecture: str) -> dict[str, str]:
+    """What the last search found best.
+
+    Raises
+    ------
+    Failure
+        If there has been no search for this architecture.
+    """
+    try:
+        return store.read_json(search_record(architecture))["best"]["hyperparameters"]
+    except ObjectMissing as error:
+        reason = f"from_search is set, but hyperparameter_search has not been materialized for {architecture}"
+        raise Failure(reason, allow_retries=False) from error
+
+
+def _table(trials: Sequence[Trial], space: SearchSpace) -> MetadataValue:
+    records: list[dict[str, Any]] = [
+        {
+            "trial": trial.number,
+            OBJECTIVE: "failed" if trial.value is None else f"{trial.value:.4f}",
+            **{name: trial.hyperparameters.get(name, "") for name in space.parameters},
+            "job": trial.job_name or trial.reason[:200],
+        }
+        for trial in sorted(trials, key=lambda trial: -(trial.value if trial.value is not None else -1.0))
+    ]
+    return MetadataValue.table([TableRecord(record) for record in records])
