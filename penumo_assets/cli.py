@@ -9,7 +9,7 @@ from penumo_assets.cohort.landing import LandingError
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Chest X-rays to a pneumonia classifier: land cohorts, run the demo, segment a folder. The rest is Dagster's."""
+    """Chest X-rays to a pneumonia classifier: land cohorts, run the demo, predict files. The rest is Dagster's."""
 
 
 @main.command()
@@ -40,6 +40,58 @@ def segment(folder: Path, out: Path) -> None:
 
     counts = segment_folder(folder, out, progress=True)
     click.echo(", ".join(f"{status}: {count}" for status, count in counts.items()))
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE…", type=click.Path(path_type=Path))
+@click.option("--overlay", type=click.Path(file_okay=False, path_type=Path), help="Folder for Grad-CAM pictures.")
+@click.option("--model", default="champion", show_default=True, help="champion, previous, or a version number.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+def predict(files: tuple[Path, ...], overlay: Path | None, model: str, as_json: bool) -> None:
+    """Classify DICOM, PNG or JPEG files (or NPZ tensors) with the champion. Not a medical device.
+
+    Exit status: 0 if every file got an answer, 1 if there is no such model, 3 if some file could not be used.
+    """
+    import json
+
+    from penumo_assets.champion import NoChampion
+    from penumo_assets.predict_files import DISCLAIMER, as_text, load_endpoint, predict_files
+    from penumo_assets.resources.profile import storage_root
+    from penumo_assets.resources.storage import StorageError, open_store
+
+    try:
+        endpoint = load_endpoint(open_store(storage_root()), model)
+    except (NoChampion, StorageError) as error:
+        raise click.ClickException(str(error)) from error
+    refused = 0
+    for item in predict_files(endpoint, files, overlay):
+        refused += item.answer is None
+        click.echo(json.dumps(item.as_dict()) if as_json else as_text(item))
+    if not as_json:
+        if endpoint.origin.get("phantoms"):
+            click.echo("The model was trained on PHANTOMS: its answers mean nothing for a patient.")
+        click.secho(DISCLAIMER, bold=True)
+    if refused:
+        raise SystemExit(3)
+
+
+@main.command()
+@click.option("--to", "version", help="A version number; by default the champion before this one.")
+@click.option("--reason", default="", help="Kept with the version that is left.")
+def rollback(version: str | None, reason: str) -> None:
+    """Make the previous champion the champion again, in MLflow's registry and for every prediction from now on."""
+    from penumo_assets.champion import NoChampion, rollback
+    from penumo_assets.resources.profile import profile_resources
+    from penumo_assets.resources.storage import StorageError
+
+    resources = profile_resources()
+    try:
+        record, left = rollback(
+            resources["storage"].store, resources["tracking"], resources["packages"], version, reason
+        )
+    except (NoChampion, StorageError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"champion: version {record['version']} ({record['architecture']}); previous: version {left}, withdrawn")
 
 
 @main.command()

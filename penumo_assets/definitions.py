@@ -5,22 +5,25 @@ from typing import Any
 
 from dagster import Definitions, in_process_executor
 
+from penumo_assets.assets.champion import champion_model
 from penumo_assets.assets.dataset import training_set
-from penumo_assets.assets.evaluation import champion_model, evaluation_report
+from penumo_assets.assets.evaluation import evaluation_report
 from penumo_assets.assets.inference import predictions
 from penumo_assets.assets.ingest import landing
 from penumo_assets.assets.prepare import prepare_cohort
+from penumo_assets.assets.search import hyperparameter_search
 from penumo_assets.assets.segmenter import lung_segmenter
 from penumo_assets.assets.training import trained_model
 from penumo_assets.checks import ASSET_CHECKS
-from penumo_assets.resources.profile import embedded_resources
-from penumo_assets.sensors import SENSORS
+from penumo_assets.resources.profile import profile_resources
+from penumo_assets.sensors import sensors
 
 ASSETS: list[Any] = [
     landing,
     lung_segmenter,
     prepare_cohort,
     training_set,
+    hyperparameter_search,
     trained_model,
     evaluation_report,
     champion_model,
@@ -29,12 +32,12 @@ ASSETS: list[Any] = [
 
 
 def build_definitions(overrides: Mapping[str, Any] | None = None) -> Definitions:
-    """The whole application, with resources replaced by name: ``storage``, ``jobs``, ``tracking``."""
+    """The whole application, with resources replaced by name: ``storage, jobs, tracking, packages``."""
     return Definitions(
         assets=ASSETS,
         asset_checks=ASSET_CHECKS,
-        sensors=SENSORS,
-        resources={**embedded_resources(), **(overrides or {})},
+        sensors=sensors(),
+        resources={**profile_resources(), **(overrides or {})},
         # The work happens in jobs; a process per step would only add seconds of imports to every asset check.
         executor=in_process_executor,
     )

@@ -1,82 +1,62 @@
-"""From trained models to a report each, and from the reports to one champion.
+"""From a trained model to its report.
 
-Enters: `trained_model`, `training_set`. Leaves: `evaluation_report` (report.json, report.html, predictions.parquet)
-and `champion_model` (the winner on validation among those that pass the gates, registered in MLflow).
+Enters: `trained_model`, `training_set`. Leaves: `evaluation_report` (report.json, report.html, predictions.parquet).
 """
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Any
 
-from dagster import (
-    AllPartitionMapping,
-    AssetDep,
-    AssetExecutionContext,
-    Config,
-    DataVersion,
-    Failure,
-    MaterializeResult,
-    MetadataValue,
-    TableRecord,
-    asset,
-)
+from dagster import AssetExecutionContext, Config, DataVersion, Failure, MaterializeResult, MetadataValue, asset
 from pydantic import Field
 
-from penumo_assets.assets.catalog import CHAMPION_RECORD, LEARNING, OWNERS, PROCESSING_POOL, SERVING, report_record
+from penumo_assets.assets.catalog import LEARNING, OWNERS, PROCESSING_POOL, report_record
 from penumo_assets.assets.dataset import current_training_set
+from penumo_assets.assets.defaults import GATE_DEFAULTS
 from penumo_assets.assets.jobs import run_job
+from penumo_assets.assets.launchpad import launchpad_config, parsed
 from penumo_assets.assets.training import current_model
-from penumo_assets.cohort.publish import read_manifest
-from penumo_assets.metrics.gates import GateResult, Gates, check_gates, choose_champion
+from penumo_assets.automation import INPUTS_UPDATED, REPORT_FRESHNESS
+from penumo_assets.champion import NoChampion, read_champion
+from penumo_assets.cohort.publish import read_manifest, read_settings
+from penumo_assets.configs.train import Gates
 from penumo_assets.partitions import architectures
 from penumo_assets.resources.compute.spec import JobInput, JobRunner, JobSpec, bundle_digest
 from penumo_assets.resources.storage import ObjectMissing, ObjectStore, Storage
-from penumo_assets.resources.tracking import Tracking
+
+GatesLaunchpad = launchpad_config(Gates, GATE_DEFAULTS)
+STUDY = frozenset(
+    {"acquisition", "aims", "annotators", "availability", "design", "external_test", "funding", "protocol"}
+    | {"rater_variability", "reference_rationale", "reference_standard", "registration", "sample_size"}
+)
 
 
 class EvaluationConfig(Config):
-    """How a model is evaluated."""
+    """How a model is evaluated, what it must reach, and what only the owner of the study can say of it."""
 
     bootstrap: int = Field(default=2000, description="Resamples (by patient) behind every 95 % interval.")
     seed: int = Field(default=0, description="Seed of the resampling.")
-
-
-class ChampionConfig(Config):
-    """Gates a model must pass before it may become the champion; null switches a gate off."""
-
-    min_roc_auc_low: float | None = Field(
-        default=0.5, description="Floor for the lower confidence bound of the test ROC-AUC."
+    gates: GatesLaunchpad = GatesLaunchpad()  # type: ignore[valid-type]
+    study: dict[str, str] = Field(
+        default={}, description=f"Statements for the report, plain text: {', '.join(sorted(STUDY))}."
     )
-    min_sensitivity: float | None = Field(default=0.5, description="Floor for the test sensitivity at the threshold.")
-    min_specificity: float | None = Field(default=None, description="Floor for the test specificity at the threshold.")
-    max_ece: float | None = Field(default=0.25, description="Ceiling for the expected calibration error on test.")
-    min_subgroup_roc_auc: float | None = Field(default=None, description="Floor for the ROC-AUC of every subgroup.")
-    require_no_leakage: bool = Field(default=True, description="No patient and no image stands in two splits.")
-    beat_shortcuts: bool = Field(
-        default=False, description="No shortcut (aspect ratio, intensity, file size) is better than the model."
-    )
-
-    def gates(self) -> Gates:
-        return Gates(**{name: getattr(self, name) for name in ChampionConfig.model_fields})
-
-
-# The gates as every report shows them; `champion_model` may be launched with others.
-GATES = ChampionConfig().gates()
 
 
 @asset(
     deps=["trained_model", "training_set"],
     partitions_def=architectures,
+    automation_condition=INPUTS_UPDATED,
+    freshness_policy=REPORT_FRESHNESS,
     group_name=LEARNING,
     owners=OWNERS,
     kinds={"scikitlearn", "html"},
     code_version="1",
     pool=PROCESSING_POOL,
     description="The newest model of an architecture on the current test split: every metric with a patient-level "
-    "bootstrap interval, the threshold chosen by Youden's index on validation, shortcut baselines beside the model.",
+    "bootstrap interval, the threshold chosen by Youden's index on validation, shortcut baselines beside the model, "
+    "and a paired comparison with the champion.",
 )
 def evaluation_report(
     context: AssetExecutionContext, config: EvaluationConfig, storage: Storage, jobs: JobRunner
@@ -84,11 +64,10 @@ def evaluation_report(
     """Evaluate the partition's newest model and publish its report."""
     architecture, store = context.partition_key, storage.store
     model, dataset = current_model(store, architecture), current_training_set(store)
-    known = report_context(store, dataset) | {
-        "mlflow_run_id": model["mlflow_run_id"],
-        "gates": asdict(GATES),
-        "config_digest": hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16],
-    }
+    known = statements(config.study) | report_context(store, dataset) | {"mlflow_run_id": model["mlflow_run_id"]}
+    known["gates"] = parsed(Gates, config.gates).model_dump()
+    settings = config.model_dump_json() + json.dumps(known["prepared_with"], sort_keys=True)
+    known["config_digest"] = hashlib.sha256(settings.encode()).hexdigest()[:16]
     spec = JobSpec(
         kind="processing",
         program="evaluate",
@@ -98,6 +77,7 @@ def evaluation_report(
         inputs={
             "model": JobInput(model["prefix"], (model["name"],)),
             "dataset": JobInput(dataset["prefix"], tuple(dataset["names"])),
+            **_reference(store, model),
         },
         documents={"context": {"context.json": json.dumps(known, sort_keys=True).encode()}},
         outputs=("report",),
@@ -123,6 +103,31 @@ def evaluation_report(
         },
         data_version=DataVersion(result.job_name),
     )
+
+
+def statements(study: Mapping[str, str]) -> dict[str, Any]:
+    """What the study's owner says, for the report; a misspelt key would silently leave an item unanswered.
+
+    Raises
+    ------
+    Failure
+        Naming the keys that no item of the report has.
+    """
+    if unknown := sorted(set(study) - STUDY):
+        known = ", ".join(sorted(STUDY))
+        raise Failure(f"study: unknown statements {', '.join(unknown)}; known are {known}", allow_retries=False)
+    return dict(study)
+
+
+def _reference(store: ObjectStore, model: Mapping[str, Any]) -> dict[str, JobInput]:
+    """The champion's predictions, for a paired comparison; nothing while there is none or for the champion itself."""
+    try:
+        champion = read_champion(store)
+    except NoChampion:
+        return {}
+    known = store.exists(f"{champion['report']}/predictions.parquet")
+    own = champion["training_job"] == model["job_name"]
+    return {"reference": JobInput(champion["report"], ("predictions.parquet",))} if known and not own else {}
 
 
 def _curves(report: Mapping[str, Any]) -> dict[str, MetadataValue]:
@@ -168,54 +173,10 @@ def report_context(store: ObjectStore, dataset: Mapping[str, Any]) -> dict[str, 
         "flow": flow,
         "dice": dices,
         "cohorts": list(dataset["cohorts"]),
+        "prepared_with": {cohort: read_settings(store, cohort) for cohort in dataset["cohorts"]},
         "code_version": bundle_digest()[:16],
         "phantoms": phantoms,
     }
-
-
-@asset(
-    deps=[AssetDep("evaluation_report", partition_mapping=AllPartitionMapping())],
-    group_name=SERVING,
-    owners=OWNERS,
-    kinds={"mlflow"},
-    code_version="1",
-    description="The architecture with the highest validation ROC-AUC among those whose report passes the gates, "
-    "registered in MLflow with the alias `champion` (the one before becomes `previous`).",
-)
-def champion_model(
-    context: AssetExecutionContext, config: ChampionConfig, storage: Storage, tracking: Tracking
-) -> MaterializeResult:
-    """Judge the reports that exist, and promote the winner."""
-    store = storage.store
-    records = existing_reports(store)
-    if not records:
-        raise Failure("no evaluation report exists: materialize evaluation_report first", allow_retries=False)
-    reports = {name: store.read_json(f"{record['prefix']}/report.json") for name, record in records.items()}
-    gates = {name: check_gates(report, config.gates()) for name, report in reports.items()}
-    passed = [name for name, results in gates.items() if all(result.passed for result in results)]
-    winner = choose_champion(reports, passed)
-    table = gate_table(gates)
-    if winner is None:
-        failed = "; ".join(f"{name}: {r.gate} ({r.reason})" for name in gates for r in gates[name] if not r.passed)
-        raise Failure(f"no model passes the gates: {failed}", metadata={"gates": table}, allow_retries=False)
-    model = records[winner]["model"]
-    archive = f"{model['prefix']}/{model['name']}"
-    tags = {"architecture": winner, "dataset_digest": model["dataset_digest"], "dagster_run_id": context.run.run_id}
-    version = tracking.promote(model["mlflow_run_id"], model["values"]["mlflow_model_uri"], tags)
-    record = {"architecture": winner, "version": version, "model": model, "report": records[winner]["prefix"]}
-    store.write_json(CHAMPION_RECORD, record)
-    return MaterializeResult(
-        metadata={
-            "architecture": winner,
-            "model_version": version,
-            "validation_roc_auc": records[winner]["values"]["validation_roc_auc"],
-            "test_roc_auc": records[winner]["values"]["test_roc_auc"],
-            "candidates": sorted(records),
-            "gates": table,
-            "location": store.location(archive),
-        },
-        data_version=DataVersion(model["job_name"]),
-    )
 
 
 def existing_reports(store: ObjectStore) -> dict[str, dict]:
@@ -227,12 +188,3 @@ def existing_reports(store: ObjectStore) -> dict[str, dict]:
         except ObjectMissing:
             continue
     return records
-
-
-def gate_table(gates: Mapping[str, Sequence[GateResult]]) -> MetadataValue:
-    records = [
-        TableRecord({"architecture": name, "gate": item.gate, "passed": item.passed, "found": item.reason})
-        for name, results in gates.items()
-        for item in results
-    ]
-    return MetadataValue.table(records)

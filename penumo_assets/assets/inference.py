@@ -1,25 +1,43 @@
-"""From a cohort's tensors to predictions by the champion.
+"""From a cohort's tensors to predictions, by the champion or a named version.
 
-Enters: `npz_tensors` of one cohort, `champion_model`. Leaves: `predictions` (predictions.parquet).
+Enters: `npz_tensors` of one cohort, `champion_model`. Leaves: `predictions` (predictions.parquet, overlays/).
 """
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from dagster import AssetExecutionContext, DataVersion, Failure, MaterializeResult, asset
+from dagster import AssetExecutionContext, DataVersion, Failure, MaterializeResult, MetadataValue, asset
 
-from penumo_assets.assets.catalog import CHAMPION_RECORD, OWNERS, PROCESSING_POOL, SERVING, predictions_record
+from penumo_assets.assets.catalog import OWNERS, PROCESSING_POOL, SERVING, predictions_record
+from penumo_assets.assets.columns import prediction_columns
 from penumo_assets.assets.defaults import INFERENCE_DEFAULTS
 from penumo_assets.assets.jobs import run_job
 from penumo_assets.assets.launchpad import launchpad_config, parsed
+from penumo_assets.assets.previews import contact_sheet
 from penumo_assets.assets.training import current_model
+from penumo_assets.champion import NoChampion, disagreement, read_version
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.configs.inference import InferenceConfig
 from penumo_assets.jobs.manifest import ManifestRow
+from penumo_assets.jobs.quality import quality_flags
 from penumo_assets.partitions import architectures, cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobRunner, JobSpec
-from penumo_assets.resources.storage import ObjectMissing, ObjectStore, Storage
+from penumo_assets.resources.storage import ObjectStore, Storage
+from penumo_assets.resources.tracking import CHAMPION, PREVIOUS, Tracking
 
 InferenceLaunchpad = launchpad_config(InferenceConfig, INFERENCE_DEFAULTS)
+
+
+@dataclass(frozen=True)
+class ChosenModel:
+    """A model archive, its version, the digest of the data it was trained on, and the prefix of its report, if any."""
+
+    archive: JobInput
+    version: str
+    dataset_digest: str
+    report: str | None
 
 
 @asset(
@@ -28,35 +46,43 @@ InferenceLaunchpad = launchpad_config(InferenceConfig, INFERENCE_DEFAULTS)
     group_name=SERVING,
     owners=OWNERS,
     kinds={"pytorch", "parquet"},
-    code_version="1",
+    code_version="2",
     pool=PROCESSING_POOL,
-    description="One row per image of a cohort, labelled or not: probability per class, decision at the model's "
-    "threshold, model version.",
+    description="One row per image of a cohort, labelled or not: probability per class, plain and calibrated, "
+    "decision at the model's threshold, model version, quality flags; optional Grad-CAM overlays.",
 )
 def predictions(
     context: AssetExecutionContext,
     config: InferenceLaunchpad,  # type: ignore[valid-type]
     storage: Storage,
+    tracking: Tracking,
     jobs: JobRunner,
 ) -> MaterializeResult:
     """Classify every tensor of the partition's cohort."""
     settings = parsed(InferenceConfig, config)
     cohort, store = context.partition_key, storage.store
-    model, version = chosen_model(store, settings.model_version)
+    model = chosen_model(store, tracking, settings.model_version)
     rows = [row for row in read_manifest(store, cohort) if "npz" in row.stages]
     if not rows:
         raise Failure(f"cohort {cohort!r} has no tensors: materialize npz_tensors first", allow_retries=False)
-    result = run_job(context, jobs, _spec(cohort, rows, settings, model, version))
+    result = run_job(context, jobs, _spec(store, cohort, rows, settings, model))
     prefix = f"predictions/{cohort}/{result.job_name}"
-    names = result.outputs["predictions"]
+    names, values = result.outputs["predictions"], result.values
     store.copy_all((result.key("predictions", name), f"{prefix}/{name}") for name in names)
-    store.write_json(predictions_record(cohort), {"prefix": prefix, "names": list(names), "model_version": version})
+    record = {"prefix": prefix, "names": list(names), "model_version": model.version, "drift": values["drift"]}
+    store.write_json(predictions_record(cohort), record)
     jobs.discard_outputs(result)
+    overlays = [f"{prefix}/overlays/{name}" for name in values["shown"]]
     return MaterializeResult(
         metadata={
-            "dagster/row_count": len(rows),
-            "model_version": version,
-            **{name: value for name, value in result.values.items() if isinstance(value, int | float | str)},
+            "dagster/row_count": values["images"],
+            "dagster/column_schema": prediction_columns(values["mean_probability"]),
+            "model_version": model.version,
+            **{name: value for name, value in values.items() if isinstance(value, int | float | str)},
+            **{name: values[name] for name in ("decisions", "mean_probability", "quality_flags", "unusable")},
+            **_psi(values["drift"]),
+            **({"overlay_preview": contact_sheet(store, overlays)} if overlays else {}),
+            "notice": MetadataValue.text("Not a medical device: for research, not for diagnosis."),
             "location": store.location(f"{prefix}/predictions.parquet"),
             **result.metadata,
         },
@@ -64,40 +90,74 @@ def predictions(
     )
 
 
-def chosen_model(store: ObjectStore, wanted: str) -> tuple[dict, str]:
-    """The record of the wanted model and the version it is known by."""
+def chosen_model(store: ObjectStore, tracking: Tracking, wanted: str) -> ChosenModel:
+    """The model that a configuration names: an alias, a version number, or an architecture's newest.
+
+    Raises
+    ------
+    Failure
+        If there is no such model, or MLflow and the record disagree on who holds an alias.
+    """
     if wanted in architectures.get_partition_keys():
         model = current_model(store, wanted)
-        return model, model["job_name"]
+        archive = JobInput(model["prefix"], (model["name"],))
+        return ChosenModel(archive, model["job_name"], model["dataset_digest"], None)
     try:
-        champion = store.read_json(CHAMPION_RECORD)
-    except ObjectMissing as error:
-        raise Failure("there is no champion: materialize champion_model first", allow_retries=False) from error
-    return champion["model"], champion["version"]
+        record = read_version(store, wanted)
+        problem = disagreement(store, tracking) if wanted in (CHAMPION, PREVIOUS) else None
+    except NoChampion as error:
+        raise Failure(str(error), allow_retries=False) from error
+    if problem:
+        raise Failure(problem, allow_retries=False)
+    archive = JobInput(record["serving"]["prefix"], (record["serving"]["name"],))
+    return ChosenModel(archive, record["version"], record["dataset_digest"], record["report"])
 
 
-def _spec(cohort: str, rows: list[ManifestRow], settings: InferenceConfig, model: dict, version: str) -> JobSpec:
-    outputs = [(row, row.stages["npz"]) for row in rows]
-    items = [
-        {"file": output.key.rsplit("/", 1)[-1], "sha256": output.sha256}
-        | row.model_dump(include={"image_id", "patient_id", "label"})
-        for row, output in outputs
-    ]
-    arguments = ["--batch-size", str(settings.batch_size), "--model-version", version]
+def _spec(
+    store: ObjectStore, cohort: str, rows: Sequence[ManifestRow], settings: InferenceConfig, model: ChosenModel
+) -> JobSpec:
+    items = [_item(row) for row in rows]
+    arguments = ["--batch-size", str(settings.batch_size), "--model-version", model.version]
+    arguments += ["--max-psi", str(settings.max_psi), "--device", settings.compute_device]
     if settings.overlay:
         arguments += ["--overlay", "--overlay-limit", str(settings.overlay_limit)]
     lines = "".join(json.dumps(item, sort_keys=True) + "\n" for item in items)
+    inputs = {
+        "model": model.archive,
+        "npz": JobInput(f"npz/{cohort}", tuple(item["file"] for item in items)),
+    }
+    if model.report is not None:
+        inputs["reference"] = JobInput(model.report, ("predictions.parquet",))
+    trained_on = f"training_set/{model.dataset_digest[:16]}"
+    if store.exists(f"{trained_on}/train/index.parquet"):
+        inputs["training"] = JobInput(trained_on, ("train/index.parquet",))
     return JobSpec(
         kind="processing",
         program="infer",
         asset="predict",
         partition=cohort,
         arguments=tuple(arguments),
-        inputs={
-            "model": JobInput(model["prefix"], (model["name"],)),
-            "npz": JobInput(f"npz/{cohort}", tuple(item["file"] for item in items)),
-        },
+        inputs=inputs,
         documents={"index": {"items.jsonl": lines.encode()}},
         outputs=("predictions",),
         result_output="predictions",
     )
+
+
+def _item(row: ManifestRow) -> dict[str, Any]:
+    output = row.stages["npz"]
+    fallback = row.stages["masks"].facts.get("fallback", "") if "masks" in row.stages else ""
+    problems = [problem for problem in fallback.split(", ") if problem]
+    return row.model_dump(include={"image_id", "patient_id", "label", "mean_intensity"}) | {
+        "file": output.key.rsplit("/", 1)[-1],
+        "sha256": output.sha256,
+        "quality_flags": quality_flags(row.notes, row.tags.get("burned_in"), problems),
+        "source_width": row.width,
+        "source_height": row.height,
+        "source_bytes": row.source_bytes,
+    }
+
+
+def _psi(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Stability indices as numbers that Dagster plots over time."""
+    return {f"psi_{row['feature']}": row["index"] for row in rows if row["index"] is not None}

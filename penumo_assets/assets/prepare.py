@@ -21,11 +21,19 @@ from penumo_assets.assets.catalog import IMAGING, OWNERS, PROCESSING_POOL
 from penumo_assets.assets.defaults import PREPARE_DEFAULTS
 from penumo_assets.assets.jobs import run_job
 from penumo_assets.assets.launchpad import launchpad_config, parsed
-from penumo_assets.assets.previews import reject_counts, reject_table, stage_preview
+from penumo_assets.assets.previews import reason_table, reject_counts, reject_table, stage_preview
 from penumo_assets.assets.segmenter import Segmenter, current_segmenter
+from penumo_assets.automation import SETTLED_COHORT
 from penumo_assets.cohort.landing import Landing, LandingError, read_landing
 from penumo_assets.cohort.plan import Plan, PlanSettings, plan_cohort
-from penumo_assets.cohort.publish import Publication, manifest_key, plan_publication, publish, read_manifest
+from penumo_assets.cohort.publish import (
+    Publication,
+    manifest_key,
+    plan_publication,
+    publish,
+    read_manifest,
+    write_settings,
+)
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.manifest import STAGE_VERSIONS, STAGES, ManifestRow, load_rows, stage_version
 from penumo_assets.jobs.work import KEY_VARIABLE, dump_work
@@ -69,12 +77,13 @@ PrepareLaunchpad = launchpad_config(PrepareConfig, PREPARE_DEFAULTS)
             kinds=_KINDS[stage],
             code_version=STAGE_VERSIONS[stage],
             skippable=False,
+            automation_condition=SETTLED_COHORT,
         )
         for stage in STAGES
     ],
     can_subset=True,
     partitions_def=cohorts,
-    # No backfill policy: the default, one run per cohort, keeps a bad cohort from failing the others.
+    # No backfill policy, which means a run per cohort: see penumo_assets.automation.
     pool=PROCESSING_POOL,
 )
 def prepare_cohort(
@@ -100,6 +109,7 @@ def prepare_cohort(
         landing, plan, _computed_rows(store, plan, result), previous, settings, result.output_prefix if result else ""
     )
     publish(store, cohort, publication)
+    write_settings(store, cohort, settings, stages)
     if result:
         jobs.discard_outputs(result)
     _require_usable(cohort, publication.rows)
@@ -178,13 +188,14 @@ def _metadata(
     rows = publication.rows
     mine = [row for row in rows if stage in row.stages]
     metadata: dict[str, Any] = {
+        "preview": stage_preview(store, mine, stage),
         "dagster/row_count": len(mine),
         "computed": sum(stage in item.compute for item in plan.items),
         "rejected": sum(row.status == "rejected" for row in rows),
-        "rejected_by_reason": reject_counts(rows),
+        "rejected_by_reason": reason_table(rows),
         "rejected_files": reject_table(rows),
         "removed": len(plan.removed),
-        "preview": stage_preview(store, mine, stage),
+        "landed_megabytes": round(sum(row.source_bytes for row in rows) / 1e6, 3),
         "location": store.location(manifest_key(cohort)),
     }
     if stage == "masks":

@@ -2,8 +2,9 @@
 
 import base64
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from dagster import MarkdownMetadataValue, MetadataValue, TableColumn, TableMetadataValue, TableRecord, TableSchema
 
@@ -15,12 +16,11 @@ if TYPE_CHECKING:
 
 TILE = 144
 MAX_TILES = 6
-MAX_REJECTS = 100
+MAX_RECORDS = 100
 
 
 def stage_preview(store: ObjectStore, rows: Sequence[ManifestRow], stage: str) -> MarkdownMetadataValue:
     """Up to six accepted images of a stage, side by side; the NPZ stage shows R, G, B and Mask below each other."""
-    import cv2  # the pictures need it, loading the definitions does not
     import numpy as np
 
     draw = {"raw": _raw_tile, "masks": _mask_tile, "preprocessed": _stored_tile, "npz": _npz_tile}[stage]
@@ -32,24 +32,71 @@ def stage_preview(store: ObjectStore, rows: Sequence[ManifestRow], stage: str) -
             continue  # the check npz_contract reports lost objects; a picture must not fail the cohort
         if len(tiles) == MAX_TILES:
             break
-    if not tiles:
-        return MetadataValue.md("no images")
-    sheet = np.hstack(tiles)
-    _, data = cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, 80])
+    return _picture(np.hstack(tiles), stage) if tiles else MetadataValue.md("no images")
+
+
+def pair_sheet(store: ObjectStore, pairs: Sequence[tuple[str, str]]) -> MarkdownMetadataValue:
+    """The first pairs of tensors that look alike, side by side, one pair below the other."""
+    import cv2
+    import numpy as np
+
+    from penumo_assets.imaging.pack import load_npz
+
+    def tile(key: str) -> np.ndarray:
+        try:
+            return _square(np.ascontiguousarray(load_npz(store.read(key))[..., :3]))
+        except ObjectMissing:
+            return _blank(TILE)  # the tensor is in a shard, but no longer a file of its own
+
+    sheet = np.vstack([np.hstack([tile(key) for key in pair]) for pair in pairs[:MAX_TILES]])
+    return _picture(cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), "pairs")
+
+
+def contact_sheet(store: ObjectStore, keys: Sequence[str]) -> MarkdownMetadataValue:
+    """Stored pictures of one size below each other, made smaller: what the overlays of `predictions` look like."""
+    import cv2
+    import numpy as np
+
+    pictures = [cv2.imdecode(np.frombuffer(store.read(key), np.uint8), cv2.IMREAD_COLOR) for key in keys]
+    sheet = np.vstack([picture for picture in pictures if picture is not None])
+    small = cv2.resize(sheet, None, fx=TILE / 224, fy=TILE / 224, interpolation=cv2.INTER_AREA)
+    return _picture(small, "lung contour and Grad-CAM")
+
+
+def _picture(pixels: "np.ndarray", name: str) -> MarkdownMetadataValue:
+    import cv2
+
+    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 80])
     text = base64.b64encode(data.tobytes()).decode()
-    return MetadataValue.md(f"![{stage}](data:image/jpeg;base64,{text})")
+    return MetadataValue.md(f"![{name}](data:image/jpeg;base64,{text})")
+
+
+def table(records: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> TableMetadataValue:
+    """At most `MAX_RECORDS` records; what is not known stands as ``unknown``. An empty table keeps its columns."""
+    shown = [
+        TableRecord({name: "unknown" if record.get(name) is None else record[name] for name in columns})
+        for record in islice(records, MAX_RECORDS)
+    ]
+    kinds = {name: _kind({type(record.data[name]) for record in shown}) for name in columns}
+    return MetadataValue.table(shown, TableSchema(columns=[TableColumn(name, kinds[name]) for name in columns]))
+
+
+def _kind(types: set[type]) -> str:
+    names = {bool: "bool", int: "int", float: "float"}
+    return names.get(next(iter(types)), "string") if len(types) == 1 else "string"
 
 
 def reject_table(rows: Sequence[ManifestRow]) -> TableMetadataValue:
-    """Every rejected file with its reason."""
-    columns = ("file", "stage", "code", "reason")
-    schema = TableSchema(columns=[TableColumn(name, "string") for name in columns])
-    rejected = [row for row in rows if row.status == "rejected"][:MAX_REJECTS]
-    records = [
-        TableRecord({"file": row.source, "stage": row.stage or "", "code": row.code or "", "reason": row.reason or ""})
-        for row in rejected
-    ]
-    return MetadataValue.table(records, schema)
+    """Rejected files and why: two columns, because Dagster's pages cut a wider table off."""
+    rejected = ({"file": row.source, "why": f"{row.code}: {row.reason}"} for row in rows if row.status == "rejected")
+    return table(rejected, ("file", "why"))
+
+
+def reason_table(rows: Sequence[ManifestRow]) -> TableMetadataValue:
+    """How many images were rejected at which stage for which reason, most frequent first."""
+    counts = Counter((row.stage, row.code) for row in rows if row.status == "rejected")
+    records = ({"stage": stage, "reason": code, "files": n} for (stage, code), n in counts.most_common())
+    return table(records, ("stage", "reason", "files"))
 
 
 def reject_counts(rows: Sequence[ManifestRow]) -> dict[str, int]:

@@ -4,14 +4,17 @@ The order makes every moment consistent: first the new objects, then the manifes
 the objects nobody names any more are removed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from penumo_assets.cohort.landing import Landing
 from penumo_assets.cohort.plan import DUPLICATE, Plan, apply_label, npz_name
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.manifest import STAGES, ManifestRow, dump_rows, load_rows
 from penumo_assets.resources.storage import ObjectMissing, ObjectStore
+
+_SETTINGS_OF_STAGE = {"raw": "decode", "masks": "segment", "preprocessed": "enhance", "npz": "npz"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,25 @@ def read_manifest(store: ObjectStore, cohort: str) -> list[ManifestRow]:
         return load_rows(store.read(manifest_key(cohort)))
     except ObjectMissing:
         return []
+
+
+def settings_key(cohort: str) -> str:
+    return f"manifests/{cohort}.settings.json"
+
+
+def write_settings(store: ObjectStore, cohort: str, config: PrepareConfig, stages: Sequence[str]) -> None:
+    """Record what the stages that just ran were set to; the others keep what they had."""
+    settings = config.model_dump(mode="json")
+    parts = {_SETTINGS_OF_STAGE[stage]: settings[_SETTINGS_OF_STAGE[stage]] for stage in stages}
+    store.write_json(settings_key(cohort), read_settings(store, cohort) | {"labels": settings["labels"]} | parts)
+
+
+def read_settings(store: ObjectStore, cohort: str) -> dict[str, Any]:
+    """How a cohort was prepared, as `PrepareConfig` parses it; empty, which means the defaults, before it was."""
+    try:
+        return store.read_json(settings_key(cohort))
+    except ObjectMissing:
+        return {}
 
 
 def plan_publication(

@@ -19,3 +19,6 @@ class InferenceConfig(StrictModel):
     compute_device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda)$", description="auto: a GPU where there is one, else the CPU."
     )
+    max_psi: float = Field(
+        0.25, gt=0, description="Population stability index above which predictions or image statistics have drifted."
+    )

@@ -1,4 +1,4 @@
-"""How images are split and packed (``dataset``) and how a classifier is trained (``train``).
+"""How images are split and packed (``dataset``), a classifier is trained (``train``) and judged (``gates``).
 
 The defaults stand in ``train_config.yaml``. Every field of ``TrainConfig`` is a hyperparameter of
 ``jobs/train.py`` by the same name, with dashes: ``batch_size`` is ``--batch-size``, and a nested
@@ -150,7 +150,9 @@ class TrainConfig(StrictModel):
         0.99, ge=0, lt=1, description="Decay per step of the weights' moving average, which is what is kept; 0: off."
     )
     amp: MixedPrecision = Field(
-        MixedPrecision.auto, description="auto: bf16 (else fp16) on a GPU, fp32 on a CPU. Or fp32, bf16, fp16."
+        MixedPrecision.auto,
+        description="auto: bf16 where the GPU or CPU computes it, else fp16 on a GPU and fp32 on a CPU. "
+        "Or fp32, bf16, fp16.",
     )
     compile: bool = Field(False, description="Compile the network with torch.compile: slow start, quicker steps.")
     sync_batch_norm: bool = Field(True, description="With several processes, batch norm sees the whole batch.")
@@ -200,11 +202,36 @@ class TrainConfig(StrictModel):
         return cls.parse(nested)
 
 
+class Gates(StrictModel):
+    """What a report must show before its model may become the champion (`evaluation_report`); null: not asked for."""
+
+    min_roc_auc_low: float | None = Field(
+        0.70, ge=0, le=1, description="Floor for the lower confidence bound of the test ROC-AUC."
+    )
+    min_sensitivity: float | None = Field(
+        0.70, ge=0, le=1, description="Floor for the test sensitivity at the threshold."
+    )
+    min_specificity: float | None = Field(
+        None, ge=0, le=1, description="Floor for the test specificity at the threshold."
+    )
+    max_ece: float | None = Field(
+        0.15, ge=0, le=1, description="Ceiling for the expected calibration error on test, after temperature scaling."
+    )
+    min_subgroup_roc_auc: float | None = Field(
+        0.60, ge=0, le=1, description="Floor for the test ROC-AUC of every subgroup that is large enough to have one."
+    )
+    require_no_leakage: bool = Field(True, description="No patient and no image stands in two splits.")
+    beat_shortcuts: bool = Field(
+        False, description="No shortcut (aspect ratio, intensity, file size) is significantly better than the model."
+    )
+
+
 class TrainingFile(StrictModel):
     """The whole of ``train_config.yaml``."""
 
     dataset: DatasetConfig = Field(default_factory=DatasetConfig, description="NPZ tensors to training set.")
     train: TrainConfig = Field(default_factory=TrainConfig, description="Training set to classifier.")
+    gates: Gates = Field(default_factory=Gates, description="What a classifier must reach to become the champion.")
 
 
 def hyperparameter_fields(

@@ -136,10 +136,10 @@ def predictions(evaluation: Evaluation, report: dict[str, Any]) -> pd.DataFrame:
     for split, scored in evaluation.scored.items():
         frame = evaluation.index[split][["image_id", "patient_id", "cohort", "label", "target"]].copy()
         frame.insert(0, "split", split)
-        calibrated = softmax(scored.logits, rule.temperature or 1.0)
+        calibrated = softmax(scored.logits, rule.temperature) if rule.temperature else None
         for i, name in enumerate(evaluation.classes):
             frame[f"probability_{name}"] = scored.probabilities[:, i]
-            frame[f"calibrated_probability_{name}"] = calibrated[:, i]
+            frame[f"calibrated_probability_{name}"] = np.nan if calibrated is None else calibrated[:, i]
         decision = decide(scored.probabilities, rule.threshold, scored.positive)
         frame["decision"] = np.asarray(evaluation.classes, dtype=object)[decision]
         frames.append(frame)

@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 import torch
 
+from penumo_assets.configs.base import ConfigError
+from penumo_assets.configs.train import Gates
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.shards import TrainingSet
-from penumo_assets.metrics.gates import Gates
 from penumo_assets.models.classifier import ModelError, extract_model_archive, load_classifier
 
 PREDICTIONS_NAME = "predictions.parquet"
@@ -37,6 +38,11 @@ def check_agreement(metadata: dict[str, Any], data: TrainingSet) -> None:
     if metadata["image_size"] > min(height, width):
         size = metadata["image_size"]
         problems.append(f"the model takes images of {size}x{size} pixels, the data has {height}x{width}")
+    if metadata["split_salt"] != data.dataset.salt:
+        problems.append(
+            f"the model's patients were split with salt {metadata['split_salt']!r}, the data's with "
+            f"{data.dataset.salt!r}, so test patients may have trained it"
+        )
     if problems:
         raise JobError("model and data do not belong together: " + "; ".join(problems))
 
@@ -53,8 +59,8 @@ def read_context(folder: Path) -> dict[str, Any]:
     if not isinstance(context, dict):
         raise JobError("context.json must be an object")
     try:
-        Gates.of(context.get("gates"))
-    except ValueError as error:
+        Gates.parse(context.get("gates") or {})
+    except ConfigError as error:
         raise JobError(f"context.json: {error}") from error
     return context
 

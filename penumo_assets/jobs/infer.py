@@ -1,7 +1,11 @@
 """Processing job: a model and a cohort's NPZ tensors -> one row of predictions per image.
 
-Inputs ``model/model.tar.gz``, ``npz/<file>.npz`` and ``index/items.jsonl``; output ``predictions/``:
-predictions.parquet and, with ``--overlay``, a Grad-CAM picture per image in overlays/.
+Inputs ``model/model.tar.gz``, ``npz/<file>.npz`` and ``index/items.jsonl``; for drift, where they are there,
+``training/train/index.parquet`` (what the model was trained on) and ``reference/predictions.parquet`` (its
+predictions of images it was not trained on). Output ``predictions/``: predictions.parquet and, with ``--overlay``,
+a Grad-CAM picture per image in overlays/.
+
+The same file is SageMaker's inference handler: ``model_fn, input_fn, predict_fn, output_fn``.
 """
 
 import argparse
@@ -10,7 +14,6 @@ import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +22,17 @@ import numpy as np
 import pandas as pd
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import nn
 
 from penumo_assets.imaging.pack import NpzError, load_npz
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
-from penumo_assets.metrics.grad_cam import grad_cam
+from penumo_assets.jobs.handler import input_fn, model_fn, output_fn, predict_fn
+from penumo_assets.jobs.predictor import Classifier
+from penumo_assets.metrics.drift import drift_rows, image_statistics
 from penumo_assets.metrics.report.pictures import with_contour, with_heat
-from penumo_assets.models.classifier import ModelError, extract_model_archive, load_classifier, normalise
+from penumo_assets.models.classifier import ModelError, extract_model_archive
+
+__all__ = ["input_fn", "main", "model_fn", "output_fn", "predict_fn"]
 
 MODEL_ARCHIVE = "model.tar.gz"
 PREDICTIONS_NAME = "predictions.parquet"
@@ -46,75 +52,37 @@ class Item(BaseModel):
     patient_id: str
     label: str | None = None
     sha256: str | None = None
+    quality_flags: list[str] = []
+    source_width: float | None = None
+    source_height: float | None = None
+    source_bytes: float | None = None
+    mean_intensity: float | None = None
 
 
-@dataclass(frozen=True)
-class Classifier:
-    """A loaded model and what it says about itself."""
-
-    model: nn.Module
-    metadata: dict[str, Any]
-    device: torch.device
-
-    @classmethod
-    def load(cls, folder: Path, device: str = "auto") -> "Classifier":
-        """Read a model folder; raises ModelError if it cannot be used."""
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        model, metadata = load_classifier(folder)
-        return cls(model.to(device), metadata, torch.device(device))
-
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """(N, 224, 224, 4) uint8 -> (N, classes) float64 logits.
-
-        An image's answer does not depend on its batch, beyond rounding: probabilities agree to 1e-5.
-        """
-        with torch.inference_mode():
-            batch = normalise(torch.from_numpy(images).to(self.device), self.metadata)
-            return self.model(batch).double().cpu().numpy()
-
-    def heat(self, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Grad-CAM for class ``targets`` of each image: (N, image_size, image_size) float32 in 0..1."""
-        batch = normalise(torch.from_numpy(images).to(self.device), self.metadata)
-        return grad_cam(self.model, batch, torch.from_numpy(targets).to(self.device)).cpu().numpy()
-
-
-def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Softmax of logits / temperature (Guo et al. 2017, https://arxiv.org/abs/1706.04599)."""
-    scaled = logits / temperature
-    exponents = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return exponents / exponents.sum(axis=1, keepdims=True)
-
-
-def decide(values: np.ndarray, metadata: dict[str, Any]) -> list[str]:
-    """The class of each row of probabilities: at the model's threshold if it has one, else the likeliest."""
-    classes, threshold = metadata["classes"], metadata["threshold"]
-    if threshold is not None:
-        return [classes[int(value >= threshold)] for value in values[:, 1]]
-    return [classes[number] for number in values.argmax(axis=1)]
-
-
-def prediction_frame(
-    items: list[Item], logits: np.ndarray, metadata: dict[str, Any], model_version: str
-) -> pd.DataFrame:
+def prediction_frame(items: list[Item], logits: np.ndarray, classifier: Classifier, model_version: str) -> pd.DataFrame:
     """One row per image, in the order of ``items``; ``predictions.parquet`` is this table.
 
-    ``probability_<class>`` per class, ``calibrated_probability`` of the positive class (of the
-    likeliest, with more than two) where the model carries a temperature, the decision and its threshold.
+    ``probability_<class>`` and ``calibrated_probability_<class>`` (missing where the model has no temperature) per
+    class; the decision, with the threshold on the positive class's probability and the same cut on its calibrated
+    one (both missing with several classes); version and architecture; quality flags, joined by ``;``.
     """
-    values = probabilities(logits)
+    answers, rule = classifier.answers(logits), classifier.rule
     frame = pd.DataFrame([item.model_dump(include={"image_id", "patient_id", "file", "label"}) for item in items])
-    for number, label in enumerate(metadata["classes"]):
-        frame[f"probability_{label}"] = values[:, number]
-    temperature = metadata.get("temperature")
-    if temperature:
-        calibrated = probabilities(logits, temperature)
-        frame["calibrated_probability"] = calibrated[:, 1] if len(metadata["classes"]) == 2 else calibrated.max(axis=1)
-    frame["decision"] = decide(values, metadata)
-    frame["threshold"] = metadata["threshold"]
+    for number, label in enumerate(classifier.classes):
+        frame[f"probability_{label}"] = answers.probabilities[:, number]
+    for number, label in enumerate(classifier.classes):
+        frame[f"calibrated_probability_{label}"] = (
+            np.nan if answers.calibrated is None else answers.calibrated[:, number]
+        )
+    frame["decision"] = answers.decision
+    frame["threshold"] = rule.threshold
+    frame["calibrated_threshold"] = rule.calibrated_threshold
     frame["model_version"] = model_version
-    text = ["image_id", "patient_id", "file", "label", "decision", "model_version"]
-    return frame.astype({**dict.fromkeys(text, "string"), "threshold": "float64"})
+    frame["architecture"] = classifier.metadata["architecture"]
+    frame["quality_flags"] = [";".join(item.quality_flags) for item in items]
+    text = ["image_id", "patient_id", "file", "label", "decision", "model_version", "architecture", "quality_flags"]
+    numbers = ["threshold", "calibrated_threshold"]
+    return frame.astype({**dict.fromkeys(text, "string"), **dict.fromkeys(numbers, "float64")})
 
 
 def read_items(path: Path) -> list[Item]:
@@ -165,23 +133,28 @@ def load_batches(
 
 def write_overlays(
     classifier: Classifier, items: list[Item], logits: np.ndarray, folder: Path, output: Path, limit: int
-) -> int:
-    """Write the pictures of the ``limit`` images whose positive class (the last) is likeliest; how many."""
-    order = np.argsort(-probabilities(logits)[:, -1], kind="stable")[:limit]
-    output.mkdir(parents=True, exist_ok=True)
+) -> list[str]:
+    """Write the pictures of the ``limit`` images whose positive class (the last) is likeliest; their names."""
+    probabilities = classifier.answers(logits).probabilities
+    order = np.argsort(-probabilities[:, -1], kind="stable")[:limit]
+    names = []
     for position in order.tolist():
         image = load_npz(folder / items[position].file)
-        target = np.array([logits.shape[1] - 1 if logits.shape[1] == 2 else logits[position].argmax()])
-        heat = classifier.heat(image[None], target)[0]
-        picture = overlay(image, heat)
-        path = output / f"{Path(items[position].file).stem}.png"
-        cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    return len(order)
+        picture = overlay(classifier, image, probabilities[position])
+        names.append(f"{Path(items[position].file).stem}.png")
+        contract.write_atomic(output / names[-1], png_bytes(picture))
+    return names
 
 
-def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """(224, 224, 4) uint8 and a map (S, S) of 0..1 -> (224, 448, 3) RGB: lung contour left, heat right."""
-    return np.hstack([with_contour(image), with_heat(image, heat)])
+def overlay(classifier: Classifier, image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """(224, 224, 4) uint8 -> (224, 448, 3) RGB: lung contour left; right what spoke for the positive class."""
+    target = np.array([classifier.explained_class(probabilities)])
+    return np.hstack([with_contour(image), with_heat(image, classifier.heat(image[None], target)[0])])
+
+
+def png_bytes(picture: np.ndarray) -> bytes:
+    """(H, W, 3) RGB uint8 as a PNG file."""
+    return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 def load_model(folder: Path, scratch: Path, device: str) -> Classifier:
@@ -193,15 +166,32 @@ def load_model(folder: Path, scratch: Path, device: str) -> Classifier:
         raise JobError(f"the model cannot be used: {error}") from error
 
 
+def find_drift(frame: pd.DataFrame, items: list[Item], classes: list[str], limit: float) -> list[dict[str, Any]]:
+    """How far predictions and image statistics are from the model's own data, as far as the inputs tell.
+
+    Predictions are compared with those of the validation and test images: a model is surer of images it was
+    trained on.
+    """
+    reference: dict[str, np.ndarray] = {}
+    current: dict[str, np.ndarray] = {}
+    known = contract.processing_input("reference") / PREDICTIONS_NAME
+    if known.is_file():
+        held_out = pd.read_parquet(known)
+        for column in [f"probability_{label}" for label in (classes[-1:] if len(classes) == 2 else classes)]:
+            if column in held_out:
+                reference[column], current[column] = held_out[column].to_numpy(), frame[column].to_numpy()
+    known = contract.processing_input("training") / "train" / "index.parquet"
+    if known.is_file():
+        columns = ["source_width", "source_height", "source_bytes", "mean_intensity"]
+        trained_on = pd.read_parquet(known, columns=columns)
+        arrived = pd.DataFrame([item.model_dump(include=set(columns)) for item in items], columns=columns)
+        for table, statistics in ((trained_on, reference), (arrived, current)):
+            statistics |= image_statistics(*(pd.to_numeric(table[column]).to_numpy() for column in columns))
+    return drift_rows(reference, current, limit)
+
+
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch-size", type=int, default=64, help="images per forward pass")
-    parser.add_argument("--model-version", default="", help="recorded with every prediction")
-    parser.add_argument("--overlay", action="store_true", help="write Grad-CAM pictures")
-    parser.add_argument("--overlay-limit", type=int, default=200, help="most pictures: the likeliest positives")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to compute")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: one per core")
-    arguments = parser.parse_args(argv)
+    arguments = _options(argv)
     threads = arguments.threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
     npz, output = contract.processing_input("npz"), contract.processing_output("predictions")
@@ -217,32 +207,45 @@ def main(argv: list[str] | None = None) -> None:
     if not usable:
         raise JobError(f"none of the {len(items)} tensor files can be used, for example: {unusable[0]['reason']}")
     logits = np.concatenate(parts)
-    if not np.isfinite(logits).all():
-        raise JobError("the model answers NaN: its weights are broken; train it again")
-    frame = prediction_frame(usable, logits, classifier.metadata, arguments.model_version)
+    frame = prediction_frame(usable, logits, classifier, arguments.model_version)
     frame.to_parquet(output / PREDICTIONS_NAME, index=False)
-    overlays = 0
+    overlays: list[str] = []
     if arguments.overlay:
         overlays = write_overlays(classifier, usable, logits, npz, output / OVERLAYS, arguments.overlay_limit)
-    contract.write_result(output, "infer", summary(frame, classifier.metadata, unusable, overlays))
+    drift = find_drift(frame, usable, classifier.classes, arguments.max_psi)
+    values = summary(frame, classifier, unusable) | {"overlays": len(overlays), "shown": overlays[:6], "drift": drift}
+    contract.write_result(output, "infer", values)
 
 
-def summary(
-    frame: pd.DataFrame, metadata: dict[str, Any], unusable: list[dict[str, str]], overlays: int
-) -> dict[str, Any]:
-    """What the asset shows: how many images, how many of each decision, the mean probability of each class."""
+def summary(frame: pd.DataFrame, classifier: Classifier, unusable: list[dict[str, str]]) -> dict[str, Any]:
+    """What the asset shows: how many images, of each decision and of each quality flag; mean probabilities."""
     decisions = frame["decision"].value_counts()
+    flags = frame["quality_flags"].str.split(";").explode()
+    labels = set(frame["label"].dropna())
     return {
         "images": len(frame),
         "labelled": int(frame["label"].notna().sum()),
-        "architecture": metadata["architecture"],
-        "threshold": metadata["threshold"],
-        "decisions": {label: int(decisions.get(label, 0)) for label in metadata["classes"]},
-        "mean_probability": {label: float(frame[f"probability_{label}"].mean()) for label in metadata["classes"]},
+        "labels_the_model_does_not_know": sorted(labels - set(classifier.classes)),
+        "architecture": classifier.metadata["architecture"],
+        "threshold": classifier.rule.threshold,
+        "decisions": {label: int(decisions.get(label, 0)) for label in classifier.classes},
+        "mean_probability": {label: float(frame[f"probability_{label}"].mean()) for label in classifier.classes},
+        "quality_flags": {str(name): int(count) for name, count in flags[flags != ""].value_counts().items()},
         "unusable_count": len(unusable),
         "unusable": unusable[:MAX_NAMED],
-        "overlays": overlays,
     }
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-size", type=int, default=64, help="images per forward pass")
+    parser.add_argument("--model-version", default="", help="recorded with every prediction")
+    parser.add_argument("--overlay", action="store_true", help="write Grad-CAM pictures")
+    parser.add_argument("--overlay-limit", type=int, default=200, help="most pictures: the likeliest positives")
+    parser.add_argument("--max-psi", type=float, default=0.25, help="population stability index that counts as drift")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to compute")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: one per core")
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,9 @@
 """What is measured on the validation split after every epoch. The full evaluation is jobs/evaluate.py."""
 
 import numpy as np
-from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, roc_auc_score, roc_curve
+from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, roc_auc_score
 
-
-def youden_threshold(targets: np.ndarray, positive: np.ndarray) -> float:
-    """The threshold with the largest sensitivity + specificity - 1 (Youden 1950), for ``positive >= threshold``.
-
-    Half-way between the deciding score and the next lower one, so that it does not sit on an image.
-    """
-    false_positive, true_positive, thresholds = roc_curve(targets, positive, drop_intermediate=False)
-    best = int(np.argmax(true_positive - false_positive))
-    if best == 0:  # nothing is better than calling every image negative
-        return 0.5
-    below = positive[positive < thresholds[best]]
-    return float((thresholds[best] + below.max()) / 2) if len(below) else float(thresholds[best])
+from penumo_assets.metrics.operating_points import youden_threshold
 
 
 def validation_scores(targets: np.ndarray, probabilities: np.ndarray) -> dict[str, float | None]:

@@ -11,6 +11,7 @@ from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.letterbox import Letterbox
 from penumo_assets.imaging.pack import pack_tensor
 from penumo_assets.imaging.segment import LungSegmenter, assess_mask, clean_mask, segmentable
+from penumo_assets.jobs.quality import quality_flags
 
 LETTERBOX_SIZE = 512
 
@@ -19,8 +20,7 @@ LETTERBOX_SIZE = 512
 class PreparedImage:
     """A tensor (224, 224, 4) uint8 and the quality flags of the image it was made from.
 
-    ``flags`` are short codes for a person to look at: ``window:percentile``, ``burned_in_annotation``,
-    ``implausible_mask:<problem>`` (the whole image was used instead of the lungs).
+    ``flags`` are `jobs/quality.py`'s short codes for a person to look at.
     """
 
     tensor: np.ndarray
@@ -43,8 +43,7 @@ def prepare_image(data: bytes, config: PrepareConfig, segmenter: LungSegmenter) 
         If the image cannot be used; its code and reason say why.
     """
     decoded = decode_image(data, config.decode)
-    height, width = decoded.pixels.shape[:2]
-    letterbox = Letterbox.fit(height, width, LETTERBOX_SIZE)
+    letterbox = Letterbox.fit(*decoded.size, LETTERBOX_SIZE)
     square = letterbox.apply(decoded.pixels)
     probability = segmenter.predict(segmentable(square, config.segment.seg_on_gray)).mean(axis=0)
     mask = clean_mask(probability, letterbox.content, config.segment.threshold)
@@ -55,7 +54,5 @@ def prepare_image(data: bytes, config: PrepareConfig, segmenter: LungSegmenter) 
         mask = np.zeros_like(mask)
         mask[letterbox.content] = 255
     result = enhance(square, mask, letterbox.content, config.enhance)
-    flags = [*decoded.notes, *(f"implausible_mask:{problem}" for problem in problems)]
-    if decoded.tags.burned_in:
-        flags.append("burned_in_annotation")
-    return PreparedImage(pack_tensor(result.image, result.mask), decoded.format, decoded.tags.view, tuple(flags))
+    flags = quality_flags(decoded.notes, decoded.tags.burned_in, problems)
+    return PreparedImage(pack_tensor(result.image, result.mask), decoded.format, decoded.tags.view, flags)

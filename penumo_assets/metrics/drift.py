@@ -1,10 +1,14 @@
 """Has the data moved away from what a model was trained on? Population stability, with a null to judge it by."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
+from scipy import stats
 
 BINS = 10
+CONFIDENCE = 0.99
 _FLOOR = 0.5  # images added to an empty bin, so that its logarithm is finite
 
 
@@ -12,12 +16,13 @@ _FLOOR = 0.5  # images added to an empty bin, so that its logarithm is finite
 class Stability:
     """A population stability index.
 
-    ``expected`` is the index that two samples of these sizes from one distribution would have on
-    average; an index near it is no sign of drift, however large it looks.
+    Two samples of these sizes from one distribution have the index ``expected`` on average and stay below
+    ``chance`` in 99 of 100 cases: below it, no index is a sign of drift, however large it looks.
     """
 
     index: float
     expected: float
+    chance: float
     reference_images: int
     images: int
 
@@ -25,9 +30,9 @@ class Stability:
 def population_stability(reference: np.ndarray, current: np.ndarray, bins: int = BINS) -> Stability | None:
     """PSI = sum_b (p_b - q_b) ln(p_b / q_b) over quantile bins of the reference (Siddiqi 2006, ch. 10).
 
-    The customary reading is below 0.1 stable, 0.1 to 0.25 moved, above 0.25 another population. Its
-    expectation without drift is (bins - 1)(1/n + 1/m) (Yurdakul & Naranjo 2020,
-    doi:10.21314/JRMV.2020.227), which for small cohorts alone exceeds 0.1.
+    The customary reading is below 0.1 stable, 0.1 to 0.25 moved, above 0.25 another population. Without drift it is
+    distributed as (1/n + 1/m) chi-square with bins - 1 degrees of freedom (Yurdakul & Naranjo 2020,
+    doi:10.21314/JRMV.2020.227), which for small cohorts alone exceeds 0.25.
 
     Parameters
     ----------
@@ -46,8 +51,46 @@ def population_stability(reference: np.ndarray, current: np.ndarray, bins: int =
         return None
     p, q = (_shares(values, edges) for values in (reference, current))
     index = float(((p - q) * np.log(p / q)).sum())
-    expected = len(edges) * (1 / len(reference) + 1 / len(current))
-    return Stability(index, expected, len(reference), len(current))
+    scale = 1 / len(reference) + 1 / len(current)
+    chance = float(stats.chi2.ppf(CONFIDENCE, len(edges)) * scale)
+    return Stability(index, len(edges) * scale, chance, len(reference), len(current))
+
+
+def drift_rows(
+    reference: Mapping[str, np.ndarray], current: Mapping[str, np.ndarray], limit: float
+) -> list[dict[str, Any]]:
+    """One row per feature that both sides have: its stability, and whether it ``moved``.
+
+    A feature moved when its index is above ``limit`` and above what chance alone explains. Features that cannot be
+    compared have ``index`` None and did not move.
+    """
+    rows: list[dict[str, Any]] = []
+    for name in reference:
+        if name in current:
+            found = population_stability(reference[name], current[name])
+            values = asdict(found) if found else dict.fromkeys(Stability.__dataclass_fields__)
+            moved = found is not None and found.index > max(limit, found.chance)
+            rows.append({"feature": name, **values, "moved": moved})
+    return rows
+
+
+def image_statistics(
+    width: np.ndarray, height: np.ndarray, size: np.ndarray, mean_intensity: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What is compared of n images beside their predictions: (n,) float64 each, NaN where not known.
+
+    Width and height in pixels and the file's size in bytes are those of the image that landed.
+    """
+    width, height, size, mean_intensity = (
+        np.asarray(values, np.float64) for values in (width, height, size, mean_intensity)
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            "mean_intensity": mean_intensity,
+            "aspect_ratio": width / height,
+            "megapixels": width * height / 1e6,
+            "file_bytes": size,
+        }
 
 
 def _shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Which parts the application runs on: files, subprocesses and SQLite by default, by environment otherwise."""
+"""Which parts the application runs on: files, subprocesses and SQLite, or S3, SageMaker and an MLflow server.
+
+``PENUMO_PROFILE`` chooses (``embedded``, the default, or ``aws``); the environment names the rest.
+"""
 
 import os
 from pathlib import Path
@@ -6,8 +9,24 @@ from typing import Any
 
 import penumo_assets
 from penumo_assets.resources.compute.local import LocalJobRunner
+from penumo_assets.resources.compute.sagemaker_start import SECRET_SUFFIX
+from penumo_assets.resources.model_package import ModelPackages, NoModelPackages, SageMakerModelPackages
 from penumo_assets.resources.storage import FileStore, Storage, open_store
 from penumo_assets.resources.tracking import Tracking
+
+# pydantic turns the texts into the fields' types.
+_SAGEMAKER_FIELDS = {
+    "PENUMO_SAGEMAKER_ROLE": "role_arn",
+    "PENUMO_IMAGE": "image",
+    "PENUMO_PROCESSING_INSTANCE_TYPE": "processing_instance_type",
+    "PENUMO_TRAINING_INSTANCE_TYPE": "training_instance_type",
+    "PENUMO_PREPARE_INSTANCES": "prepare_instance_count",
+    "PENUMO_TRAINING_INSTANCES": "training_instance_count",
+    "PENUMO_VOLUME_GB": "volume_gb",
+    "PENUMO_MAX_RUNTIME_SECONDS": "max_runtime_seconds",
+    "PENUMO_POLL_SECONDS": "poll_seconds",
+    "PENUMO_SPOT": "use_spot",
+}
 
 
 def home() -> Path:
@@ -33,6 +52,21 @@ def _file_root(root: str) -> Path:
     return store.root
 
 
+def profile_resources() -> dict[str, Any]:
+    """The resources of the profile that ``PENUMO_PROFILE`` names.
+
+    Raises
+    ------
+    ValueError
+        If there is no such profile.
+    """
+    name = os.environ.get("PENUMO_PROFILE") or "embedded"
+    profiles = {"embedded": embedded_resources, "aws": aws_resources}
+    if name not in profiles:
+        raise ValueError(f"PENUMO_PROFILE is {name!r}: choose one of {', '.join(profiles)}")
+    return profiles[name]()
+
+
 def embedded_resources() -> dict[str, Any]:
     """Storage under ``PENUMO_ROOT``, jobs as subprocesses, MLflow on SQLite or ``MLFLOW_TRACKING_URI``."""
     local = local_folder()
@@ -47,4 +81,52 @@ def embedded_resources() -> dict[str, Any]:
             experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME", "pneumonia"),
             ui_url=os.environ.get("PENUMO_MLFLOW_UI", ""),
         ),
+        "packages": NoModelPackages(),
     }
+
+
+def aws_resources() -> dict[str, Any]:
+    """Storage on S3, jobs on SageMaker, MLflow on a server that the jobs can reach.
+
+    Nothing is checked here: what is missing is named when a run starts, so that the code location always loads.
+    """
+    from penumo_assets.resources.compute.sagemaker import SageMakerJobRunner  # boto3, which embedded use does without
+
+    key = os.environ.get("PENUMO_KMS_KEY", "")
+    storage = Storage(root=storage_root(), kms_key=key)
+    given: dict[str, Any] = {
+        field: os.environ[name] for name, field in _SAGEMAKER_FIELDS.items() if os.environ.get(name)
+    }
+    return {
+        "storage": storage,
+        "jobs": SageMakerJobRunner(
+            storage=storage,
+            **given,
+            volume_kms_key=key,
+            output_kms_key=key,
+            subnets=_words("PENUMO_SUBNETS"),
+            security_group_ids=_words("PENUMO_SECURITY_GROUPS"),
+            secret_arns={
+                name.removesuffix(SECRET_SUFFIX): value
+                for name, value in os.environ.items()
+                if name.startswith("PENUMO_") and name.endswith(SECRET_SUFFIX)
+            },
+        ),
+        "tracking": Tracking(
+            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI", ""),
+            experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME", "pneumonia"),
+            ui_url=os.environ.get("PENUMO_MLFLOW_UI", ""),
+        ),
+        "packages": _model_packages(),
+    }
+
+
+def _model_packages() -> ModelPackages:
+    """SageMaker's model registry, where ``PENUMO_INFERENCE_IMAGE`` says which container serves a package."""
+    image = os.environ.get("PENUMO_INFERENCE_IMAGE", "")
+    group = os.environ.get("PENUMO_MODEL_PACKAGE_GROUP") or "pneumonia-classifier"
+    return SageMakerModelPackages(image=image, group=group) if image else NoModelPackages()
+
+
+def _words(variable: str) -> list[str]:
+    return [word.strip() for word in os.environ.get(variable, "").split(",") if word.strip()]

@@ -7,21 +7,26 @@ into a SageMaker container. What fits of it is its tag convention (``dagster_run
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from dagster import ConfigurableResource
+from dagster import ConfigurableResource, Failure
 from pydantic import Field
 
 CHAMPION = "champion"
 PREVIOUS = "previous"
+RULE_TAG = "decision_rule"
+WITHDRAWN_TAG = "withdrawn"
 
 
 class Tracking(ConfigurableResource):
     """An MLflow tracking server or database, one experiment and one registered model."""
 
-    tracking_uri: str = Field(description="MLflow tracking URI, e.g. sqlite:////folder/mlflow.db or https://host.")
+    tracking_uri: str = Field(
+        description="MLflow tracking URI, e.g. sqlite:////folder/mlflow.db or https://host; empty is refused when used."
+    )
     artifact_root: str = Field(
         default="", description="Where a new experiment keeps artifacts; empty: the server decides."
     )
@@ -48,12 +53,12 @@ class Tracking(ConfigurableResource):
         experiment = self._client().get_experiment_by_name(self.experiment)
         return f"[{run_id}]({self.ui_url.rstrip('/')}/#/experiments/{experiment.experiment_id}/runs/{run_id})"
 
-    def promote(self, run_id: str, model_uri: str, tags: dict[str, str]) -> str:
-        """Register a model version and give it the alias ``champion``; the one before becomes ``previous``.
+    def register(self, run_id: str, model_uri: str, rule: str, tags: Mapping[str, str]) -> str:
+        """The number of the version with this run's model and this decision rule; registered unless it is already.
 
         ``model_uri`` is the model as its run logged it (``models:/...``), so that MLflow can load what it registers.
-
-        Returns the version number. A model that is the champion already stays what it is.
+        ``rule`` names the threshold and the temperature: the same weights with another rule are another version,
+        because they decide otherwise.
         """
         from mlflow.exceptions import MlflowException
 
@@ -62,20 +67,56 @@ class Tracking(ConfigurableResource):
             client.get_registered_model(self.registered_model)
         except MlflowException:
             client.create_registered_model(self.registered_model, description="Pneumonia on frontal chest X-rays.")
-        holder = self._holder(client, CHAMPION)
-        if holder is not None and holder.run_id == run_id:
-            return str(holder.version)
+        for known in self._versions(client):
+            if known.run_id == run_id and known.tags.get(RULE_TAG) == rule:
+                return str(known.version)
         version = client.create_model_version(
             self.registered_model,
             source=model_uri,
             run_id=run_id,
             model_id=model_uri.removeprefix("models:/"),
-            tags=tags,
+            tags={**tags, RULE_TAG: rule},
         )
-        if holder is not None:
-            client.set_registered_model_alias(self.registered_model, PREVIOUS, holder.version)
-        client.set_registered_model_alias(self.registered_model, CHAMPION, version.version)
         return str(version.version)
+
+    def version_with(self, alias: str) -> str | None:
+        """The version that holds an alias; None if nobody does."""
+        holder = self._holder(self._client(), alias)
+        return None if holder is None else str(holder.version)
+
+    def point(self, version: str) -> str | None:
+        """Give ``version`` the alias ``champion`` and the one before it ``previous``; the version of ``previous``.
+
+        Aliases are moved, never removed, so `champion` never points to nothing. Pointing to the champion itself
+        changes nothing.
+        """
+        client = self._client()
+        client.get_model_version(self.registered_model, version)
+        before = self.version_with(CHAMPION)
+        if before != version:
+            if before is not None:
+                client.set_registered_model_alias(self.registered_model, PREVIOUS, before)
+            client.set_registered_model_alias(self.registered_model, CHAMPION, version)
+        return self.version_with(PREVIOUS)
+
+    def withdraw(self, version: str, reason: str) -> None:
+        """Mark a version that was rolled back, so that it is not chosen again by itself."""
+        self._client().set_model_version_tag(self.registered_model, version, WITHDRAWN_TAG, reason)
+
+    def reinstate(self, version: str) -> None:
+        """Take the mark of `withdraw` away."""
+        client = self._client()
+        if WITHDRAWN_TAG in client.get_model_version(self.registered_model, version).tags:
+            client.delete_model_version_tag(self.registered_model, version, WITHDRAWN_TAG)
+
+    def withdrawn_runs(self) -> dict[str, str]:
+        """Training runs whose model was rolled back, with the reason."""
+        client = self._client()
+        tagged = [version for version in self._versions(client) if WITHDRAWN_TAG in version.tags]
+        return {version.run_id: version.tags[WITHDRAWN_TAG] for version in tagged}
+
+    def _versions(self, client: Any) -> list[Any]:
+        return list(client.search_model_versions(f"name = '{self.registered_model}'", max_results=1000))
 
     def _holder(self, client: Any, alias: str) -> Any:
         from mlflow.exceptions import MlflowException
@@ -86,6 +127,8 @@ class Tracking(ConfigurableResource):
             return None
 
     def _client(self) -> Any:
+        if not self.tracking_uri:
+            raise Failure("set MLFLOW_TRACKING_URI to an MLflow server that jobs can reach", allow_retries=False)
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient, set_tracking_uri  # 2 s that loading the definitions does not need
 

@@ -225,6 +225,11 @@ def test_a_model_of_other_classes_is_refused_with_both_sides_named(root, changes
     run_expecting_refusal(match)
 
 
+def test_a_model_whose_patients_were_split_otherwise_is_refused(root):
+    write_model(root / "processing" / "input" / "model", root / "scratch", split_salt="other")
+    run_expecting_refusal("split with salt 'other', the data's with 'penumo-1'")
+
+
 @pytest.mark.parametrize(
     ("shape", "match"),
     [
@@ -263,7 +268,8 @@ def test_an_archive_that_leads_outside_is_refused(root, name):
 
 
 @pytest.mark.parametrize(
-    ("text", "match"), [("{", "not JSON"), ("[1]", "must be an object"), ('{"gates": {"x": 1}}', "unknown gates x")]
+    ("text", "match"),
+    [("{", "not JSON"), ("[1]", "must be an object"), ('{"gates": {"x": 1}}', "Gates is not valid: x:")],
 )
 def test_a_context_that_cannot_be_used_is_refused(root, finished, text, match):
     (root / "processing" / "input" / "model").symlink_to(finished / "processing" / "input" / "model")
@@ -276,6 +282,51 @@ def test_a_failure_leaves_its_reason_where_sagemaker_looks(root):
     with pytest.raises(SystemExit):
         contract.run_program(evaluate.main, FAST)
     assert "no model.tar.gz" in (root / "output" / "failure").read_text()
+
+
+@pytest.mark.parametrize(
+    ("test_classes", "reason"), [((0, 0), "no image of class pneumonia"), ((), "no labelled images")]
+)
+def test_a_test_set_of_one_class_or_without_labels_gives_null_with_its_reason(
+    tmp_path, monkeypatch, test_classes, reason
+):
+    """An unlabelled image never reaches the packed set, so a cohort without labels is an empty split."""
+    monkeypatch.setenv("PENUMO_OPT_ML", str(tmp_path))
+    inputs = tmp_path / "processing" / "input"
+    write_dataset(inputs / "dataset", images={"train": 4, "validation": 8, "test": 8})
+    keep_test_images(inputs / "dataset", [0, 2, 4, 6] if test_classes else [])
+    write_model(inputs / "model", tmp_path / "scratch")
+    evaluate.main(FAST)
+    report = json.loads((report_folder(tmp_path) / "report.json").read_text())
+    validate_report(report)
+    for metric in ("roc_auc", "pr_auc", "recall"):
+        estimate = report["performance"]["test"][metric]
+        assert estimate["value"] is None
+        assert reason in estimate["reason"]
+    assert report["performance"]["validation"]["roc_auc"]["value"] is not None
+    values = json.loads((report_folder(tmp_path) / "result.json").read_text())["values"]
+    assert values["test_roc_auc"] is None
+    assert values["gates_passed"] is False
+    assert reason in (report_folder(tmp_path) / "report.html").read_text()
+
+
+def keep_test_images(dataset: Path, rows: list[int]) -> None:
+    """Leave only these images in the test split; even rows are of the first class."""
+    folder = dataset / "test"
+    index = pd.read_parquet(folder / "index.parquet").iloc[rows].reset_index(drop=True)
+    pixels = np.concatenate([np.load(path) for path in sorted(folder.glob("*.npy"))])[rows]
+    for path in folder.glob("*.npy"):
+        path.unlink()
+    if rows:
+        np.save(folder / "shard-00000.npy", pixels)
+    index["shard"], index["row"] = 0, np.arange(len(index))
+    index.to_parquet(folder / "index.parquet")
+    document = json.loads((dataset / "dataset.json").read_text())
+    document["splits"]["test"] = {
+        "images": len(index), "patients": int(index["patient_id"].nunique()),
+        "counts": {name: int((index["label"] == name).sum()) for name in CLASSES},
+    }  # fmt: skip
+    (dataset / "dataset.json").write_text(json.dumps(document))
 
 
 def test_three_classes_are_evaluated_without_a_threshold(tmp_path, monkeypatch):

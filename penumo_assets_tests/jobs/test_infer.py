@@ -11,7 +11,8 @@ import torch
 
 from penumo_assets.jobs import infer
 from penumo_assets.jobs.contract import JobError
-from penumo_assets.models.classifier import build_classifier, default_normalisation, save_classifier
+from penumo_assets.metrics.report.pictures import with_contour, with_heat
+from penumo_assets.models.classifier import build_classifier, default_normalisation, load_classifier, save_classifier
 from penumo_assets_tests.jobs.training_samples import tensor, write_inputs
 from penumo_assets_tests.models.tiny import use_tiny_networks
 
@@ -63,6 +64,10 @@ def write_model(root, **changes):
     model = build_classifier("resnet34", len(metadata["classes"]), 4)
     torch.nn.init.normal_(model.fc.weight, std=2.0)
     save_classifier(root / "trained", model, metadata)
+    archive_model(root)
+
+
+def archive_model(root):
     folder = root / "processing/input/model"
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(folder / "model.tar.gz", "w:gz") as archive:
@@ -109,7 +114,107 @@ def test_a_model_with_a_temperature_gives_calibrated_probabilities(job):
     write_model(job, temperature=2.0)
     frame, _ = run(job)
     logit = np.log(frame["probability_pneumonia"] / frame["probability_normal"])
-    np.testing.assert_allclose(frame["calibrated_probability"], 1 / (1 + np.exp(-logit / 2)), atol=1e-9)
+    np.testing.assert_allclose(frame["calibrated_probability_pneumonia"], 1 / (1 + np.exp(-logit / 2)), atol=1e-9)
+    columns = ["calibrated_probability_normal", "calibrated_probability_pneumonia"]
+    np.testing.assert_allclose(frame[columns].sum(axis=1), 1)
+
+
+def test_without_a_temperature_calibrated_probabilities_are_missing_not_made_up(job):
+    frame, _ = run(job)
+    assert frame[["calibrated_probability_normal", "calibrated_probability_pneumonia"]].isna().all(axis=None)
+
+
+def test_a_champions_rule_decides_and_the_calibrated_threshold_is_the_same_cut(job):
+    cut = float(run(job)[0]["probability_pneumonia"].median())
+    rule = {"threshold": cut, "temperature": 2.0, "source": "Youden's index on validation"}
+    (job / "trained" / "decision_rule.json").write_text(json.dumps(rule))
+    archive_model(job)
+    frame, values = run(job)
+    assert set(frame["threshold"]) == {cut}
+    assert values["threshold"] == cut
+    called = frame["decision"] == "pneumonia"
+    assert list(called) == list(frame["probability_pneumonia"] >= cut)
+    assert list(called) == list(frame["calibrated_probability_pneumonia"] >= frame["calibrated_threshold"])
+    assert called.sum() == 5
+
+
+@pytest.mark.parametrize(
+    ("rule", "classes", "reason"),
+    [
+        ({"treshold": 0.3}, CLASSES, "is no decision rule"),
+        ({"threshold": 0.3, "temperature": None, "source": "x"}, ["a", "b", "c"], "has a threshold.*3 classes"),
+    ],
+)
+def test_a_rule_that_does_not_fit_the_model_is_refused(job, rule, classes, reason):
+    write_model(job, classes=classes, threshold=None)
+    (job / "trained" / "decision_rule.json").write_text(json.dumps(rule))
+    archive_model(job)
+    with pytest.raises(JobError, match=reason):
+        run(job)
+
+
+def test_quality_flags_version_and_architecture_stand_beside_every_answer(job):
+    items = read_items(job)
+    items[3]["quality_flags"] = ["window:percentile", "burned_in_annotation"]
+    write_infer_items(job, items)
+    frame, values = run(job, "--model-version", "12")
+    assert frame["quality_flags"].tolist()[2:5] == ["", "window:percentile;burned_in_annotation", ""]
+    assert set(frame["architecture"]) == {"resnet34"}
+    assert values["quality_flags"] == {"window:percentile": 1, "burned_in_annotation": 1}
+
+
+def test_a_label_that_the_model_does_not_know_is_named_and_the_image_predicted(job):
+    items = read_items(job)
+    items[0]["label"] = "covid"
+    write_infer_items(job, items)
+    frame, values = run(job)
+    assert len(frame) == 10
+    assert values["labels_the_model_does_not_know"] == ["covid"]
+
+
+def test_drift_compares_with_the_models_own_data(job):
+    items = [item | {"image_id": f"{item['image_id']}-{copy}"} for copy in range(6) for item in read_items(job)]
+    random = np.random.default_rng(0)
+    for item in items:
+        item |= {"source_width": 1000, "source_height": 900, "source_bytes": 5e4, "mean_intensity": random.random()}
+    write_infer_items(job, items)
+    n = 400
+    training = pd.DataFrame(
+        {
+            "source_width": random.integers(2000, 3000, n),
+            "source_height": random.integers(2000, 3000, n),
+            "source_bytes": random.integers(5e6, 6e6, n),
+            "mean_intensity": random.random(n),
+        }
+    )
+    (job / "processing/input/training/train").mkdir(parents=True)
+    training.to_parquet(job / "processing/input/training/train/index.parquet")
+    (job / "processing/input/reference").mkdir()
+    held_out = pd.DataFrame({"probability_pneumonia": random.random(n)})
+    held_out.to_parquet(job / "processing/input/reference/predictions.parquet")
+    _, values = run(job, "--max-psi", "0.25")
+    rows = {row["feature"]: row for row in values["drift"]}
+    assert set(rows) == {"probability_pneumonia", "mean_intensity", "aspect_ratio", "megapixels", "file_bytes"}
+    assert rows["megapixels"]["moved"]
+    assert rows["file_bytes"]["moved"]
+    assert not rows["mean_intensity"]["moved"]
+    assert rows["probability_pneumonia"]["images"] == 60
+
+
+def test_without_the_models_data_there_is_no_drift_to_tell(job):
+    assert run(job)[1]["drift"] == []
+
+
+def test_the_same_file_is_sagemakers_inference_handler(job):
+    endpoint = infer.model_fn(str(job / "trained"))
+    frame, _ = run(job)
+    file = read_items(job)[0]["file"]
+    body = (job / "processing/input/npz" / file).read_bytes()
+    answer = infer.predict_fn(infer.input_fn(body, "application/x-npz"), endpoint)
+    text, content_type = infer.output_fn(answer)
+    assert content_type == "application/json"
+    found = json.loads(text)["probabilities"]["pneumonia"]
+    assert found == pytest.approx(frame["probability_pneumonia"][0], abs=1e-5)
 
 
 def test_three_classes_are_decided_by_the_likeliest(job):
@@ -141,11 +246,13 @@ def test_overlays_are_written_for_the_likeliest_positives(job):
     assert cv2.imread(str(pictures[0])).shape == (224, 448, 3)
 
 
-def test_an_overlay_shows_the_film_beside_its_heat():
+def test_an_overlay_shows_the_contour_beside_what_spoke_for_the_positive_class(job):
+    classifier = infer.Classifier.load(job / "trained", "cpu")
     image = tensor(1, True)
-    picture = infer.overlay(image, np.zeros((64, 64), np.float32))
-    np.testing.assert_array_equal(picture[:, 224:], image[..., :3])  # nothing hot: the film as it is
-    assert (picture[:, :224] != image[..., :3]).any()  # the contour
+    picture = infer.overlay(classifier, image, np.array([0.9, 0.1]))
+    np.testing.assert_array_equal(picture[:, :224], with_contour(image))
+    heat = classifier.heat(image[None], np.array([1]))[0]
+    np.testing.assert_array_equal(picture[:, 224:], with_heat(image, heat))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +273,7 @@ def test_impossible_inputs_are_refused(job, change, reason):
 
 
 def test_a_model_that_answers_nan_is_refused(job):
-    model, metadata = infer.load_classifier(job / "trained")
+    model, metadata = load_classifier(job / "trained")
     torch.nn.init.constant_(model.fc.bias, float("nan"))
     (job / "processing/input/model/model.tar.gz").unlink()
     save_classifier(job / "processing/input/model", model, metadata)

@@ -1,20 +1,26 @@
 """The endpoint answers raw images and tensors over HTTP, and says what is wrong with the rest."""
 
+import io
 import json
+import subprocess
+import sys
+import tarfile
 import threading
 from http.client import HTTPConnection
 
 import cv2
 import numpy as np
+import pydicom
 import pytest
 import torch
 import yaml
 
 from penumo_assets.configs.prepare import OnBadMask, PrepareConfig
 from penumo_assets.imaging.pack import npz_bytes
-from penumo_assets.jobs import serve
-from penumo_assets.jobs.infer import probabilities
+from penumo_assets.jobs import handler, serve
 from penumo_assets.models.classifier import build_classifier, default_normalisation, save_classifier
+from penumo_assets.phantoms import write_cohort
+from penumo_assets.phantoms.cohort import PLANTED_BIRTH_DATE, PLANTED_NAME
 from penumo_assets_tests.jobs.training_samples import tensor
 from penumo_assets_tests.models.tiny import use_tiny_networks
 
@@ -36,8 +42,13 @@ METADATA = {
 
 
 @pytest.fixture(scope="module")
-def endpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
+def endpoint_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("model")
+
+
+@pytest.fixture(scope="module")
+def endpoint(endpoint_folder):
+    folder = endpoint_folder
     with pytest.MonkeyPatch.context() as monkeypatch:
         use_tiny_networks(monkeypatch.setitem)
         torch.manual_seed(0)
@@ -45,7 +56,7 @@ def endpoint(tmp_path_factory):
         values = PrepareConfig().model_dump(mode="json")
         values["segment"]["on_bad_mask"] = OnBadMask.whole_image.value  # the pictures below have no lungs
         (folder / "prepare_config.yaml").write_text(yaml.safe_dump(values))
-        yield serve.model_fn(str(folder))
+        yield handler.model_fn(str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +83,7 @@ def picture(suffix):
 
 def test_a_tensor_gets_the_answer_that_the_batch_job_gives(post, endpoint):
     images = np.stack([tensor(number, number % 2 == 1) for number in range(4)])
-    expected = probabilities(endpoint.classifier.logits(images))
+    expected = endpoint.classifier.answers(endpoint.classifier.logits(images)).probabilities
     for image, row in zip(images, expected, strict=True):
         status, body = post(npz_bytes(image), "application/x-npz")
         assert status == 200
@@ -94,6 +105,64 @@ def test_a_raw_image_is_prepared_and_answered(post, suffix, content_type):
     assert status == 200, body
     assert sum(body["probabilities"].values()) == pytest.approx(1)
     assert body["format"] == content_type.removeprefix("image/")
+
+
+@pytest.fixture(scope="module")
+def dicom(tmp_path_factory):
+    """A DICOM file with a planted patient, and the same cohort's label."""
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_cohort(folder, "ward", patients=3, seed=4, dicom=True)
+    return next(path for path in sorted((folder / "images").iterdir()) if "broken" not in path.name).read_bytes()
+
+
+def test_a_dicom_file_is_answered_without_a_word_about_its_patient(post, dicom):
+    assert PLANTED_NAME.encode() in dicom
+    status, body = post(dicom, "application/dicom")
+    assert status == 200, body
+    assert body["format"] == "dicom"
+    assert body["view"] in {"PA", "AP"}
+    assert not any(text in json.dumps(body) for text in (*PLANTED_NAME.split("^"), PLANTED_BIRTH_DATE))
+
+
+def test_a_raw_image_gets_the_answer_that_its_tensor_gets(post, endpoint, dicom):
+    image = handler.prepared(dicom, endpoint)
+    _, raw = post(dicom, "application/dicom")
+    _, prepared = post(npz_bytes(np.ascontiguousarray(image.tensor)), "application/x-npz")
+    assert raw["probabilities"] == pytest.approx(prepared["probabilities"])
+
+
+def test_a_lateral_view_is_refused_with_its_reason(post, dicom):
+    dataset = pydicom.dcmread(io.BytesIO(dicom))
+    dataset.ViewPosition = "LL"
+    changed = io.BytesIO()
+    dataset.save_as(changed)
+    status, body = post(changed.getvalue(), "application/dicom")
+    assert status == 400
+    assert body["error"].startswith("lateral_view: ")
+
+
+def test_the_command_serves_an_archive(tmp_path, endpoint, endpoint_folder):
+    """The real program in a process of its own, on a port of its own."""
+    archive = tmp_path / "model.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for path in endpoint_folder.iterdir():
+            tar.add(path, path.name)
+    program = (
+        "from penumo_assets.models import classifier; from penumo_assets_tests.models.tiny import TinyNetwork\n"
+        "classifier._BUILDERS['resnet34'] = TinyNetwork\n"
+        "from penumo_assets.jobs import serve; import sys; serve.main(sys.argv[1:])\n"
+    )
+    command = [sys.executable, "-u", "-c", program, "--model", str(archive), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            port = int(process.stdout.readline().split(":")[2].split("/")[0])
+            connection = HTTPConnection("127.0.0.1", port, timeout=60)
+            connection.request("POST", "/invocations", picture(".png"), {"Content-Type": "image/png"})
+            answer = json.loads(connection.getresponse().read())
+            assert answer["decision"] in ("normal", "pneumonia")
+        finally:
+            process.terminate()
 
 
 def test_an_image_that_cannot_be_used_is_refused_with_its_reason(post):

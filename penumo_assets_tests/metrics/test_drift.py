@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from penumo_assets.metrics.drift import population_stability
+from penumo_assets.metrics.drift import drift_rows, image_statistics, population_stability
 
 
 def test_a_worked_example_gives_the_sum_by_hand():
@@ -39,3 +39,34 @@ def test_nothing_to_compare_gives_none(reference, current):
 def test_unknown_values_are_left_out():
     reference = np.r_[np.arange(100.0), np.nan]
     assert population_stability(reference, np.arange(100.0)).reference_images == 100
+
+
+def test_without_drift_the_index_stays_below_chance_in_ninety_nine_of_a_hundred():
+    random = np.random.default_rng(1)
+    found = [population_stability(random.normal(size=300), random.normal(size=200)) for _ in range(500)]
+    beyond = np.mean([item.index > item.chance for item in found])
+    assert beyond <= 0.03
+
+
+def test_a_feature_moved_only_beyond_the_limit_and_beyond_chance():
+    random = np.random.default_rng(0)
+    reference = {"a": random.normal(size=400), "b": random.normal(size=400), "c": np.full(400, 3.0), "d": np.zeros(400)}
+    current = {"a": random.normal(2, 1, 300), "b": random.normal(size=300), "c": np.full(300, 4.0)}
+    rows = {row["feature"]: row for row in drift_rows(reference, current, limit=0.25)}
+    assert {name: row["moved"] for name, row in rows.items()} == {"a": True, "b": False, "c": False}
+    assert rows["c"]["index"] is None
+    assert not drift_rows(reference, current, limit=100.0)[0]["moved"]
+
+
+def test_a_handful_of_images_cannot_prove_drift():
+    random = np.random.default_rng(0)
+    (row,) = drift_rows({"a": random.normal(size=400)}, {"a": random.normal(size=8)}, limit=0.25)
+    assert row["index"] > 0.25
+    assert not row["moved"]
+
+
+def test_image_statistics_leave_the_unknown_unknown():
+    found = image_statistics([2000, None], [1000, 1000], [5e6, np.nan], [0.4, 0.5])
+    np.testing.assert_array_equal(found["aspect_ratio"], [2.0, np.nan])
+    np.testing.assert_array_equal(found["megapixels"], [2.0, np.nan])
+    np.testing.assert_array_equal(found["mean_intensity"], [0.4, 0.5])

@@ -1,6 +1,14 @@
 import pytest
 
-from penumo_assets.metrics.gates import Gates, check_gates, choose_champion
+from penumo_assets.configs.base import ConfigError
+from penumo_assets.configs.train import Gates
+from penumo_assets.metrics.gates import check_gates, choose_champion
+
+OFF = {"min_roc_auc_low": None, "min_sensitivity": None, "max_ece": None, "min_subgroup_roc_auc": None}
+
+
+def only_these(**gates) -> Gates:
+    return Gates.parse(OFF | gates)
 
 
 def estimate(value, low=None, reason=None):
@@ -48,42 +56,49 @@ def only(results, gate):
 )
 def test_a_gate_holds_at_its_limit_and_not_beyond(gates, changes, passed):
     (name,) = gates
-    assert only(check_gates(report(**changes), Gates.of(gates)), name).passed is passed
+    assert only(check_gates(report(**changes), only_these(**gates)), name).passed is passed
 
 
 def test_the_auc_gate_looks_at_the_lower_bound_and_not_at_the_estimate():
-    assert not only(check_gates(report(auc_low=0.6), Gates(min_roc_auc_low=0.8)), "min_roc_auc_low").passed
+    assert not only(check_gates(report(auc_low=0.6), only_these(min_roc_auc_low=0.8)), "min_roc_auc_low").passed
 
 
 def test_an_undefined_metric_does_not_pass_and_says_why():
-    result = only(check_gates(report(recall=None), Gates(min_sensitivity=0.1)), "min_sensitivity")
+    result = only(check_gates(report(recall=None), only_these(min_sensitivity=0.1)), "min_sensitivity")
     assert not result.passed
     assert result.reason == "undefined: no image of class pneumonia"
 
 
 def test_an_estimate_without_an_interval_does_not_pass():
-    assert not only(check_gates(report(auc_low=None), Gates(min_roc_auc_low=0.1)), "min_roc_auc_low").passed
+    assert not only(check_gates(report(auc_low=None), only_these(min_roc_auc_low=0.1)), "min_roc_auc_low").passed
 
 
 def test_a_subgroup_too_small_to_judge_is_passed_over_and_the_lowest_is_named():
-    results = check_gates(report(groups=(("F", None), ("M", 0.6), ("X", 0.7))), Gates(min_subgroup_roc_auc=0.65))
+    results = check_gates(report(groups=(("F", None), ("M", 0.6), ("X", 0.7))), only_these(min_subgroup_roc_auc=0.65))
     result = only(results, "min_subgroup_roc_auc")
     assert (result.passed, result.value) == (False, 0.6)
     assert "sex M" in result.reason
 
 
 def test_leakage_fails_unless_the_gate_is_off():
-    assert not only(check_gates(report(leaked=1), Gates()), "require_no_leakage").passed
-    assert check_gates(report(leaked=1), Gates(require_no_leakage=False)) == []
+    assert not only(check_gates(report(leaked=1), only_these()), "require_no_leakage").passed
+    assert check_gates(report(leaked=1), only_these(require_no_leakage=False)) == []
 
 
 def test_gates_that_are_off_are_left_out():
-    assert [result.gate for result in check_gates(report(), Gates())] == ["require_no_leakage"]
+    assert [result.gate for result in check_gates(report(), only_these())] == ["require_no_leakage"]
 
 
-def test_an_unknown_gate_is_refused_by_name():
-    with pytest.raises(ValueError, match="unknown gates min_auc"):
-        Gates.of({"min_auc": 0.5})
+def test_by_default_all_that_the_contract_names_is_asked_for():
+    asked = [result.gate for result in check_gates(report(groups=(("F", 0.9),)), Gates())]
+    assert asked == ["min_roc_auc_low", "min_sensitivity", "max_ece", "min_subgroup_roc_auc", "require_no_leakage"]
+
+
+def test_an_unknown_gate_and_an_impossible_limit_are_refused_by_name():
+    with pytest.raises(ConfigError, match="min_auc: Extra inputs"):
+        Gates.parse({"min_auc": 0.5})
+    with pytest.raises(ConfigError, match=r"max_ece.*less than or equal to 1"):
+        Gates.parse({"max_ece": 15})
 
 
 def test_the_champion_is_the_best_on_validation_among_those_that_passed():

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from penumo_assets.metrics.gates import Gates, check_gates
+from penumo_assets.configs.train import Gates
+from penumo_assets.metrics.gates import check_gates
 from penumo_assets.metrics.performance import per_class, performance
 from penumo_assets.metrics.report import baselines, groups, results
 from penumo_assets.metrics.report.checklist import checklist
@@ -28,8 +29,8 @@ def build_report(evaluation: Evaluation) -> dict[str, Any]:
     ------
     ScoreError
         If a logit is NaN or infinite.
-    ValueError
-        If the context names an unknown gate.
+    ConfigError
+        If the context's gates are not valid.
     """
     validation, test = evaluation.scored["validation"], evaluation.scored["test"]
     settings = evaluation.settings
@@ -65,7 +66,7 @@ def build_report(evaluation: Evaluation) -> dict[str, Any]:
         "segmentation": groups.segmentation_section(evaluation.context.get("dice"), settings),
         "failures": groups.failure_rows(evaluation, rule),
     }
-    gates = check_gates(report, Gates.of(evaluation.context.get("gates")))
+    gates = check_gates(report, Gates.parse(evaluation.context.get("gates") or {}))
     report["gates"] = [asdict(result) for result in gates]
     report["checklist"] = checklist(report, evaluation.context)
     return report

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.report import plots, prose
 from penumo_assets.metrics.report.groups import MIN_PER_CLASS
 from penumo_assets.metrics.report.svg import bars, interval_bar
@@ -85,6 +86,7 @@ def render_html(
         model_facts=_model_facts(report["model"]),
         group_names=_group_names(report),
         forest_low=low,
+        gates_off=[name for name in Gates.model_fields if name not in {gate["gate"] for gate in report["gates"]}],
         min_per_class=MIN_PER_CLASS,
     )
 

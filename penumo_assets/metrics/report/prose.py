@@ -46,8 +46,7 @@ def findings(report: Report) -> list[str]:
         names = ", ".join(f"{row['title'].lower()} ({row['cohort']})" for row in better)
         lines.append(f"Shortcuts that rank the test images better than the model: {names}.")
     if tied:
-        names = ", ".join(f"{row['title'].lower()} ({row['cohort']})" for row in tied)
-        lines.append(f"Shortcuts that the model is not distinguishably better than: {names}.")
+        lines.append(_tied(tied, len(report["shortcuts"]["rows"])))
     pooled, within = report["performance"]["test"]["roc_auc"]["value"], report["within_cohorts_roc_auc"]["value"]
     if pooled is not None and within is not None and len(report["data"]["cohorts"]) > 1:
         lines.append(
@@ -66,6 +65,15 @@ def findings(report: Report) -> list[str]:
     if sum(report["data"]["leakage"].values()):
         lines.append("Patients or images stand in more than one split: the figures are too good.")
     return lines
+
+
+def _tied(rows: list[Mapping[str, Any]], tried: int) -> str:
+    """One sentence however many shortcuts there are; the table names each with its cohort."""
+    names = list(dict.fromkeys(row["title"].lower() for row in rows))
+    return (
+        f"The model is not distinguishably better than {len(rows)} of {tried} shortcut baselines "
+        f"({', '.join(names)}; see Shortcut baselines)."
+    )
 
 
 def limits(report: Report) -> list[str]:

@@ -172,6 +172,18 @@ def test_several_classes_make_a_page_without_charts_of_two():
     assert "called covid" in words(page)
 
 
+def test_gates_that_were_not_asked_for_are_named(page):
+    assert "Not asked for: Specificity on test; No shortcut is better." in words(page)
+
+
+def test_an_error_is_told_by_the_probability_that_the_threshold_cuts(report, page):
+    threshold = report["decision_rule"]["threshold"]
+    missed = next(row for row in report["failures"] if row["called"] == "normal")
+    expected = f"probability of pneumonia {1 - missed['confidence']:.3f}, threshold {threshold:.3f}"
+    assert expected in words(page)
+    assert 1 - missed["confidence"] < threshold
+
+
 def test_the_flow_shows_every_reason_for_exclusion(page):
     assert "excluded, Truncated: 2" in words(page)
     assert "arrived: 42" in words(page)

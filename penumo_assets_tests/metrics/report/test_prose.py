@@ -61,3 +61,18 @@ def test_phantoms_are_the_first_limit(report):
 def test_names_become_words():
     assert words("implausible_mask") == "Implausible mask"
     assert words("roc_auc") == "ROC-AUC"
+
+
+def test_many_tied_shortcuts_make_one_sentence(report):
+    rows = [
+        {"title": title, "cohort": cohort, "verdict": "not distinguishable"}
+        for cohort in ("all cohorts", "alpha", "beta")
+        for title in ("Aspect ratio", "File size")
+    ]
+    rows.append({"title": "Which cohort", "cohort": "alpha", "verdict": "model better"})
+    found = findings(changed(report, shortcuts={"rows": rows, "reason": None}))
+    (line,) = [line for line in found if "shortcut" in line]
+    assert line == (
+        "The model is not distinguishably better than 6 of 7 shortcut baselines "
+        "(aspect ratio, file size; see Shortcut baselines)."
+    )

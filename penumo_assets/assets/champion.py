@@ -1,0 +1,196 @@
+"""From the reports to one model in use.
+
+Enters: `evaluation_report` of every architecture. Leaves: `champion_model`: the winner on validation among those that
+pass their gates, registered in MLflow (and as a SageMaker model package on AWS), with an archive that serves it.
+
+Why the gates are judged twice. `evaluation_report` is partitioned by architecture and `champion_model` is not. A
+blocking check stops what is downstream in its own run, and fails that run: an architecture below a gate is red. A
+backfill nevertheless goes on to `champion_model`, because the report itself was materialized, and so it should: the
+other architecture may have passed. What keeps the failed one out is therefore this asset, which reads each report's
+own gate results and chooses among those that passed.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dagster import (
+    AllPartitionMapping,
+    AssetDep,
+    AssetExecutionContext,
+    Config,
+    DataVersion,
+    Failure,
+    MaterializeResult,
+    MetadataValue,
+    TableRecord,
+    asset,
+)
+from pydantic import Field
+
+from penumo_assets.assets.catalog import OWNERS, SERVING
+from penumo_assets.assets.dataset import current_training_set
+from penumo_assets.assets.evaluation import existing_reports
+from penumo_assets.assets.segmenter import current_segmenter
+from penumo_assets.automation import REPORTS_UPDATED
+from penumo_assets.champion import Winner, promote
+from penumo_assets.cohort.publish import read_manifest, read_settings
+from penumo_assets.configs.prepare import PrepareConfig
+from penumo_assets.configs.train import Gates
+from penumo_assets.metrics.gates import choose_champion
+from penumo_assets.resources.model_package import Approval, ModelPackages
+from penumo_assets.resources.storage import ObjectStore, Storage
+from penumo_assets.resources.tracking import Tracking
+
+# A model that was never asked for one of these needs a person's approval before it is deployed.
+APPROVING_GATES = ("min_roc_auc_low", "min_sensitivity", "max_ece", "min_subgroup_roc_auc", "require_no_leakage")
+
+
+class ChampionConfig(Config):
+    """Which models may be chosen."""
+
+    allow_withdrawn: bool = Field(default=False, description="Also choose a model that was rolled back.")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture's newest report, and why it may not win; ``None`` if it may."""
+
+    record: Mapping[str, Any]
+    report: Mapping[str, Any]
+    refused: str | None
+
+
+@asset(
+    deps=[AssetDep("evaluation_report", partition_mapping=AllPartitionMapping())],
+    automation_condition=REPORTS_UPDATED,
+    group_name=SERVING,
+    owners=OWNERS,
+    kinds={"mlflow"},
+    code_version="2",
+    description="The architecture with the highest validation ROC-AUC among those whose report passes its gates, "
+    "registered in MLflow with the alias `champion` (the one before becomes `previous`; `penumo rollback` goes back).",
+)
+def champion_model(
+    context: AssetExecutionContext,
+    config: ChampionConfig,
+    storage: Storage,
+    tracking: Tracking,
+    packages: ModelPackages,
+) -> MaterializeResult:
+    """Judge the reports that exist, and promote the winner."""
+    store = storage.store
+    withdrawn = {} if config.allow_withdrawn else tracking.withdrawn_runs()
+    candidates = find_candidates(store, withdrawn)
+    if not candidates:
+        raise Failure("no evaluation report exists: materialize evaluation_report first", allow_retries=False)
+    reports = {name: item.report for name, item in candidates.items()}
+    architecture = choose_champion(reports, [name for name, item in candidates.items() if item.refused is None])
+    if architecture is None:
+        why = "; ".join(f"{name}: {item.refused or 'no validation ROC-AUC'}" for name, item in candidates.items())
+        raise Failure(
+            f"no model may become the champion, the one before stays: {why}",
+            metadata={"candidates": _table(candidates)},
+            allow_retries=False,
+        )
+    winner, doubts = _winner(store, architecture, candidates[architecture])
+    model = winner.model
+    tags = {
+        "architecture": architecture,
+        "dataset_digest": model["dataset_digest"],
+        "dagster_run_id": context.run.run_id,
+        "report": winner.report,
+    }
+    record = promote(store, tracking, packages, winner, tags)
+    values = candidates[architecture].record["values"]
+    return MaterializeResult(
+        metadata={
+            "architecture": architecture,
+            "model_version": record["version"],
+            "previous_version": record["previous"] or "none",
+            "validation_roc_auc": values["validation_roc_auc"],
+            "test_roc_auc": values["test_roc_auc"],
+            "threshold": winner.rule["threshold"] if winner.rule["threshold"] is not None else "none",
+            "approval": winner.approval.value,
+            "model_package": record["package"] or "none",
+            "candidates": _table(candidates),
+            "doubts": doubts,
+            "location": store.location(f"{record['serving']['prefix']}/{record['serving']['name']}"),
+        },
+        data_version=DataVersion(f"{model['job_name']}:{record['version']}"),
+    )
+
+
+def find_candidates(store: ObjectStore, withdrawn: Mapping[str, str]) -> dict[str, Candidate]:
+    """Each architecture's newest report, judged.
+
+    Refused are reports about another training set than the current one (their validation figures cannot be
+    compared), models that were rolled back (``withdrawn``, by training run), and those that failed a gate.
+    """
+    found = {}
+    for name, record in existing_reports(store).items():
+        report = store.read_json(f"{record['prefix']}/report.json")
+        failed = [f"{gate['gate']} ({gate['reason']})" for gate in report["gates"] if not gate["passed"]]
+        refused = f"did not pass {'; '.join(failed)}" if failed else None
+        if record["model"]["mlflow_run_id"] in withdrawn:
+            refused = f"withdrawn: {withdrawn[record['model']['mlflow_run_id']]}"
+        if report["data"]["digest"] != current_training_set(store)["digest"]:
+            refused = "its report is about another training set: materialize evaluation_report again"
+        found[name] = Candidate(record, report, refused)
+    return found
+
+
+def approval_of(report: Mapping[str, Any]) -> Approval:
+    """Approved if every gate was asked for and passed; left to a person if some were not asked for."""
+    asked = {gate["gate"] for gate in report["gates"]}
+    if not all(gate["passed"] for gate in report["gates"]):
+        return Approval.rejected
+    return Approval.approved if asked.issuperset(APPROVING_GATES) else Approval.pending
+
+
+def _winner(store: ObjectStore, architecture: str, candidate: Candidate) -> tuple[Winner, list[str]]:
+    """The winner with all that serving it takes, and what a person should know of that."""
+    prepare, doubts = _prepared_with(store)
+    segmenter = current_segmenter(store)
+    report = candidate.report
+    asked = {gate["gate"] for gate in report["gates"]}
+    if absent := [name for name in Gates.model_fields if name in APPROVING_GATES and name not in asked]:
+        doubts.append(f"gates that were switched off: {', '.join(absent)}")
+    winner = Winner(
+        architecture=architecture,
+        model=candidate.record["model"],
+        report=candidate.record["prefix"],
+        rule={name: report["decision_rule"][name] for name in ("threshold", "temperature", "source")},
+        prepare=prepare,
+        segmenter=(segmenter.prefix, segmenter.name) if segmenter.prefix else None,
+        approval=approval_of(report),
+        phantoms=report["phantoms"],
+    )
+    return winner, doubts
+
+
+def _prepared_with(store: ObjectStore) -> tuple[dict[str, Any], list[str]]:
+    """How new images must be prepared: as most training images were; a doubt where cohorts differ."""
+    images: Counter[str] = Counter()
+    for cohort in current_training_set(store)["cohorts"]:
+        settings = PrepareConfig.parse(read_settings(store, cohort))
+        images[settings.model_dump_json()] += sum("npz" in row.stages for row in read_manifest(store, cohort))
+    chosen = PrepareConfig.model_validate_json(images.most_common(1)[0][0]).model_dump(mode="json")
+    differ = ["the training cohorts were prepared with different settings: new images get the most common ones"]
+    return chosen, differ if len(images) > 1 else []
+
+
+def _table(candidates: Mapping[str, Candidate]) -> MetadataValue:
+    return MetadataValue.table(
+        [
+            TableRecord(
+                {
+                    "architecture": name,
+                    "validation_roc_auc": item.report["performance"]["validation"]["roc_auc"]["value"] or "undefined",
+                    "verdict": item.refused or "may win",
+                }
+            )
+            for name, item in candidates.items()
+        ]
+    )

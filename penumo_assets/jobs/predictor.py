@@ -1,0 +1,118 @@
+"""A classifier with its decision rule: what batch inference, the endpoint and `penumo predict` all answer with."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from penumo_assets.jobs.contract import JobError
+from penumo_assets.metrics.calibration import softmax
+from penumo_assets.metrics.classification import decide
+from penumo_assets.metrics.grad_cam import grad_cam
+from penumo_assets.metrics.performance import DecisionRule
+from penumo_assets.models.classifier import ModelError, load_classifier, normalise
+
+RULE_NAME = "decision_rule.json"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a classifier says of n images.
+
+    ``probabilities`` and ``calibrated`` are (n, classes) float64, rows sum to 1; ``calibrated`` is None where the
+    model has no temperature. ``decision`` holds n class names.
+    """
+
+    probabilities: np.ndarray
+    calibrated: np.ndarray | None
+    decision: list[str]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A loaded model, what it says about itself, and how its probabilities become decisions."""
+
+    model: nn.Module
+    metadata: dict[str, Any]
+    rule: DecisionRule
+    device: torch.device
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "auto") -> "Classifier":
+        """Read a model folder; the rule from ``decision_rule.json``, which a champion has, else the model's own.
+
+        Raises
+        ------
+        ModelError
+            If the model or its rule cannot be used.
+        """
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        model, metadata = load_classifier(folder)
+        return cls(model.to(device), metadata, read_rule(folder, metadata), torch.device(device))
+
+    @property
+    def classes(self) -> list[str]:
+        return self.metadata["classes"]
+
+    @property
+    def positive(self) -> int | None:
+        """Of two classes the last is the positive one."""
+        return 1 if len(self.classes) == 2 else None
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """(N, 224, 224, 4) uint8 -> (N, classes) float64 logits.
+
+        An image's answer does not depend on its batch, beyond rounding: probabilities agree to 1e-5.
+
+        Raises
+        ------
+        JobError
+            If the model answers NaN.
+        """
+        with torch.inference_mode():
+            batch = normalise(torch.from_numpy(images).to(self.device), self.metadata)
+            logits = self.model(batch).double().cpu().numpy()
+        if not np.isfinite(logits).all():
+            raise JobError("the model answers NaN: its weights are broken; train it again")
+        return logits
+
+    def answers(self, logits: np.ndarray) -> Answers:
+        """Probabilities, calibrated ones and decisions of (N, classes) logits."""
+        probabilities = softmax(logits)
+        called = decide(probabilities, self.rule.threshold, self.positive)
+        calibrated = softmax(logits, self.rule.temperature) if self.rule.temperature else None
+        return Answers(probabilities, calibrated, [self.classes[number] for number in called])
+
+    def heat(self, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Grad-CAM for class ``targets`` of each image: (N, image_size, image_size) float32 in 0..1."""
+        batch = normalise(torch.from_numpy(images).to(self.device), self.metadata)
+        return grad_cam(self.model, batch, torch.from_numpy(targets).to(self.device)).cpu().numpy()
+
+    def explained_class(self, probabilities: np.ndarray) -> int:
+        """Which class an overlay explains: the positive one, or with several the likeliest of (classes,)."""
+        return int(probabilities.argmax()) if self.positive is None else self.positive
+
+
+def read_rule(folder: Path, metadata: dict[str, Any]) -> DecisionRule:
+    """The rule in ``folder``, or the threshold that training left in the model's metadata.
+
+    Raises
+    ------
+    ModelError
+        If the file is no rule, or names a threshold for a model of more than two classes.
+    """
+    path = folder / RULE_NAME
+    if not path.is_file():
+        return DecisionRule(metadata["threshold"], metadata.get("temperature"), "the model's own")
+    try:
+        rule = DecisionRule(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{RULE_NAME} is no decision rule: {error}") from error
+    if rule.threshold is not None and len(metadata["classes"]) != 2:
+        raise ModelError(f"{RULE_NAME} has a threshold, the model has {len(metadata['classes'])} classes")
+    return rule

@@ -1,0 +1,20 @@
+"""Quality flags: what a person should know of an image beside its probability; for a cohort and for one file."""
+
+from collections.abc import Iterable
+
+BURNED_IN = "burned_in_annotation"
+BAD_MASK = "implausible_mask"
+# Of what decoding notes, these say that the gray levels are a guess; the others say which of the header's were used.
+DOUBTFUL = frozenset({"window:percentile", "voi:unusable", "voi:invalid"})
+
+
+def quality_flags(notes: Iterable[str], burned_in: bool | None, mask_problems: Iterable[str]) -> tuple[str, ...]:
+    """Short codes.
+
+    ``window:percentile``: the file carries no window, so percentiles were used; ``voi:unusable`` and ``voi:invalid``:
+    it carries one that makes no sense; ``implausible_mask:<problem>``: the whole image was used, not the lungs;
+    ``burned_in_annotation``: the header says that text is burned into the pixels.
+    """
+    flags = [note for note in notes if note in DOUBTFUL]
+    flags += [f"{BAD_MASK}:{problem}" for problem in mask_problems]
+    return (*flags, BURNED_IN) if burned_in else tuple(flags)

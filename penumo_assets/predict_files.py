@@ -1,0 +1,119 @@
+"""One image on a laptop, from raw file to answer, with the champion or a named version: what `penumo predict` runs.
+
+Nothing but the storage root is needed: no Dagster instance, no MLflow, and no de-identification key, because the
+patient's id in a DICOM header is neither kept nor shown.
+"""
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from penumo_assets.champion import NoChampion, read_version
+from penumo_assets.jobs.contract import write_atomic
+from penumo_assets.jobs.handler import DISCLAIMER, BadRequest, Endpoint, answer, input_fn, model_fn, prepared
+from penumo_assets.jobs.infer import overlay, png_bytes
+from penumo_assets.models.classifier import ModelError, extract_model_archive
+from penumo_assets.resources.storage import ObjectStore, StorageError
+
+MAX_FILE_BYTES = 256 * 2**20
+NPZ_SUFFIX = ".npz"
+
+
+@dataclass(frozen=True)
+class FileAnswer:
+    """What became of one file: the endpoint's answer, or the ``reason`` why there is none."""
+
+    file: Path
+    answer: Mapping[str, Any] | None
+    reason: str = ""
+    overlay: Path | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """One object for JSON."""
+        told = {"reason": self.reason, "disclaimer": DISCLAIMER} if self.answer is None else dict(self.answer)
+        return {"file": str(self.file), **told, **({"overlay": str(self.overlay)} if self.overlay else {})}
+
+
+def load_endpoint(store: ObjectStore, wanted: str) -> Endpoint:
+    """The serving archive of ``champion``, ``previous`` or a version number, loaded.
+
+    Raises
+    ------
+    NoChampion
+        If there is no such model, or its archive cannot be used.
+    """
+    record = read_version(store, wanted)
+    prefix, name = record["serving"]["prefix"], record["serving"]["name"]
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            store.download(f"{prefix}/{name}", Path(scratch) / name)
+            return model_fn(str(extract_model_archive(Path(scratch) / name, Path(scratch) / "model")))
+        except (StorageError, ModelError) as error:
+            version = record["version"]
+            raise NoChampion(f"version {version} cannot be used: {error}. Materialize champion_model again") from error
+
+
+def predict_files(endpoint: Endpoint, files: Iterable[Path], overlays: Path | None = None) -> Iterator[FileAnswer]:
+    """Answer each file; one that cannot be used has its reason and stops nobody.
+
+    With ``overlays``, a picture ``{file name}.png`` per answered file is written there: lung contour beside
+    Grad-CAM. Files of the same name get numbers, so none overwrites another.
+    """
+    taken: set[str] = set()
+    for file in files:
+        try:
+            data = _read(file)
+            kind = "application/x-npz" if file.suffix.lower() == NPZ_SUFFIX else "application/octet-stream"
+            image = prepared(input_fn(data, kind), endpoint)
+        except BadRequest as refusal:
+            yield FileAnswer(file, None, str(refusal))
+            continue
+        found = answer(endpoint, image)
+        target = None
+        if overlays is not None:
+            target = overlays / _free_name(file.name, taken)
+            values = np.array([found["probabilities"][name] for name in endpoint.classifier.classes])
+            write_atomic(target, png_bytes(overlay(endpoint.classifier, np.ascontiguousarray(image.tensor), values)))
+        yield FileAnswer(file, found, overlay=target)
+
+
+def as_text(item: FileAnswer) -> str:
+    """The answer for a person."""
+    if item.answer is None:
+        return f"{item.file}: no answer\n  {item.reason}"
+    found = item.answer
+    lines = [f"{item.file}: {found['decision']}"]
+    for name, value in found["probabilities"].items():
+        calibrated = found.get("calibrated_probabilities")
+        lines.append(
+            f"  probability of {name}: {value:.3f}" + (f", calibrated {calibrated[name]:.3f}" if calibrated else "")
+        )
+    if found["threshold"] is not None:
+        positive = list(found["probabilities"])[-1]
+        cut = f" ({found['calibrated_threshold']:.3f} calibrated)" if "calibrated_threshold" in found else ""
+        lines.append(f"  called {positive} from a probability of {found['threshold']:.3f}{cut}")
+    lines.append(f"  model: {found['architecture']}, version {found['model_version'] or 'unknown'}")
+    lines.append(f"  image: {found['format']}, view {found['view'] or 'unknown'}")
+    lines.append(f"  quality flags: {', '.join(found['quality_flags']) or 'none'}")
+    return "\n".join([*lines, *([f"  overlay: {item.overlay}"] if item.overlay else [])])
+
+
+def _read(file: Path) -> bytes:
+    try:
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise BadRequest(f"too_large: the file has more than {MAX_FILE_BYTES // 2**20} MiB")
+        return file.read_bytes()
+    except OSError as error:
+        raise BadRequest(f"unreadable: {error.strerror}") from error
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    number = 1
+    while (free := f"{name}.png" if number == 1 else f"{name}.{number}.png") in taken:
+        number += 1
+    taken.add(free)
+    return free

@@ -1,0 +1,72 @@
+"""What an endpoint needs, in one model.tar.gz: weights, decision rule, settings of the imaging steps, and the code.
+
+The layout is that of SageMaker's PyTorch inference container (``code/inference.py`` and ``code/requirements.txt``
+beside the model). Batch predictions and `penumo predict` use the same archive, so there is one thing to trust.
+"""
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import penumo_assets
+from penumo_assets.resources.compute.bundle import source_bundle
+
+ARCHIVE_NAME = "model.tar.gz"
+_INFERENCE = """# What SageMaker's inference container looks for; the functions are penumo_assets' own.
+from penumo_assets.jobs.infer import input_fn, model_fn, output_fn, predict_fn
+
+__all__ = ["input_fn", "model_fn", "output_fn", "predict_fn"]
+"""
+
+
+def write_serving_archive(
+    archive: Path, target: Path, rule: bytes, prepare: bytes, origin: Mapping[str, Any], segmenter: Path | None = None
+) -> None:
+    """Write ``target`` from a trained model's ``archive``.
+
+    Parameters
+    ----------
+    archive : model.tar.gz of a training job, with metadata.json at its top.
+    rule : content of ``decision_rule.json`` (`jobs/predictor.py`).
+    prepare : content of ``prepare_config.yaml``: how the training images were prepared.
+    origin : content of ``serving.json``: version, training data, whether these are phantoms.
+    segmenter : weights of the lung segmenter, where they are not the bundled ones.
+    """
+    documents = {
+        "decision_rule.json": rule,
+        "prepare_config.yaml": prepare,
+        "serving.json": json.dumps(dict(origin), indent=2, sort_keys=True).encode(),
+        "code/inference.py": _INFERENCE.encode(),
+        "code/requirements.txt": (Path(penumo_assets.__file__).parent / "models" / "requirements.txt").read_bytes(),
+    }
+    with tarfile.open(target, "w:gz", compresslevel=1) as out:
+        _copy_members(archive, out, "", set(documents))
+        with tarfile.open(fileobj=io.BytesIO(source_bundle())) as code:
+            _copy(code, out, "code/", set())
+        for name, data in documents.items():
+            _add(out, name, data)
+        if segmenter is not None:
+            _add(out, "lung_segmenter.safetensors", segmenter.read_bytes())
+
+
+def _copy_members(archive: Path, out: tarfile.TarFile, folder: str, without: set[str]) -> None:
+    with tarfile.open(archive) as source:
+        _copy(source, out, folder, without)
+
+
+def _copy(source: tarfile.TarFile, out: tarfile.TarFile, folder: str, without: set[str]) -> None:
+    for member in source:
+        name = member.name.removeprefix("./")
+        data = source.extractfile(member) if member.isreg() else None
+        if data is not None and name not in without:
+            member.name = folder + name
+            out.addfile(member, data)
+
+
+def _add(out: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(data), 0o644
+    out.addfile(member, io.BytesIO(data))
