@@ -16,7 +16,7 @@ from penumo_assets.configs.prepare import DecodeConfig, SegmentConfig
 from penumo_assets.imaging.decode import decode_image, encode_png
 from penumo_assets.imaging.decoded import eight_bit
 from penumo_assets.imaging.errors import ImageRejected
-from penumo_assets.imaging.letterbox import Letterbox
+from penumo_assets.imaging.letterbox import Letterbox, resize
 from penumo_assets.imaging.segment import LungSegmenter, assess_mask, clean_mask
 from penumo_assets.jobs.contract import write_atomic
 
@@ -63,8 +63,8 @@ def _segment_batch(segmenter: LungSegmenter, files: list[Path], folder: Path, ou
         line = Line(path.relative_to(folder).as_posix(), OK)
         lines.append(line)
         try:
-            gray = eight_bit(decode_image(path.read_bytes(), DecodeConfig()).pixels)
-            films.append((line, gray, Letterbox.fit(gray.shape[0], gray.shape[1], 512)))
+            decoded = decode_image(path.read_bytes(), DecodeConfig())
+            films.append((line, eight_bit(decoded.pixels), Letterbox.fit(*decoded.size, 512)))
         except ImageRejected as rejection:
             line.status = rejection.code
     if films:
@@ -83,7 +83,7 @@ def _segment_batch(segmenter: LungSegmenter, files: list[Path], folder: Path, ou
 
 def _write_pictures(out: Path, name: str, gray: np.ndarray, mask: np.ndarray) -> None:
     write_atomic(out / "masks" / f"{name}.png", encode_png(mask))
-    overlay = cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
+    overlay = cv2.cvtColor(resize(gray, *mask.shape), cv2.COLOR_GRAY2BGR)  # a huge film was decoded reduced
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(overlay, contours, -1, _CONTOUR, max(1, round(max(gray.shape) / 400)))
     _, data = cv2.imencode(".jpg", overlay)

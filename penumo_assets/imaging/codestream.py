@@ -35,6 +35,7 @@ class StreamHeader:
     precision: int
     orientation: int = 1
     progressive: bool = False
+    signed: bool = False
 
 
 def read_jpeg(data: bytes | memoryview) -> StreamHeader:
@@ -114,7 +115,7 @@ def read_jpeg2000(data: bytes | memoryview) -> StreamHeader:
     # DICOM pads fragments to an even length, with a zero byte.
     if not stream.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise ImageRejected("truncated", "the JPEG 2000 stream ends before its end marker.")
-    return StreamHeader(right - left, bottom - top, components, (depth & 0x7F) + 1)
+    return StreamHeader(right - left, bottom - top, components, (depth & 0x7F) + 1, signed=depth > 0x7F)
 
 
 def exif_orientation(tiff: bytes) -> int:

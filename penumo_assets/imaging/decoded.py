@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from penumo_assets.configs.prepare import DecodeConfig
+from penumo_assets.imaging.letterbox import REDUCTIONS, reduced_size, resize
+
 
 @dataclass(frozen=True)
 class Tags:
@@ -47,6 +50,8 @@ class DecodedImage:
     format : str
         ``png``, ``jpeg`` or ``dicom``.
     tags : Tags
+    size : tuple of int
+        Height and width as landed; ``pixels`` can be half, a quarter or an eighth of it (`reduced`).
     patient_id : str or None
         The id as it stands in a DICOM header: pseudonymise it, never log it.
     notes : tuple of str
@@ -57,6 +62,7 @@ class DecodedImage:
     bits: int
     format: str
     tags: Tags
+    size: tuple[int, int]
     patient_id: str | None
     notes: tuple[str, ...]
 
@@ -64,6 +70,19 @@ class DecodedImage:
         # The generated one would print the patient id wherever an instance is logged.
         shape = "x".join(str(side) for side in self.pixels.shape)
         return f"DecodedImage({self.format}, {shape} {self.pixels.dtype}, notes={self.notes})"
+
+
+def reduction(height: int, width: int, config: DecodeConfig) -> int:
+    """By how much ``decode.reduce_to`` reduces an image of this size: 1, 2, 4 or 8."""
+    if config.reduce_to is None:
+        return 1
+    return max(factor for factor in REDUCTIONS if factor == 1 or max(height, width) >= factor * config.reduce_to)
+
+
+def reduced(pixels: np.ndarray, size: tuple[int, int], factor: int) -> np.ndarray:
+    """``pixels`` at ``size`` divided by ``factor``, sides rounded up, by area averaging where they are larger."""
+    target = reduced_size(size, factor)
+    return pixels if pixels.shape[:2] == target else resize(pixels, *target)
 
 
 def eight_bit(pixels: np.ndarray) -> np.ndarray:

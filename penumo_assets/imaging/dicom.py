@@ -1,20 +1,22 @@
 """DICOM files to pixels as a radiologist would see them."""
 
+import io
 from functools import partial
 from typing import Any
 
 import numpy as np
-import simplejpeg
+from PIL import Image
 from pydicom import uid
 from pydicom.encaps import get_frame
 from pydicom.pixels import apply_color_lut, get_decoder
 
 from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging import codestream, dicom_header, raster
-from penumo_assets.imaging.decoded import DecodedImage
+from penumo_assets.imaging.decoded import DecodedImage, reduced, reduction
 from penumo_assets.imaging.dicom_header import looks_like_dicom
-from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.errors import ImageRejected, is_decoder_failure
 from penumo_assets.imaging.grayscale import StoredFormat, to_display
+from penumo_assets.imaging.letterbox import reduced_size
 
 __all__ = ["decode_dicom", "looks_like_dicom"]
 
@@ -29,6 +31,8 @@ _NATIVE = frozenset(
 _JPEG = frozenset({*uid.JPEGTransferSyntaxes, *uid.JPEGLSTransferSyntaxes})
 _BASELINE = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit})
 _JPEG2000 = frozenset(uid.JPEG2000TransferSyntaxes)
+# Decoding takes about 0.1 s per million samples of a noisy picture: larger ones are decoded at a reduced size.
+_MAX_JPEG2000_SAMPLES = 24_000_000
 _COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
 
 
@@ -45,18 +49,23 @@ def decode_dicom(data: bytes, config: DecodeConfig) -> DecodedImage:
     if not dataset.get("PixelData"):
         raise _no_pixels(data, dataset)
     _check_declared(dataset, config)
-    raw, stored = _decode_pixels(dataset)
+    size = (int(dataset.Rows), int(dataset.Columns))
+    factor = _reduction(dataset, config)
+    raw, stored = _decode_pixels(dataset, factor)
     bits = int(dataset.BitsStored)
     if dataset.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2"):
         pixels, notes = to_display(raw.view(f"u{raw.dtype.itemsize}"), dataset, stored, config)
     else:
         pixels, bits = _colour(raw, dataset, config)
         notes = ()
+    if factor > 1:
+        pixels, notes = reduced(pixels, size, factor), (*notes, f"reduced:{factor}")
     return DecodedImage(
         pixels=raster.refuse_constant(pixels),
         bits=bits,
         format="dicom",
         tags=dicom_header.read_tags(dataset),
+        size=size,
         patient_id=dicom_header.patient_id(dataset),
         notes=notes,
     )
@@ -86,8 +95,22 @@ def _check_declared(dataset: Any, config: DecodeConfig) -> None:
     raster.check_size(int(dataset.Rows), int(dataset.Columns), output, config)
 
 
-def _decode_pixels(dataset: Any) -> tuple[np.ndarray, StoredFormat]:
-    """The stored samples, (H, W) or (H, W, 3) of 8 or 16 bits in native byte order, and what they hold."""
+def _reduction(dataset: Any, config: DecodeConfig) -> int:
+    """By how much to reduce the image: what the settings ask for, more for a huge JPEG 2000 picture."""
+    rows, columns = int(dataset.Rows), int(dataset.Columns)
+    factor = reduction(rows, columns, config)
+    if dicom_header.transfer_syntax(dataset) in _JPEG2000:
+        while rows * columns > _MAX_JPEG2000_SAMPLES * factor**2:
+            factor *= 2
+    return factor
+
+
+def _decode_pixels(dataset: Any, factor: int) -> tuple[np.ndarray, StoredFormat]:
+    """The stored samples, (H, W) or (H, W, 3) of 8 or 16 bits in native byte order, and what they hold.
+
+    JPEG and JPEG 2000 are decoded at the size divided by ``factor`` where that cannot blend padding into the
+    picture; everything else at its full size.
+    """
     syntax = dicom_header.transfer_syntax(dataset)
     bits, high_bit = int(dataset.BitsStored), _high_bit(dataset)
     if syntax in _NATIVE:
@@ -103,8 +126,11 @@ def _decode_pixels(dataset: Any) -> tuple[np.ndarray, StoredFormat]:
     else:
         name = syntax.name if syntax.name != str(syntax) else "an unknown one"
         raise ImageRejected("unsupported_transfer_syntax", f"the transfer syntax ({name}) is not read.")
+    scale = factor if dicom_header.value(dataset, "PixelPaddingValue") is None else 1
     if syntax in _BASELINE and header.components == 1 and header.precision == 8:
-        pixels = _decode_baseline(frame)
+        pixels = raster.decode_jpeg(frame, header, scale)
+    elif syntax in _JPEG2000:
+        pixels = _decode_jpeg2000(dataset, syntax, frame, header, scale)
     else:
         pixels = _decode_any(dataset, syntax)
     return pixels, StoredFormat(8 * pixels.dtype.itemsize, bits, high_bit, int(dataset.PixelRepresentation) == 1)
@@ -117,12 +143,37 @@ def _first_frame(dataset: Any) -> bytes:
         raise ImageRejected("corrupt", "the fragments of the compressed pixel data are damaged.") from None
 
 
-def _decode_baseline(frame: bytes) -> np.ndarray:
-    """Gray 8-bit JPEG, strictly: a damaged stream is refused rather than filled up with gray."""
+def _decode_jpeg2000(
+    dataset: Any, syntax: uid.UID, frame: bytes, header: codestream.StreamHeader, factor: int
+) -> np.ndarray:
+    """The samples, reduced by ``factor`` (leaving out the finest wavelet levels) if the stream allows it."""
+    signed = int(dataset.PixelRepresentation) == 1
+    if factor > 1 and header.components == 1 and header.signed == signed and header.precision <= 16:
+        pixels = _reduced_jpeg2000(frame, header, factor)
+        if pixels is not None:
+            return pixels
+    if header.height * header.width * header.components > _MAX_JPEG2000_SAMPLES:
+        raise ImageRejected("too_large", "the JPEG 2000 picture is huge and cannot be decoded at a reduced size.")
+    return _decode_any(dataset, syntax)
+
+
+def _reduced_jpeg2000(frame: bytes, header: codestream.StreamHeader, factor: int) -> np.ndarray | None:
+    """Gray samples (H, W) at the size divided by ``factor``, the sign within the sample's own bits.
+
+    ``None`` when that cannot be had: the stream has too few resolution levels, or a size that Pillow rounds
+    otherwise than the standard, or is damaged (which decoding it whole tells better).
+    """
     try:
-        return simplejpeg.decode_jpeg(frame, colorspace="GRAY", strict=True)[..., 0]
-    except ValueError:
-        raise ImageRejected("corrupt", "the JPEG's picture data is damaged or incomplete.") from None
+        with Image.open(io.BytesIO(frame)) as image:
+            image.reduce = factor.bit_length() - 1  # type: ignore[assignment]  # a level here, a method elsewhere
+            pixels = np.asarray(image)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+    if pixels.shape != reduced_size((header.height, header.width), factor) or pixels.dtype.kind != "u":
+        return None
+    # Pillow shifts samples to the top of their bytes and adds half the range to signed ones.
+    pixels = pixels >> (8 * pixels.dtype.itemsize - header.precision)
+    return pixels ^ pixels.dtype.type(1 << (header.precision - 1)) if header.signed else pixels
 
 
 def _decode_any(dataset: Any, syntax: uid.UID) -> np.ndarray:
@@ -133,8 +184,7 @@ def _decode_any(dataset: Any, syntax: uid.UID) -> np.ndarray:
     try:
         pixels, _ = get_decoder(syntax).as_array(dataset, raw=False, decoding_plugin=plugin, **options)
     except BaseException as error:
-        # The RLE plugin is Rust, whose panics arrive as a BaseException.
-        if not isinstance(error, Exception) and type(error).__module__ != "pyo3_runtime":
+        if not is_decoder_failure(error):
             raise
         name = type(error).__name__
         raise ImageRejected("corrupt", f"the compressed pixel data cannot be decoded ({name}).") from None

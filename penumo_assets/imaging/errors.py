@@ -18,3 +18,8 @@ class ImageRejected(ValueError):
         super().__init__(reason)
         self.code = code
         self.reason = reason
+
+
+def is_decoder_failure(error: BaseException) -> bool:
+    """Whether a decoder raised ``error``: decoders written in Rust raise panics, which are no ``Exception``."""
+    return isinstance(error, Exception) or type(error).__module__ == "pyo3_runtime"

@@ -62,7 +62,9 @@ def pack_tensor(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         raise ValueError(f"expected a (224, 224) uint8 mask, got {mask.shape} {mask.dtype}")
     if np.any((mask != 0) & (mask != 255)):
         raise ValueError("a mask holds only 0 and 255")
-    return np.dstack((image, mask))
+    tensor = np.empty(SHAPE, np.uint8)
+    tensor[..., :3], tensor[..., 3] = image, mask
+    return tensor
 
 
 def npz_bytes(tensor: np.ndarray) -> bytes:

@@ -6,8 +6,9 @@ import simplejpeg
 
 from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging import codestream, png
-from penumo_assets.imaging.decoded import DecodedImage, Tags
+from penumo_assets.imaging.decoded import DecodedImage, Tags, reduced, reduction
 from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.letterbox import reduced_size
 
 # Decoded samples of one image may take this many bytes per permitted pixel: enough for 16-bit gray
 # or 8-bit RGBA at the largest permitted size, so that one image stays far below 1 GiB.
@@ -38,7 +39,7 @@ def decode_png_file(data: bytes, config: DecodeConfig) -> DecodedImage:
         pixels, bits = fill_depth(pixels)
         if bits < 16:
             notes.append(f"depth:{bits}")
-    return DecodedImage(refuse_constant(pixels), bits, "png", Tags(), None, tuple(notes))
+    return _finished(pixels, pixels.shape[:2], bits, "png", config, notes)
 
 
 def decode_jpeg_file(data: bytes, config: DecodeConfig) -> DecodedImage:
@@ -58,13 +59,27 @@ def decode_jpeg_file(data: bytes, config: DecodeConfig) -> DecodedImage:
     if header.components not in (1, 3):
         raise ImageRejected("unsupported_colour", "the JPEG is neither gray nor RGB (CMYK?); export it as gray.")
     colour = config.keep_colour and header.components == 3
+    pixels = decode_jpeg(data, header, reduction(header.height, header.width, config), colour=colour)
+    pixels = _orient(to_luminance(pixels, keep_colour=colour), header.orientation)
+    size = (header.height, header.width) if header.orientation < 5 else (header.width, header.height)
+    return _finished(pixels, size, 8, "jpeg", config, [])
+
+
+def decode_jpeg(data: bytes, header: codestream.StreamHeader, factor: int, *, colour: bool = False) -> np.ndarray:
+    """The samples of an 8-bit JPEG at its size divided by ``factor`` (1, 2, 4 or 8): (H, W), or (H, W, 3) RGB.
+
+    Raises
+    ------
+    ImageRejected
+        ``corrupt`` for a stream that libjpeg would mend or fill up with gray.
+    """
+    height, width = reduced_size((header.height, header.width), factor)
+    scale = {"min_height": height, "min_width": width, "min_factor": factor}
     try:
-        pixels = simplejpeg.decode_jpeg(data, colorspace="RGB" if colour else "GRAY", strict=True)
+        pixels = simplejpeg.decode_jpeg(data, colorspace="RGB" if colour else "GRAY", strict=True, **scale)
     except ValueError:
         raise ImageRejected("corrupt", "the JPEG's picture data is damaged or incomplete.") from None
-    pixels = pixels if colour else pixels[..., 0]
-    pixels = _orient(to_luminance(pixels, keep_colour=colour), header.orientation)
-    return DecodedImage(refuse_constant(pixels), 8, "jpeg", Tags(), None, ())
+    return pixels if colour else pixels[..., 0]
 
 
 def check_size(height: int, width: int, bytes_per_pixel: int, config: DecodeConfig) -> None:
@@ -126,6 +141,16 @@ def refuse_constant(pixels: np.ndarray) -> np.ndarray:
     if pixels.min() == pixels.max():
         raise ImageRejected("constant_image", "all pixels have one value: there is no picture.")
     return pixels
+
+
+def _finished(
+    pixels: np.ndarray, size: tuple[int, int], bits: int, kind: str, config: DecodeConfig, notes: list[str]
+) -> DecodedImage:
+    factor = reduction(*size, config)
+    if factor > 1:
+        pixels = reduced(pixels, size, factor)
+        notes.append(f"reduced:{factor}")
+    return DecodedImage(refuse_constant(pixels), bits, kind, Tags(), size, None, tuple(notes))
 
 
 def _over_black(pixels: np.ndarray) -> np.ndarray:

@@ -8,11 +8,13 @@ Reference: Lian et al. 2021, ChestX-Det, arXiv:2104.10326; https://github.com/ml
 """
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from penumo_assets.imaging.segment import SIZE, check_batch, has_content
+from penumo_assets.configs.prepare import SegmenterBackend
+from penumo_assets.imaging.segment import SIZE, LungSegmenter, check_batch, has_content
 
 LUNGS = ("Left Lung", "Right Lung")
 
@@ -56,6 +58,21 @@ class PSPNetSegmenter:
             full = torch.nn.functional.interpolate(probability, size=(SIZE, SIZE), mode="bilinear")
             result[index] = torch.nan_to_num(full)[0, 0].cpu().numpy()
         return result
+
+
+def open_segmenter(
+    backend: SegmenterBackend, weights: Path | None = None, threads: int | None = None
+) -> LungSegmenter | PSPNetSegmenter:
+    """The configured segmenter; ``weights`` are the lung U-Net's, the bundled ones if None.
+
+    Raises
+    ------
+    WeightsError, BackendUnavailable
+        As `LungSegmenter` and `PSPNetSegmenter` do.
+    """
+    if backend is SegmenterBackend.pspnet:
+        return PSPNetSegmenter(threads=threads)
+    return LungSegmenter(weights, threads=threads)
 
 
 def _state_digest(model: torch.nn.Module) -> str:

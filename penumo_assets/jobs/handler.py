@@ -18,6 +18,7 @@ from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.pack import NpzError, load_npz
 from penumo_assets.imaging.segment import LungSegmenter
+from penumo_assets.imaging.segment_pspnet import PSPNetSegmenter, open_segmenter
 from penumo_assets.jobs.predictor import Classifier
 from penumo_assets.jobs.single_image import PreparedImage, prepare_image
 
@@ -39,7 +40,7 @@ class Endpoint:
 
     classifier: Classifier
     prepare: PrepareConfig
-    segmenter: LungSegmenter
+    segmenter: LungSegmenter | PSPNetSegmenter
     origin: Mapping[str, Any]
 
 
@@ -53,10 +54,11 @@ def model_fn(model_dir: str) -> Endpoint:
     """
     folder = Path(model_dir)
     settings, weights, origin = (folder / name for name in (PREPARE_CONFIG_NAME, SEGMENTER_NAME, SERVING_NAME))
+    prepare = PrepareConfig.from_yaml(settings) if settings.is_file() else PrepareConfig()
     return Endpoint(
         Classifier.load(folder),
-        PrepareConfig.from_yaml(settings) if settings.is_file() else PrepareConfig(),
-        LungSegmenter(weights if weights.is_file() else None),
+        prepare,
+        open_segmenter(prepare.segment.backend, weights if weights.is_file() else None),
         json.loads(origin.read_text(encoding="utf-8")) if origin.is_file() else {},
     )
 

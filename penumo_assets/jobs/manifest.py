@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 STAGES = ("raw", "masks", "preprocessed", "npz")
 # Raise a stage's version when its output changes for the same input and settings.
-STAGE_VERSIONS = {"raw": "1", "masks": "1", "preprocessed": "1", "npz": "1"}
+STAGE_VERSIONS = {"raw": "1", "masks": "2", "preprocessed": "2", "npz": "1"}
 
 
 class ManifestError(ValueError):
@@ -83,9 +83,13 @@ def fingerprint(stage: str, settings: dict[str, Any], upstream: str) -> str:
 
 def dump_rows(rows: Iterable[ManifestRow]) -> bytes:
     """Rows as JSON lines, ordered by source, fields that are unset left out."""
-    ordered = sorted(rows, key=lambda row: row.source)
-    lines = [json.dumps(row.model_dump(exclude_defaults=True), sort_keys=True, ensure_ascii=False) for row in ordered]
-    return "".join(line + "\n" for line in lines).encode("utf-8")
+    return b"".join(dump_row(row) for row in sorted(rows, key=lambda row: row.source))
+
+
+def dump_row(row: ManifestRow) -> bytes:
+    """One row's line, its line break included."""
+    line = json.dumps(row.model_dump(exclude_defaults=True), sort_keys=True, ensure_ascii=False)
+    return f"{line}\n".encode()
 
 
 def load_rows(data: bytes) -> list[ManifestRow]:

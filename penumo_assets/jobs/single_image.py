@@ -11,6 +11,7 @@ from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.letterbox import Letterbox
 from penumo_assets.imaging.pack import pack_tensor
 from penumo_assets.imaging.segment import LungSegmenter, assess_mask, clean_mask, segmentable
+from penumo_assets.imaging.segment_pspnet import PSPNetSegmenter
 from penumo_assets.jobs.quality import quality_flags
 
 LETTERBOX_SIZE = 512
@@ -29,7 +30,7 @@ class PreparedImage:
     flags: tuple[str, ...]
 
 
-def prepare_image(data: bytes, config: PrepareConfig, segmenter: LungSegmenter) -> PreparedImage:
+def prepare_image(data: bytes, config: PrepareConfig, segmenter: LungSegmenter | PSPNetSegmenter) -> PreparedImage:
     """Decode, letterbox, segment, enhance and pack one image, as jobs/prepare.py does for a cohort.
 
     Parameters

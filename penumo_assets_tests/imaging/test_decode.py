@@ -90,7 +90,7 @@ def test_the_patient_id_is_not_shown_when_an_image_is_printed() -> None:
 
 
 def test_decoded_values_are_plain_and_frozen() -> None:
-    image = DecodedImage(np.zeros((2, 2), np.uint8), 8, "png", Tags(), None, ())
+    image = DecodedImage(np.zeros((2, 2), np.uint8), 8, "png", Tags(), (2, 2), None, ())
     with pytest.raises(AttributeError):
         image.bits = 16  # type: ignore[misc]
 

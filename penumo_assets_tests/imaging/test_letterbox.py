@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penumo_assets.imaging.letterbox import Letterbox, resize
+from penumo_assets.imaging.letterbox import Letterbox, reduced_size, resize
+from penumo_assets.phantoms import draw_phantom
 
 
 @st.composite
@@ -74,6 +75,29 @@ def test_shrinking_averages_areas() -> None:
     image = np.random.default_rng(1).integers(0, 65536, (64, 64)).astype(np.uint16)
     expected = image.reshape(16, 4, 16, 4).mean(axis=(1, 3))
     assert np.abs(Letterbox.fit(64, 64, 16).apply(image) - expected).max() <= 0.51
+
+
+@pytest.mark.parametrize(("side", "dtype", "level"), [(2000, np.uint8, 1), (1900, np.uint8, 1), (2000, np.uint16, 257)])
+def test_shrinking_a_radiograph_in_two_steps_stays_near_one_area_average(side: int, dtype: type, level: int) -> None:
+    film, _ = draw_phantom(5, height=side, width=side)
+    image = ((film >> 4) * np.uint16(level)).astype(dtype)
+    expected = cv2.resize(image, (512, 512), interpolation=cv2.INTER_AREA)
+    difference = np.abs(Letterbox.fit(side, side).apply(image).astype(float) - expected) / level
+    assert 0 < difference.mean() <= 0.3, "0 would mean that the fast way was not taken"
+    assert np.percentile(difference, 99) <= 1
+    assert difference.max() <= 24, "at the edge of a marker, where a pixel lies between two blocks"
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+@pytest.mark.parametrize("shape", [(1200, 1000), (1201, 1003)])
+def test_a_reduced_image_lies_where_the_whole_one_does(shape: tuple[int, int], factor: int) -> None:
+    film, _ = draw_phantom(6, height=shape[0], width=shape[1])
+    box = Letterbox.fit(*shape)
+    small = cv2.resize(film, reduced_size(shape, factor)[::-1], interpolation=cv2.INTER_AREA)
+    difference = box.apply(film).astype(float) - box.apply(small)
+    assert abs(difference.mean()) < 4, "of 4095"
+    with pytest.raises(ValueError, match="letterbox made for"):
+        box.apply(film[:-9])
 
 
 def test_a_single_pixel_fills_the_square() -> None:

@@ -7,7 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from penumo_assets.imaging.segment_pspnet import BackendUnavailable, PSPNetSegmenter
+from penumo_assets.configs.prepare import SegmentConfig, SegmenterBackend
+from penumo_assets.imaging.segment import LungSegmenter
+from penumo_assets.imaging.segment_pspnet import BackendUnavailable, PSPNetSegmenter, open_segmenter
+from penumo_assets.jobs.contract import JobError
+from penumo_assets.jobs.prepare_masks import MaskStage
 
 
 class FakePSPNet(torch.nn.Module):
@@ -58,3 +62,14 @@ def test_without_the_package_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "torchxrayvision", None)
     with pytest.raises(BackendUnavailable, match="pip install torchxrayvision"):
         PSPNetSegmenter()
+
+
+def test_the_configuration_chooses_the_backend(installed: None) -> None:
+    assert isinstance(open_segmenter(SegmentConfig().backend), LungSegmenter)
+    assert isinstance(open_segmenter(SegmenterBackend.pspnet), PSPNetSegmenter)
+
+
+def test_a_job_without_the_package_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchxrayvision", None)
+    with pytest.raises(JobError, match="'pspnet' needs torchxrayvision"):
+        MaskStage(SegmentConfig(backend=SegmenterBackend.pspnet), None, 1)

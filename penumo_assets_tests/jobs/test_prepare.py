@@ -1,0 +1,238 @@
+"""The prepare job through its own `main`, in one process and in several; and what a changed cohort costs."""
+
+import json
+import os
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from penumo_assets.cohort.landing import read_landing
+from penumo_assets.cohort.plan import Plan, PlanSettings, plan_cohort
+from penumo_assets.cohort.publish import plan_publication, publish, read_manifest
+from penumo_assets.configs.prepare import DecodeConfig, PrepareConfig
+from penumo_assets.imaging.decode import decode_png
+from penumo_assets.imaging.pack import load_npz
+from penumo_assets.jobs import prepare
+from penumo_assets.jobs.contract import JobError
+from penumo_assets.jobs.manifest import STAGES, ManifestRow, load_rows
+from penumo_assets.jobs.process_map import Workers, map_batches
+from penumo_assets.jobs.work import KEY_VARIABLE, dump_work
+from penumo_assets.phantoms import draw_phantom
+from penumo_assets.resources.storage import ObjectStore, Storage
+from penumo_assets_tests.imaging.samples import dicom_bytes
+
+COHORT = "films"
+SETTINGS = PlanSettings(PrepareConfig(), "weights", "key", STAGES)
+
+
+@dataclass
+class House:
+    """A store in a folder, and the job run on what lies there."""
+
+    root: Path
+    monkeypatch: pytest.MonkeyPatch
+    runs: int = 0
+
+    @property
+    def store(self) -> ObjectStore:
+        return Storage(root=str(self.root)).store
+
+    @property
+    def landing(self) -> Path:
+        return self.root / "landing" / COHORT
+
+    def land(self, name: str, data: bytes) -> None:
+        self.landing.mkdir(parents=True, exist_ok=True)
+        (self.landing / name).write_bytes(data)
+
+    def materialize(self, settings: PlanSettings = SETTINGS, *arguments: str) -> Plan:
+        """Plan, run the job's `main` in this process, publish; the plan."""
+        self.runs += 1
+        landing, previous = read_landing(self.store, COHORT, ()), read_manifest(self.store, COHORT)
+        plan = plan_cohort(landing, previous, settings)
+        opt_ml = self.root / "jobs" / str(self.runs)
+        inputs = opt_ml / "processing" / "input"
+        (inputs / "work").mkdir(parents=True)
+        for name in ("landing", "raw", "masks", "preprocessed"):
+            (inputs / name).symlink_to(self.root / name / COHORT)
+        (inputs / "work" / "config.json").write_text(settings.config.model_dump_json())
+        (inputs / "work" / "work.jsonl").write_bytes(dump_work(plan.items))
+        self.monkeypatch.setenv("PENUMO_OPT_ML", str(opt_ml))
+        prepare.main(list(arguments))
+        outputs = opt_ml / "processing" / "output"
+        rows = load_rows((outputs / "rows" / "rows-algo-1.jsonl").read_bytes())
+        prefix = f"jobs/{self.runs}/processing/output"
+        publish(self.store, COHORT, plan_publication(landing, plan, rows, previous, settings.config, prefix))
+        return plan
+
+    @property
+    def rows(self) -> dict[str, ManifestRow]:
+        return {row.source: row for row in read_manifest(self.store, COHORT)}
+
+    @property
+    def values(self) -> dict:
+        result = self.root / "jobs" / str(self.runs) / "processing" / "output" / "rows" / "result.json"
+        return json.loads(result.read_text())["values"]
+
+    @property
+    def contents(self) -> dict[str, tuple]:
+        """What became of each file, without what its time of landing decides."""
+        return {
+            source: (row.status, row.code, row.patient_id, [output.sha256 for output in row.stages.values()])
+            for source, row in self.rows.items()
+        }
+
+    def files(self, stage: str) -> dict[str, int]:
+        """Name and time of writing of a stage's published files."""
+        return {path.name: path.stat().st_mtime_ns for path in (self.root / stage / COHORT).iterdir()}
+
+
+@pytest.fixture
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> House:
+    monkeypatch.setenv(KEY_VARIABLE, "a key for phantoms only")
+    return House(tmp_path, monkeypatch)
+
+
+def png(seed: int, side: int = 64) -> bytes:
+    film, _ = draw_phantom(seed, height=side, width=side)
+    return cv2.imencode(".png", (film >> 4).astype(np.uint8))[1].tobytes()
+
+
+def test_one_changed_image_among_a_thousand_costs_one_and_a_removed_one_disappears(house: House) -> None:
+    pictures = [png(seed) for seed in range(5)]
+    for number in range(1000):
+        house.land(f"{number:04d}.png", pictures[number % 5])
+    settings = replace(SETTINGS, stages=("raw",))
+    assert len(house.materialize(settings).items) == 1000
+    before = house.files("raw")
+    assert len(before) == 1000
+
+    house.land("0500.png", png(77))
+    (house.landing / "0123.png").unlink()
+    plan = house.materialize(settings)
+    assert [item.row.source for item in plan.items] == ["0500.png"]
+    assert (house.values["images"], plan.removed) == (1, ("0123.png",))
+    after = house.files("raw")
+    (gone,) = before.keys() - after.keys()
+    assert gone.startswith("0123-")
+    (written,) = [name for name in after if after[name] != before[name]]
+    assert written.startswith("0500-")
+    assert len(house.rows) == 999
+    assert not house.materialize(settings).items
+
+
+def test_several_processes_make_the_bytes_of_one(house: House, tmp_path: Path) -> None:
+    twin = House(tmp_path / "twin", house.monkeypatch)
+    for place in (house, twin):
+        for seed in range(6):
+            place.land(f"{seed}.png", png(seed, 96))
+        place.land("film.dcm", dicom_bytes(draw_phantom(9, height=96, width=80)[0], BitsStored=12))
+        place.land("text.png", b"not a picture")
+    house.materialize(SETTINGS, "--workers", "1")
+    twin.materialize(SETTINGS, "--workers", "2", "--batch-size", "2")
+    assert house.contents == twin.contents
+    assert house.rows["text.png"].code == "not_an_image"
+    accepted = [row for row in house.rows.values() if row.status == "accepted"]
+    assert len(accepted) >= 4, "phantoms this small are still segmented"
+    for row in accepted:
+        assert load_npz(house.store.read(row.stages["npz"].key)).shape == (224, 224, 4)
+
+
+def test_stages_are_timed_and_counted(house: House) -> None:
+    house.land("a.png", png(1, 96))
+    house.materialize()
+    assert house.values["images"] == 1
+    assert set(house.values["stage_seconds"]) == {"raw", "segment", "masks", "preprocessed", "npz"}
+    assert house.values["stage_seconds"]["raw"] > 0
+
+
+def test_a_reduced_raw_image_leads_to_the_same_masks_geometry(house: House) -> None:
+    film, _ = draw_phantom(3, height=1101, width=1030)
+    house.land("a.png", cv2.imencode(".png", (film >> 4).astype(np.uint8))[1].tobytes())
+    house.materialize()
+    whole = house.rows["a.png"]
+    settings = replace(SETTINGS, config=PrepareConfig(decode=DecodeConfig(reduce_to=512)))
+    house.materialize(settings)
+    reduced = house.rows["a.png"]
+    assert (reduced.height, reduced.width) == (whole.height, whole.width) == (1101, 1030)
+    assert decode_png(house.store.read(reduced.stages["raw"].key)).shape == (551, 515)
+    assert "reduced:2" in reduced.notes
+    boxes = [row.stages["preprocessed"].facts["crop_box"] for row in (whole, reduced)]
+    assert np.abs(np.subtract(*boxes)).max() <= 3, "in pixels of the letterbox"
+
+
+def test_a_job_without_masks_to_make_never_loads_torch(house: House) -> None:
+    import subprocess
+    import sys
+
+    code = "import sys; import penumo_assets.jobs.prepare; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_dicom_file_without_a_key_ends_the_job_in_words(house: House) -> None:
+    house.monkeypatch.delenv(KEY_VARIABLE)
+    for number in range(3):
+        house.land(f"{number}.dcm", dicom_bytes(draw_phantom(1, height=96, width=96)[0], BitsStored=12))
+    with pytest.raises(JobError, match="PENUMO_DEID_KEY is not set"):
+        house.materialize(SETTINGS, "--workers", "2", "--batch-size", "1")
+
+
+# --- worker processes ----------------------------------------------------------------------------------
+
+
+def square_all(numbers: list[int]) -> list[int | str]:
+    if 7 in numbers:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if -1 in numbers:
+        raise JobError("no")
+    return [number * number for number in numbers]
+
+
+def nothing() -> None:
+    pass
+
+
+def crashed(number: int) -> str:
+    return f"{number} crashed"
+
+
+WORKERS: Workers[int, int | str] = Workers(square_all, nothing, (), crashed, count=2)
+
+
+def test_an_item_that_kills_its_process_costs_only_itself() -> None:
+    batches = [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10], [11, 12]]
+    results = list(map_batches(WORKERS, batches))
+    expected = [number * number for number in range(1, 13) if number != 7]
+    assert sorted(result for result in results if isinstance(result, int)) == expected
+    assert [result for result in results if isinstance(result, str)] == ["7 crashed"]
+
+
+def test_an_error_of_the_job_ends_the_map() -> None:
+    with pytest.raises(JobError, match="no"):
+        list(map_batches(WORKERS, [[1], [-1], [2]]))
+
+
+def test_no_more_than_two_batches_per_worker_are_taken_ahead() -> None:
+    taken = 0
+
+    def batches():
+        nonlocal taken
+        for number in range(100, 130):
+            taken += 1
+            yield [number]
+
+    results = map_batches(WORKERS, batches())
+    for received in range(1, 31):
+        next(results)
+        assert taken <= received - 1 + 2 * WORKERS.count + WORKERS.count
+
+
+def test_an_image_that_kills_its_process_becomes_a_rejected_row(house: House) -> None:
+    house.land("a.png", png(1))
+    plan = plan_cohort(read_landing(house.store, COHORT, ()), [], SETTINGS)
+    row, _ = prepare._crashed(plan.items[0])
+    assert (row.status, row.stage, row.code, row.attempted) == ("rejected", "raw", "unexpected_error", {})
