@@ -74,7 +74,7 @@ def training_set(
     labelled = [(cohort, row) for cohort in chosen for row in rows[cohort] if row.label and "npz" in row.stages]
     if not labelled:
         raise Failure(f"no labelled tensors in cohorts {', '.join(chosen) or '(none)'}: materialize npz_tensors first")
-    items = [_item(cohort, row) for cohort, row in labelled]
+    items = [pack_item(cohort, row) for cohort, row in labelled]
     result = run_job(context, jobs, _pack_spec(items, settings, _previous(store) if config.incremental else None))
     digest = result.values["digest"]
     prefix = f"training_set/{digest[:16]}"
@@ -111,7 +111,8 @@ def split_channel(dataset: dict, split: str) -> JobInput:
     return JobInput(f"{dataset['prefix']}/{split}", names)
 
 
-def _item(cohort: str, row: ManifestRow) -> dict:
+def pack_item(cohort: str, row: ManifestRow) -> dict:
+    """A labelled tensor as jobs/pack.py takes it: which file, whose, of what label, and how it landed."""
     values = row.model_dump(include={"image_id", "patient_id", "label", "view", "sex", "age", "mean_intensity"})
     output = row.stages["npz"]
     return values | {

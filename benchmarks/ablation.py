@@ -1,0 +1,149 @@
+"""What each choice is worth: classifiers trained with one thing changed, on patients that trained nothing.
+
+    python benchmarks/ablation.py as-shipped=/data/root another-preparation=/data/other-root
+
+Each root holds prepared cohorts (`npz_tensors`). Patients are split anew for every salt; the test predictions of all
+splits are averaged per image, so that every image of the table was predicted only by models that had not seen its
+patient. ROC-AUC per cohort with a 95 % interval (bootstrap over patients), beside what one number of the file tells:
+aspect ratio, mean intensity and size of the file, each the better of its two directions, which flatters it.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.metrics import roc_auc_score
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from penumo_assets.assets.dataset import pack_item
+from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.jobs.shards import Split
+from penumo_assets.metrics.intervals import PatientBootstrap
+from penumo_assets.metrics.ranking import Ranking
+from penumo_assets.models.classifier import load_classifier, normalise
+from penumo_assets.resources.storage import open_store
+
+PACKAGE = str(Path(__file__).parents[1])
+SHORTCUTS = ("aspect_ratio", "mean_intensity", "source_bytes")
+
+
+def prepared(root: str) -> list[dict]:
+    """Items of every labelled tensor under a storage root."""
+    store = open_store(root)
+    cohorts = [Path(info.key).stem for info in store.list_objects("manifests") if info.key.endswith(".jsonl")]
+    rows = [(cohort, row) for cohort in cohorts for row in read_manifest(store, cohort)]
+    return [pack_item(cohort, row) for cohort, row in rows if row.label and "npz" in row.stages]
+
+
+def run(program: str, opt_ml: Path, arguments: list[str], **environment: str) -> None:
+    """One job program in a folder of its own."""
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-m", f"penumo_assets.jobs.{program}", *arguments],
+        env=inherited
+        | {"PENUMO_OPT_ML": str(opt_ml), "PYTHONPATH": PACKAGE, "OMP_WAIT_POLICY": "PASSIVE"}
+        | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{program} failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+
+def pack(root: str, salt: str, folder: Path) -> Path:
+    """The training set of one split of the patients."""
+    index = folder / "processing" / "input" / "index"
+    index.mkdir(parents=True)
+    (folder / "processing" / "input" / "npz").symlink_to(Path(root).absolute() / "npz")
+    (index / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in prepared(root)))
+    (index / "config.json").write_text(json.dumps({"salt": salt, "validation_fraction": 0.2, "test_fraction": 0.25}))
+    run("pack", folder, [])
+    return folder / "processing" / "output" / "dataset"
+
+
+def predictions(dataset: Path, options: list[str], folder: Path) -> pd.DataFrame:
+    """Train on one split and predict its test patients."""
+    channels = {f"SM_CHANNEL_{name.upper()}": str(dataset / name) for name in ("train", "validation")}
+    run("train", folder, options, **channels)
+    model, metadata = load_classifier(folder / "model")
+    test = Split(dataset / "test")
+    parts = np.array_split(np.arange(len(test)), max(1, len(test) // 32))
+    with torch.inference_mode():
+        logits = [model(normalise(torch.from_numpy(test.gather(part)), metadata)).double() for part in parts]
+    return test.index.assign(score=torch.cat(logits).softmax(1)[:, 1].numpy())
+
+
+def with_shortcuts(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(aspect_ratio=table.source_width / table.source_height)
+
+
+def auc(table: pd.DataFrame, column: str) -> str:
+    """``0.900 [0.850, 0.940]``, or a dash where a class is missing."""
+    if table.target.nunique() < 2:
+        return "-"
+    scores = table[column].to_numpy(float)
+    if column != "score" and roc_auc_score(table.target, scores) < 0.5:
+        scores = -scores
+    bootstrap = PatientBootstrap(table.patient_id.to_numpy(), 1000)
+    ranking = Ranking.of(table.target.to_numpy(), scores)
+    found = bootstrap.estimate(roc_auc_score(table.target, scores), bootstrap.areas(ranking)[0])
+    interval = "" if found.low is None else f" [{found.low:.3f}, {found.high:.3f}]"
+    return f"{found.value:.3f}{interval}"
+
+
+def variants(roots: dict[str, str], options: list[str]) -> Iterator[tuple[str, str, list[str]]]:
+    """Name, root and hyperparameters of each row of the table."""
+    first = next(iter(roots.values()))
+    for name, root in roots.items():
+        yield name, root, options
+    yield "without the mask channel", first, [*options, "--input-channels", "3"]
+    yield "without augmentation", first, [*options, "--augment-probability", "0"]
+    yield "without class weights", first, [*options, "--class-weighting", "none"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("roots", nargs="+", metavar="NAME=ROOT", help="prepared cohorts; the first is the baseline")
+    parser.add_argument("--splits", type=int, default=3, help="how often the patients are split (default: %(default)s)")
+    parser.add_argument("--resolution", default="128", help="side in pixels (default: %(default)s)")
+    parser.add_argument("--epochs", default="20", help="epochs (default: %(default)s)")
+    parser.add_argument("--threads", default="0", help="CPU threads of a training; 0: all (default: %(default)s)")
+    arguments = parser.parse_args()
+    roots = dict(item.split("=", 1) for item in arguments.roots)
+    options = ["--resolution", arguments.resolution, "--epochs", arguments.epochs, "--threads", arguments.threads]
+    baseline = None
+    for name, root, hyperparameters in variants(roots, options):
+        tables = []
+        for number in range(arguments.splits):
+            with tempfile.TemporaryDirectory() as folder:
+                dataset = pack(root, f"ablation-{number}", Path(folder) / "pack")
+                tables.append(predictions(dataset, hyperparameters, Path(folder) / "train"))
+        pooled = with_shortcuts(pd.concat(tables))
+        keys = ["cohort", "image_id", "patient_id", "target", *SHORTCUTS]
+        pooled = pooled.groupby(keys, as_index=False)["score"].mean()
+        if baseline is None:
+            baseline = pooled
+            cohorts = sorted(pooled.cohort.unique())
+            print(f"| variant | {' | '.join(cohorts)} | all |\n|---|{'---|' * (len(cohorts) + 1)}")
+            for shortcut in SHORTCUTS:
+                print_row(f"{shortcut.replace('_', ' ')} alone", pooled, shortcut)
+        print_row(name, pooled, "score")
+
+
+def print_row(name: str, table: pd.DataFrame, column: str) -> None:
+    cells = [auc(table[table.cohort == cohort], column) for cohort in sorted(table.cohort.unique())]
+    print(f"| {name} | {' | '.join(cells)} | {auc(table, column)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
