@@ -22,11 +22,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from penumo_assets.configs.train import AugmentConfig, TrainConfig
+from penumo_assets.configs.train import AugmentConfig, MixedPrecision, TrainConfig
 from penumo_assets.jobs.augment import augment, draw
 from penumo_assets.jobs.batches import Loader
 from penumo_assets.jobs.optimisation import make_optimizer
 from penumo_assets.jobs.shards import INDEX_COLUMNS, DatasetFile, Split, SplitCounts
+from penumo_assets.jobs.training import precision_of
 from penumo_assets.models.classifier import (
     build_classifier,
     default_normalisation,
@@ -168,8 +169,7 @@ def make_step(
 
 def measure_steps(architecture: str, images: torch.Tensor, rounds: int, compiled: bool) -> dict[str, float]:
     """Seconds per step: plain eager fp32 contiguous, and ours."""
-    half = DEVICE.type == "cuda"
-    ours = {"channels_last": True, "fused": True, "dtype": torch.bfloat16 if half else torch.float32}
+    ours = {"channels_last": True, "fused": True, "dtype": precision_of(MixedPrecision.auto, DEVICE)}
     variants = {
         "plain": make_step(architecture, images, plain_inputs, channels_last=False, fused=False),
         "ours": make_step(architecture, images, our_inputs, **ours),

@@ -71,7 +71,7 @@ class Training:
         self.train_split, self.validation_split = train, validation
         self.progress = Progress()
         self.normalisation = default_normalisation(config.input_channels)
-        self.precision = _precision(config.amp, world.device)
+        self.precision = precision_of(config.amp, world.device)
         self.model = model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if world.size > 1 and config.sync_batch_norm:
             self.model = share_batch_norm(self.model, world.device)
@@ -298,7 +298,8 @@ def _rank(record: dict[str, Any], config: TrainConfig) -> tuple[float, float]:
     return record["validation_roc_auc"], loss
 
 
-def _precision(amp: MixedPrecision, device: torch.device) -> torch.dtype:
+def precision_of(amp: MixedPrecision, device: torch.device) -> torch.dtype:
+    """The number format that forward and backward passes compute in on ``device``."""
     if amp is MixedPrecision.auto:
         if device.type != "cuda":
             return torch.bfloat16 if cpu_computes_bf16() else torch.float32
