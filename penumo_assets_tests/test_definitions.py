@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from dagster import AssetKey, AssetSpec
 
+from penumo_assets.configs.train import Gates
 from penumo_assets.definitions import build_definitions
 from penumo_assets.partitions import architectures
 
 CHECKOUT = Path(__file__).parent.parent
 COHORT_ASSETS = {"landing", "raw_images", "lung_masks", "preprocessed_images", "npz_tensors", "predictions"}
+ARCHITECTURE_ASSETS = {"hyperparameter_search", "trained_model", "evaluation_report"}
 PLAIN_ASSETS = {"training_set", "champion_model", "lung_segmenter"}
 
 
@@ -22,16 +24,13 @@ def specs() -> dict[str, AssetSpec]:
 
 
 def test_the_graph_holds_the_assets_of_the_data_flow(specs: dict[str, AssetSpec]) -> None:
-    assert set(specs) == COHORT_ASSETS | PLAIN_ASSETS | {"trained_model", "evaluation_report"}
+    assert set(specs) == COHORT_ASSETS | PLAIN_ASSETS | ARCHITECTURE_ASSETS
 
 
 def test_assets_are_partitioned_by_cohort_or_architecture(specs: dict[str, AssetSpec]) -> None:
     partitioned = {name: getattr(spec.partitions_def, "name", None) for name, spec in specs.items()}
     assert {name for name, by in partitioned.items() if by == "cohort"} == COHORT_ASSETS
-    assert {name for name, spec in specs.items() if spec.partitions_def == architectures} == {
-        "trained_model",
-        "evaluation_report",
-    }
+    assert {name for name, spec in specs.items() if spec.partitions_def == architectures} == ARCHITECTURE_ASSETS
 
 
 def test_lineage_runs_from_landing_to_predictions(specs: dict[str, AssetSpec]) -> None:
@@ -58,6 +57,7 @@ def test_checks_and_sensors_are_there() -> None:
     definitions = build_definitions()
     checks = {key.name for check in definitions.asset_checks or () for key in check.check_keys}
     assert checks >= {"reject_rate", "mask_plausibility", "npz_contract", "no_leakage", "class_balance"}
+    assert checks >= {"champion_agrees", "drift"} | {f"gate_{name}" for name in Gates.model_fields}
     assert definitions.get_repository_def().has_sensor_def("landing_listing")
 
 

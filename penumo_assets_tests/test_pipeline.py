@@ -207,8 +207,9 @@ def test_the_documented_columns_are_those_of_the_files(trained: House) -> None:
 def test_asset_checks_pass_and_see_a_lost_tensor(trained: House) -> None:
     result = trained.materialize(*STAGES, partition="dicom", config=BOTH)
     passed = {evaluation.check_name: evaluation.passed for evaluation in result.get_asset_check_evaluations()}
-    names = ("reject_rate", "intensity_drift", "mask_plausibility", "manifest_agrees", "npz_contract")
-    assert passed == dict.fromkeys(names, True)
+    names = ("reject_rate", "mask_plausibility", "manifest_agrees", "npz_contract")
+    # Phantoms in DICOM are shown through a window, and brighter than those in PNG: a warning, and a true one.
+    assert passed == {**dict.fromkeys(names, True), "intensity_drift": False}
     key = next(row.stages["npz"].key for row in read_manifest(trained.store, "dicom") if "npz" in row.stages)
     data = trained.store.read(key)
     trained.store.delete([key])

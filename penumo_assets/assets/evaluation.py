@@ -90,14 +90,18 @@ def evaluation_report(
     record = {"prefix": prefix, "names": list(names), "model": model, "values": result.values}
     store.write_json(report_record(architecture), record)
     jobs.discard_outputs(result)
-    numbers = {name: value for name, value in result.values.items() if isinstance(value, int | float)}
+    numbers = {
+        name: round(value, 4) if isinstance(value, float) else value
+        for name, value in result.values.items()
+        if isinstance(value, int | float)
+    }
     undefined = [name for name, value in result.values.items() if value is None]
     return MaterializeResult(
         metadata={
-            **numbers,
-            "undefined": undefined,
             "report": store.location(f"{prefix}/report.html"),
             **_curves(json.loads(store.read(f"{prefix}/report.json"))),
+            **numbers,
+            "undefined": undefined,
             "model_job": model["job_name"],
             **result.metadata,
         },

@@ -1,5 +1,8 @@
 """Run a job from an asset: failures become Dagster failures that say why, once, and are not retried."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from dagster import AssetExecutionContext, Failure, MetadataValue
 
 from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobRunner, JobSpec
@@ -14,8 +17,15 @@ def run_job(context: AssetExecutionContext, runner: JobRunner, spec: JobSpec) ->
         If the program failed. Running it again on the same inputs would fail again, so it is not retried; what
         failed for lack of capacity or by a fault of the service may be.
     """
-    try:
+    with job_failures():
         return runner.run(context, spec)
+
+
+@contextmanager
+def job_failures() -> Iterator[None]:
+    """Turn JobFailed into the Failure that `run_job` describes."""
+    try:
+        yield
     except JobFailed as failed:
         log = MetadataValue.md(f"```\n{failed.log_tail}\n```")
         raise Failure(

@@ -23,6 +23,7 @@ from dagster import (
 from penumo_assets.assets.catalog import LEARNING, OWNERS, TRAINING_POOL, search_record
 from penumo_assets.assets.dataset import current_training_set, split_channel
 from penumo_assets.assets.defaults import TRAIN_DEFAULTS
+from penumo_assets.assets.jobs import job_failures
 from penumo_assets.assets.launchpad import launchpad_config, parsed
 from penumo_assets.configs.search import OBJECTIVE, SearchConfig, SearchSpace
 from penumo_assets.partitions import architectures
@@ -60,7 +61,8 @@ def hyperparameter_search(
     environment = tracking.job_environment(context.run.run_id)
     spec = trial_spec(architecture, dataset, settings, environment)
     if isinstance(jobs, Tuner):
-        trials = jobs.tune(context, spec, space, settings)
+        with job_failures():
+            trials = jobs.tune(context, spec, space, settings)
     else:
         trials = _one_by_one(context, jobs, store, spec, space, settings)
     best = best_of(trials)

@@ -70,9 +70,9 @@ class DecodeConfig(StrictModel):
     reduce_to: int | None = Field(
         None,
         ge=512,
-        description="Store images at half, a quarter or an eighth of their size, as long as their longer side keeps this "
-        "many pixels: a quarter of the bytes and half of the time at 512, which is what segmentation and enhancement "
-        "look at. Empty: at the size they landed with.",
+        description="Store images at half, a quarter or an eighth of their size, as long as their longer side keeps "
+        "this many pixels: a quarter of the bytes and half of the time at 512, which is what segmentation and "
+        "enhancement look at. Empty: at the size they landed with.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Hyperparameter search: the space is checked before anything runs, a search goes on where it stopped, training obeys."""
+"""Hyperparameter search: a space is checked before anything runs, a stopped search goes on, training obeys."""
 
 import math
 from collections.abc import Iterator

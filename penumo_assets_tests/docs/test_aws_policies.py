@@ -36,9 +36,10 @@ S3_PERMISSIONS = {
     "list_objects": "s3:ListBucket",
     "delete_objects": "s3:DeleteObject",
     "copy": "s3:PutObject",
+    "delete_message_batch": "sqs:DeleteMessage",
 }
 OBSTORE_PERMISSIONS = {"get": "s3:GetObject", "head": "s3:GetObject", "put": "s3:PutObject", "copy": "s3:PutObject"}
-SERVICES = ("sagemaker", "logs", "secretsmanager", "sqs", "ecr")
+SERVICES = ("sagemaker", "logs", "secretsmanager", "sqs", "sns", "ecr")
 BUCKET = "arn:aws:s3:::hospital-films"
 
 
@@ -139,6 +140,10 @@ def test_every_call_of_the_code_is_allowed() -> None:
         ("kms:Decrypt", VALUES["KMS_KEY_ARN"]),
         ("kms:GenerateDataKey", VALUES["KMS_KEY_ARN"]),
         ("sagemaker:AddTags", "arn:aws:sagemaker:eu-central-1:123456789012:training-job/penumo-x-1"),
+        (
+            "sagemaker:ListTrainingJobsForHyperParameterTuningJob",
+            "arn:aws:sagemaker:eu-central-1:123456789012:hyper-parameter-tuning-job/penumo-resnet34-x-1",
+        ),
         ("iam:PassRole", VALUES["JOB_ROLE_ARN"]),
         ("logs:FilterLogEvents", "arn:aws:logs:eu-central-1:123456789012:log-group:/aws/sagemaker/TrainingJobs:*"),
     ],

@@ -1,0 +1,26 @@
+"""Asset checks: what must hold of an asset before anything is built on it. Blocking ones stop the run.
+
+A check looks at the run's partition; run by itself, at every partition. Tolerances are in the launchpad, under the
+check's own name (``raw_images_reject_rate``).
+"""
+
+from typing import Any
+
+from penumo_assets.checks.dataset import class_balance, duplicates, no_leakage
+from penumo_assets.checks.models import GATE_CHECKS, champion_agrees, drift
+from penumo_assets.checks.objects import MANIFEST_CHECKS, npz_contract
+from penumo_assets.checks.quality import intensity_drift, mask_plausibility, reject_rate
+
+ASSET_CHECKS: list[Any] = [
+    reject_rate,
+    intensity_drift,
+    mask_plausibility,
+    *MANIFEST_CHECKS,
+    npz_contract,
+    no_leakage,
+    duplicates,
+    class_balance,
+    *GATE_CHECKS,
+    champion_agrees,
+    drift,
+]

@@ -1,0 +1,113 @@
+"""Checks of the training set: nobody on two sides, nothing twice, every class in every split."""
+
+from collections import Counter
+from typing import Any
+
+from dagster import AssetCheckResult, AssetCheckSeverity, Config, asset_check
+from pydantic import Field
+
+from penumo_assets.assets.dataset import current_training_set, read_indices
+from penumo_assets.assets.previews import pair_sheet, table
+from penumo_assets.resources.storage import ObjectStore, Storage
+
+
+class DuplicatesConfig(Config):
+    """What counts as the same picture."""
+
+    max_distance: int = Field(
+        default=2, ge=0, le=16, description="Bits in which the perceptual hashes (64 bits) of two images may differ."
+    )
+
+
+class ClassBalanceConfig(Config):
+    """How rare a class may be."""
+
+    min_share: float = Field(default=0.1, ge=0, le=1, description="Smallest share of a split's images.")
+
+
+@asset_check(
+    asset="training_set",
+    blocking=True,
+    description="No patient, and no image, stands in more than one split. Error: stops the run.",
+)
+def no_leakage(storage: Storage) -> AssetCheckResult:
+    index = read_indices(storage.store, current_training_set(storage.store))
+    patients = Counter(patient for frame in index.values() for patient in set(frame["patient_id"]))
+    images = Counter(digest for frame in index.values() for digest in set(frame["sha256"].dropna()))
+    shared = sorted(patient for patient, splits in patients.items() if splits > 1)
+    copies = sorted(digest for digest, splits in images.items() if splits > 1)
+    return AssetCheckResult(
+        passed=not shared and not copies,
+        severity=AssetCheckSeverity.ERROR,
+        metadata={
+            "patients": len(patients),
+            "offending_patients": len(shared),
+            "offending_images": len(copies),
+            "offenders": table(
+                [{"in_several_splits": "patient", "which": name} for name in shared]
+                + [{"in_several_splits": "image", "which": f"SHA-256 {digest}"} for digest in copies],
+                ("in_several_splits", "which"),
+            ),
+        },
+    )
+
+
+@asset_check(
+    asset="training_set",
+    description="No two patients share a picture: perceptual hashes at most `max_distance` bits apart (default 2), or "
+    "equal pixels. A warning: a patient may have two ids, or a film may have been exported twice.",
+)
+def duplicates(config: DuplicatesConfig, storage: Storage) -> AssetCheckResult:
+    from penumo_assets.jobs.duplicates import duplicates_across_patients  # pandas, which definitions do without
+
+    store = storage.store
+    index = _whole_index(store)
+    # An image id is unique in its cohort only; a tensor's file names both.
+    pairs = duplicates_across_patients(index.assign(image_id=index["file"]), config.max_distance)
+    shown = [(f"npz/{pair.image_a}", f"npz/{pair.image_b}") for pair in pairs]
+    columns = ("image_a", "image_b", "split_a", "split_b", "distance", "identical")
+    return AssetCheckResult(
+        passed=not pairs,
+        severity=AssetCheckSeverity.WARN,
+        metadata={
+            "images": len(index),
+            "pairs": len(pairs),
+            "across_splits": sum(pair.split_a != pair.split_b for pair in pairs),
+            "offenders": table([pair.as_dict() for pair in pairs], columns),
+            **({"pictures": pair_sheet(store, shown)} if shown else {}),
+        },
+    )
+
+
+def _whole_index(store: ObjectStore) -> Any:
+    import pandas as pd
+
+    frames = read_indices(store, current_training_set(store))
+    return pd.concat([frame.assign(split=name.split("/")[0]) for name, frame in frames.items()], ignore_index=True)
+
+
+@asset_check(
+    asset="training_set",
+    description="Every split holds every class, and each class at least `min_share` of its images (default 10 %). "
+    "A warning: figures for a rare class are uncertain.",
+)
+def class_balance(config: ClassBalanceConfig, storage: Storage) -> AssetCheckResult:
+    store = storage.store
+    dataset = store.read_json(f"{current_training_set(store)['prefix']}/dataset.json")
+    rows: list[dict[str, Any]] = []
+    for name, split in dataset["splits"].items():
+        for label in dataset["classes"]:
+            images = split["counts"].get(label, 0)
+            share = images / max(1, split["images"])
+            too_rare = share < config.min_share
+            rows.append({"split": name, "class": label, "images": images, "share": share, "too_rare": too_rare})
+    rare = [f"{row['split']} {row['class']}" for row in rows if row["too_rare"]]
+    return AssetCheckResult(
+        passed=not rare,
+        severity=AssetCheckSeverity.WARN,
+        metadata={
+            "too_rare": ", ".join(rare) or "none",
+            "tolerated": f"{config.min_share:.0%}",
+            "shares": table(rows, ("split", "class", "images", "share", "too_rare")),
+        },
+    )

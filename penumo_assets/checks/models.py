@@ -1,0 +1,98 @@
+"""Checks of models and what they answer: quality gates, the champion's records, drift of a cohort's predictions."""
+
+from typing import Any
+
+from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, asset_check
+
+from penumo_assets.assets.catalog import predictions_record
+from penumo_assets.assets.evaluation import existing_reports
+from penumo_assets.assets.previews import table
+from penumo_assets.champion import disagreement, read_champion
+from penumo_assets.checks.scope import cohorts_in_question, scope
+from penumo_assets.configs.train import Gates
+from penumo_assets.resources.storage import ObjectMissing, ObjectStore, Storage
+from penumo_assets.resources.tracking import Tracking
+
+
+def _architectures_in_question(context: AssetCheckExecutionContext, store: ObjectStore) -> dict[str, dict]:
+    """Report records of the run's architecture; of every one when a check is run by itself."""
+    records = existing_reports(store)
+    return {context.partition_key: records[context.partition_key]} if context.has_partition_key else records
+
+
+def _gate_check(gate: str, description: str) -> Any:
+    """A blocking check for one gate, which reads what the report itself says of it.
+
+    A failed one fails the run of its architecture. It does not keep `champion_model` from choosing another
+    architecture; see `assets/champion.py`.
+    """
+
+    @asset_check(
+        name=f"gate_{gate}",
+        asset="evaluation_report",
+        blocking=True,
+        description=f"Quality gate `{gate}`: {description} Error: stops the run; the model cannot become champion.",
+    )
+    def check(context: AssetCheckExecutionContext, storage: Storage) -> AssetCheckResult:
+        store = storage.store
+        found: list[dict[str, Any]] = []
+        for architecture, record in _architectures_in_question(context, store).items():
+            gates = store.read_json(f"{record['prefix']}/report.json")["gates"]
+            result = next((item for item in gates if item["gate"] == gate), None)
+            passed, reason = (result["passed"], result["reason"]) if result else (True, "not asked for")
+            found.append({"architecture": architecture, "passed": passed, "found": reason})
+        return AssetCheckResult(
+            passed=all(item["passed"] for item in found),
+            severity=AssetCheckSeverity.ERROR,
+            metadata={"gates": table(found, ("architecture", "passed", "found"))},
+        )
+
+    return check
+
+
+GATE_CHECKS = [_gate_check(name, field.description or "") for name, field in Gates.model_fields.items()]
+
+
+@asset_check(
+    asset="champion_model",
+    blocking=True,
+    description="MLflow's aliases and the record agree on champion and previous, and the champion can be served. "
+    "Error: stops the run.",
+)
+def champion_agrees(storage: Storage, tracking: Tracking) -> AssetCheckResult:
+    store = storage.store
+    record = read_champion(store)
+    archive = f"{record['serving']['prefix']}/{record['serving']['name']}"
+    problem = disagreement(store, tracking) or (None if store.exists(archive) else f"{archive} is gone")
+    return AssetCheckResult(
+        passed=problem is None,
+        severity=AssetCheckSeverity.ERROR,
+        metadata={"problem": problem or "none", "version": record["version"]},
+    )
+
+
+@asset_check(
+    asset="predictions",
+    description="Predictions and image statistics of the cohort are distributed as in the model's own data: "
+    "population stability index below the asset's `max_psi`, or no higher than chance explains. A warning: the model "
+    "answers, but for other images than it was judged on.",
+)
+def drift(context: AssetCheckExecutionContext, storage: Storage) -> AssetCheckResult:
+    store = storage.store
+    rows: list[dict[str, Any]] = []
+    for cohort in cohorts_in_question(context):
+        try:
+            found = store.read_json(predictions_record(cohort))["drift"]
+        except ObjectMissing:
+            continue  # a cohort without predictions has not drifted
+        rows += [{"cohort": cohort, **row} for row in found]
+    columns = ("cohort", "feature", "index", "expected", "chance", "reference_images", "images", "moved")
+    return AssetCheckResult(
+        passed=not any(row["moved"] for row in rows),
+        severity=AssetCheckSeverity.WARN,
+        metadata={
+            "judged": scope(context),
+            "moved": ", ".join(f"{row['cohort']}: {row['feature']}" for row in rows if row["moved"]) or "none",
+            "population_stability": table(rows, columns),
+        },
+    )

@@ -1,0 +1,126 @@
+"""Manifest and objects agree: every object that a manifest names exists and holds what was recorded, and no other."""
+
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, Config, asset_check
+from pydantic import Field
+
+from penumo_assets.assets.prepare import ASSET_OF_STAGE
+from penumo_assets.assets.previews import table
+from penumo_assets.checks.scope import cohorts_in_question, scope
+from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.resources.storage import ObjectStore, Storage
+
+LEFT_OVER = "no manifest names it"
+
+
+class SampleConfig(Config):
+    """How much is read."""
+
+    sample: int = Field(default=20, ge=0, description="Objects, drawn at random, whose bytes are read and compared.")
+
+
+class TensorSampleConfig(Config):
+    """How much is read."""
+
+    sample: int = Field(default=50, ge=0, description="Tensors, drawn at random, that are read, compared and loaded.")
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The objects of one stage of one cohort: how many the manifest names, their bytes, and the offenders."""
+
+    objects: int
+    size: int
+    offenders: list[dict[str, str]]
+
+
+def take_inventory(
+    store: ObjectStore, cohort: str, stage: str, sample: int, problem_of: Callable[[bytes], str | None]
+) -> Inventory:
+    """Every object that is missing, different or left over.
+
+    ``sample`` of those that exist, drawn at random, are read: their bytes must have the recorded SHA-256, and
+    ``problem_of`` must find nothing in them.
+    """
+    rows = read_manifest(store, cohort)
+    named = {row.stages[stage].key: row.stages[stage].sha256 for row in rows if stage in row.stages}
+    present = {info.key: info.size for info in store.list_objects(f"{stage}/{cohort}")}
+    offenders = [{"file": key, "problem": "missing"} for key in sorted(named.keys() - present.keys())]
+    existing = sorted(named.keys() & present.keys())
+    for key in random.sample(existing, min(sample, len(existing))):
+        data = store.read(key)
+        problem = (
+            problem_of(data)
+            if hashlib.sha256(data).hexdigest() == named[key]
+            else "its bytes are not those that the manifest recorded"
+        )
+        offenders += [{"file": key, "problem": problem}] if problem else []
+    offenders += [{"file": key, "problem": LEFT_OVER} for key in sorted(present.keys() - named.keys())]
+    return Inventory(len(named), sum(present[key] for key in existing), offenders)
+
+
+def _result(
+    context: AssetCheckExecutionContext,
+    store: ObjectStore,
+    stage: str,
+    sample: int,
+    problem_of: Callable[[bytes], str | None],
+) -> AssetCheckResult:
+    """A failure if something is missing or different; a warning if something is only left over."""
+    found = [take_inventory(store, cohort, stage, sample, problem_of) for cohort in cohorts_in_question(context)]
+    offenders = [offender for inventory in found for offender in inventory.offenders]
+    harmless = all(item["problem"] == LEFT_OVER for item in offenders)
+    return AssetCheckResult(
+        passed=not offenders,
+        severity=AssetCheckSeverity.WARN if harmless else AssetCheckSeverity.ERROR,
+        metadata={
+            "judged": scope(context),
+            "objects": sum(inventory.objects for inventory in found),
+            "megabytes": round(sum(inventory.size for inventory in found) / 1e6, 3),
+            "offending": len(offenders),
+            "offenders": table(offenders, ("file", "problem")),
+        },
+    )
+
+
+def _agreement(stage: str) -> Any:
+    @asset_check(
+        asset=ASSET_OF_STAGE[stage],
+        name="manifest_agrees",
+        description=f"Every object that the manifest names under `{stage}/` exists, and a random sample holds the "
+        "recorded bytes. Error: an object is missing or different. Warning: one is there that no manifest names.",
+    )
+    def manifest_agrees(
+        context: AssetCheckExecutionContext, config: SampleConfig, storage: Storage
+    ) -> AssetCheckResult:
+        return _result(context, storage.store, stage, config.sample, lambda data: None)
+
+    return manifest_agrees
+
+
+MANIFEST_CHECKS = [_agreement(stage) for stage in ("raw", "masks", "preprocessed")]
+
+
+@asset_check(
+    asset="npz_tensors",
+    blocking=True,
+    description="Every tensor that the manifest names exists; a random sample holds the recorded bytes and loads as "
+    "(224, 224, 4) uint8. Error: stops the run. Warning: a tensor is there that no manifest names.",
+)
+def npz_contract(context: AssetCheckExecutionContext, config: TensorSampleConfig, storage: Storage) -> AssetCheckResult:
+    return _result(context, storage.store, "npz", config.sample, _npz_problem)
+
+
+def _npz_problem(data: bytes) -> str | None:
+    from penumo_assets.imaging.pack import NpzError, load_npz  # OpenCV: loading the definitions needs none
+
+    try:
+        load_npz(data)
+    except NpzError as error:
+        return str(error)
+    return None

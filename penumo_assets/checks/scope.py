@@ -1,0 +1,26 @@
+"""Which cohorts a check is about, and their manifests."""
+
+from dagster import AssetCheckExecutionContext
+
+from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.jobs.manifest import ManifestRow
+from penumo_assets.partitions import cohorts
+from penumo_assets.resources.storage import ObjectStore
+
+
+def all_cohorts(context: AssetCheckExecutionContext) -> list[str]:
+    return sorted(context.instance.get_dynamic_partitions(str(cohorts.name)))
+
+
+def cohorts_in_question(context: AssetCheckExecutionContext) -> list[str]:
+    """The run's cohort; every cohort when a check is run by itself."""
+    return [context.partition_key] if context.has_partition_key else all_cohorts(context)
+
+
+def rows_in_question(context: AssetCheckExecutionContext, store: ObjectStore) -> list[ManifestRow]:
+    return [row for cohort in cohorts_in_question(context) for row in read_manifest(store, cohort)]
+
+
+def scope(context: AssetCheckExecutionContext) -> str:
+    """Which cohort an evaluation is about: Dagster does not keep the partition with it."""
+    return f"cohort {context.partition_key}" if context.has_partition_key else "all cohorts"

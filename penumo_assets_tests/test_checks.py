@@ -1,0 +1,262 @@
+"""Each asset check on manifests, objects and records written by hand: what it passes, and the offenders it shows."""
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from dagster import AssetCheckEvaluation, AssetCheckSeverity, AssetSelection, DagsterInstance, asset, materialize
+
+from penumo_assets.checks import ASSET_CHECKS, MANIFEST_CHECKS, class_balance, duplicates, no_leakage
+from penumo_assets.checks.objects import npz_contract
+from penumo_assets.checks.quality import intensity_drift, mask_plausibility, reject_rate
+from penumo_assets.cohort.publish import manifest_key
+from penumo_assets.imaging.pack import npz_bytes
+from penumo_assets.jobs.manifest import ManifestRow, StageOutput, dump_rows
+from penumo_assets.jobs.pack import Item, _index_row
+from penumo_assets.partitions import cohorts
+from penumo_assets.resources.storage import ObjectStore, Storage
+
+RAW, MASKS, PREPROCESSED = MANIFEST_CHECKS
+
+
+@dataclass
+class Ward:
+    """A store, and an instance that knows the cohorts written to it."""
+
+    store: ObjectStore
+    instance: DagsterInstance
+
+    def write(self, cohort: str, rows: list[ManifestRow]) -> None:
+        self.store.write(manifest_key(cohort), dump_rows(rows))
+        self.instance.add_dynamic_partitions("cohort", [cohort])
+
+    def judge(self, check: Any, cohort: str | None = None, **config: Any) -> AssetCheckEvaluation:
+        """What ``check`` says: by itself, or after its asset's materialization for one cohort."""
+        (key,) = check.check_keys
+
+        @asset(name=key.asset_key.to_user_string(), partitions_def=cohorts)
+        def stand_in() -> None: ...
+
+        result = materialize(
+            [stand_in, check],
+            selection=AssetSelection.all() if cohort else AssetSelection.checks(check),
+            instance=self.instance,
+            partition_key=cohort,
+            resources={"storage": Storage(root=self.store.root_uri)},
+            run_config={"ops": {check.op.name: {"config": config}}} if config else None,
+            raise_on_error=False,
+        )
+        (evaluation,) = result.get_asset_check_evaluations()
+        return evaluation
+
+
+@pytest.fixture
+def ward(tmp_path: Path) -> Iterator[Ward]:
+    with DagsterInstance.ephemeral() as instance:
+        yield Ward(Storage(root=str(tmp_path)).store, instance)
+
+
+def row(name: str, **values: Any) -> ManifestRow:
+    return ManifestRow(image_id=name, source=f"images/{name}.dcm", source_etag="e", source_bytes=1, **values)
+
+
+def rejected(name: str, stage: str, code: str) -> ManifestRow:
+    return row(name, status="rejected", stage=stage, code=code, reason=f"{code} it is")
+
+
+def output(store: ObjectStore, key: str, data: bytes, **facts: Any) -> StageOutput:
+    store.write(key, data)
+    return StageOutput(key=key, sha256=hashlib.sha256(data).hexdigest(), fingerprint="f", facts=facts)
+
+
+def offenders(evaluation: AssetCheckEvaluation) -> list[dict[str, Any]]:
+    return [dict(record.data) for record in evaluation.metadata["offenders"].records]  # type: ignore[union-attr]
+
+
+def test_every_check_says_what_it_asks_and_how_severe_it_is() -> None:
+    for check in ASSET_CHECKS:
+        (spec,) = check.check_specs
+        assert spec.description, spec.key
+        assert any(word in spec.description for word in ("Error:", "A warning:")), spec.key
+        if spec.blocking:
+            assert "Error:" in spec.description, spec.key
+
+
+def test_tolerances_are_described_and_bounded_in_the_launchpad() -> None:
+    fields = reject_rate.node_def.config_schema.config_type.fields
+    assert fields["max_rate"].description
+    assert fields["max_rate"].default_value == 0.2
+
+
+def test_too_many_rejected_files_are_named_with_their_reason(ward: Ward) -> None:
+    ward.write("a", [row("good"), rejected("bad", "raw", "truncated")])
+    found = ward.judge(reject_rate)
+    assert not found.passed
+    assert found.severity is AssetCheckSeverity.WARN
+    assert found.metadata["rate"].value == 0.5
+    assert [item["file"] for item in offenders(found)] == ["images/bad.dcm"]
+    assert ward.judge(reject_rate, max_rate=0.5).passed
+
+
+def test_in_a_cohorts_run_only_that_cohort_is_judged(ward: Ward) -> None:
+    ward.write("a", [rejected("bad", "raw", "truncated")])
+    ward.write("b", [row("good")])
+    assert ward.judge(reject_rate, "b").passed
+    assert not ward.judge(reject_rate, "a").passed
+    everywhere = ward.judge(reject_rate)
+    assert everywhere.metadata["files"].value == 2
+    assert everywhere.metadata["judged"].value == "all cohorts"
+    assert ward.judge(reject_rate, "a").metadata["judged"].value == "cohort a"
+
+
+def test_implausible_masks_and_fallbacks_count_alike(ward: Ward) -> None:
+    whole = output(ward.store, "masks/a/whole.png", b"w", fallback="one lung")
+    good = {f"good{n}": output(ward.store, f"masks/a/{n}.png", b"g") for n in range(2)}
+    rows = [row(name, stages={"masks": stage}) for name, stage in good.items()]
+    rows += [row("whole", stages={"masks": whole}), rejected("bad", "masks", "implausible_mask")]
+    ward.write("a", [*rows, rejected("undecoded", "raw", "truncated")])
+    found = ward.judge(mask_plausibility)
+    assert not found.passed
+    assert found.severity is AssetCheckSeverity.ERROR
+    assert (found.metadata["rate"].value, found.metadata["masks"].value) == (0.5, 4)
+    assert {item["file"]: item["outcome"] for item in offenders(found)} == {
+        "images/whole.dcm": "the whole image was used",
+        "images/bad.dcm": "rejected",
+    }
+    assert ward.judge(mask_plausibility, max_rate=0.5).passed
+
+
+@pytest.mark.parametrize(("check", "stage"), [(RAW, "raw"), (MASKS, "masks"), (PREPROCESSED, "preprocessed")])
+def test_manifest_and_objects_must_agree(ward: Ward, check: Any, stage: str) -> None:
+    stages = [output(ward.store, f"{stage}/a/{name}.png", name.encode()) for name in ("kept", "lost", "changed")]
+    ward.write("a", [row(item.key.split("/")[-1], stages={stage: item}) for item in stages])
+    whole = ward.judge(check)
+    assert whole.passed
+    ward.store.write(f"{stage}/a/stray.png", b"s")
+    stray = ward.judge(check)
+    assert (stray.passed, stray.severity) == (False, AssetCheckSeverity.WARN)
+    ward.store.delete([f"{stage}/a/lost.png"])
+    ward.store.write(f"{stage}/a/changed.png", b"other bytes")
+    found = ward.judge(check)
+    assert (found.passed, found.severity) == (False, AssetCheckSeverity.ERROR)
+    assert {item["file"].split("/")[-1]: item["problem"] for item in offenders(found)} == {
+        "lost.png": "missing",
+        "changed.png": "its bytes are not those that the manifest recorded",
+        "stray.png": "no manifest names it",
+    }
+    unread = ward.judge(check, sample=0)
+    assert {item["file"].split("/")[-1] for item in offenders(unread)} == {"lost.png", "stray.png"}
+
+
+def test_a_tensor_must_load_as_the_contract_says(ward: Ward) -> None:
+    good = npz_bytes(np.zeros((224, 224, 4), np.uint8))
+    stages = [output(ward.store, "npz/a/good.npz", good), output(ward.store, "npz/a/bad.npz", b"no archive")]
+    ward.write("a", [row(item.key, stages={"npz": item}) for item in stages])
+    found = ward.judge(npz_contract)
+    assert (found.passed, found.severity) == (False, AssetCheckSeverity.ERROR)
+    (offender,) = offenders(found)
+    assert offender["file"] == "npz/a/bad.npz"
+    assert found.metadata["objects"].value == 2
+
+
+def intensities(name: str, mean: float, count: int = 60) -> list[ManifestRow]:
+    values = np.random.default_rng(len(name)).normal(mean, 10, count)
+    return [row(f"{name}{n}", mean_intensity=float(value)) for n, value in enumerate(values)]
+
+
+def test_a_cohort_of_another_brightness_is_named(ward: Ward) -> None:
+    ward.write("a", intensities("a", 100))
+    assert ward.judge(intensity_drift).passed  # nothing to compare with
+    ward.write("bb", intensities("bb", 100))
+    assert ward.judge(intensity_drift).passed
+    ward.write("dark", intensities("dark", 60))
+    found = ward.judge(intensity_drift, "dark")
+    assert (found.passed, found.severity) == (False, AssetCheckSeverity.WARN)
+    assert found.metadata["moved"].value == "dark"
+    (line,) = found.metadata["mean_intensity"].records  # type: ignore[union-attr]
+    assert line.data["median"] == pytest.approx(60, abs=5)
+    assert line.data["others_images"] == 120
+    assert ward.judge(intensity_drift, "dark", max_psi=100.0).passed
+
+
+def test_a_cohort_is_compared_with_a_bounded_number_of_others(ward: Ward) -> None:
+    for number in range(5):
+        ward.write(f"c{number}", intensities(f"c{number}", 100, 10))
+    for _ in range(2):
+        found = ward.judge(intensity_drift, "c0", compared_with=2)
+        (line,) = found.metadata["mean_intensity"].records  # type: ignore[union-attr]
+        assert line.data["others_images"] == 20
+
+
+def pattern(picture: float) -> np.ndarray:
+    """(224, 224) uint8: squares of chance; a number between two mixes their pictures."""
+    low, share = int(picture), picture % 1
+    first, second = (np.random.default_rng(number).integers(0, 255, (7, 7)) for number in (low, low + 1))
+    return (first * (1 - share) + second * share).astype(np.uint8).repeat(32, 0).repeat(32, 1)
+
+
+def write_training_set(store: ObjectStore, members: dict[str, list[tuple[str, float]]]) -> None:
+    """A training set of (patient, picture) by split; the picture's number decides the pixels."""
+    splits = {}
+    for split, images in members.items():
+        rows = []
+        for position, (patient, picture) in enumerate(images):
+            gray = pattern(picture)
+            tensor = np.dstack([gray, gray, gray, np.zeros_like(gray)])
+            file = f"a/{split}-{position}.npz"
+            store.write(f"npz/{file}", npz_bytes(tensor))
+            item = Item(
+                file=file, image_id="x", patient_id=patient, cohort="a", label="normal", sha256=f"{picture}-{patient}"
+            )
+            rows.append(_index_row(item, tensor, ["normal", "pneumonia"]))
+        buffer = io.BytesIO()
+        pd.DataFrame(rows).to_parquet(buffer)
+        store.write(f"training_set/d/{split}/index.parquet", buffer.getvalue())
+        splits[split] = {"images": len(images), "counts": {"normal": len(images)}}
+    store.write_json("training_set/d/dataset.json", {"splits": splits, "classes": ["normal", "pneumonia"]})
+    names = [f"{split}/index.parquet" for split in members]
+    store.write_json("training_set/current.json", {"prefix": "training_set/d", "names": names, "digest": "d"})
+
+
+def test_a_picture_under_two_patients_is_shown(ward: Ward) -> None:
+    write_training_set(ward.store, {"train": [("p1", 1), ("p2", 2), ("p1", 1)], "test": [("p3", 3)]})
+    assert ward.judge(duplicates).passed  # the same patient may have a picture twice
+    write_training_set(ward.store, {"train": [("p1", 1), ("p2", 2)], "test": [("p3", 1)]})
+    found = ward.judge(duplicates)
+    assert (found.passed, found.severity) == (False, AssetCheckSeverity.WARN)
+    (pair,) = offenders(found)
+    assert {pair["image_a"], pair["image_b"]} == {"a/train-0.npz", "a/test-0.npz"}
+    assert pair["identical"]
+    assert found.metadata["across_splits"].value == 1
+    assert str(found.metadata["pictures"].value).startswith("![pairs](data:image/jpeg;base64,")
+
+
+def test_how_like_two_pictures_must_be_is_configurable(ward: Ward) -> None:
+    write_training_set(ward.store, {"train": [("p1", 1), ("p2", 1.2), ("p3", 7)]})
+    assert ward.judge(duplicates).passed
+    (pair,) = offenders(ward.judge(duplicates, max_distance=12))
+    assert {pair["image_a"], pair["image_b"]} == {"a/train-0.npz", "a/train-1.npz"}
+    assert 2 < pair["distance"] <= 12
+
+
+def test_a_patient_on_two_sides_is_leakage(ward: Ward) -> None:
+    write_training_set(ward.store, {"train": [("p1", 1)], "test": [("p2", 2)]})
+    assert ward.judge(no_leakage).passed
+    write_training_set(ward.store, {"train": [("p1", 1)], "test": [("p1", 2)]})
+    found = ward.judge(no_leakage)
+    assert not found.passed
+    assert [item["which"] for item in offenders(found)] == ["p1"]
+
+
+def test_a_class_that_is_absent_is_too_rare(ward: Ward) -> None:
+    write_training_set(ward.store, {"train": [("p1", 1)]})
+    found = ward.judge(class_balance)
+    assert not found.passed
+    assert found.metadata["too_rare"].value == "train pneumonia"
+    assert ward.judge(class_balance, min_share=0.0).passed
