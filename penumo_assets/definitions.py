@@ -14,6 +14,7 @@ from penumo_assets.assets.prepare import prepare_cohort
 from penumo_assets.assets.search import hyperparameter_search
 from penumo_assets.assets.segmenter import lung_segmenter
 from penumo_assets.assets.training import trained_model
+from penumo_assets.automation import JOBS
 from penumo_assets.checks import ASSET_CHECKS
 from penumo_assets.resources.profile import profile_resources
 from penumo_assets.sensors import sensors
@@ -36,6 +37,7 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> Definitions
     return Definitions(
         assets=ASSETS,
         asset_checks=ASSET_CHECKS,
+        jobs=JOBS,
         sensors=sensors(),
         resources={**profile_resources(), **(overrides or {})},
         # The work happens in jobs; a process per step would only add seconds of imports to every asset check.

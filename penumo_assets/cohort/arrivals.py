@@ -1,69 +1,114 @@
-"""Decide, from what lies in landing now and what was seen before, which cohorts have settled and must run."""
+"""What lies in landing, cohort by cohort: listed in bounded pieces, each cohort told by one digest, no clocks trusted.
+
+A cohort's digest chains key and entity tag of every object in key order, so it changes with every added, rewritten
+or deleted object, whatever the objects' timestamps say, and it can be continued where a piece ended.
+"""
 
 import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
-from penumo_assets.cohort.landing import COMPLETE_MARKER
-from penumo_assets.resources.storage import ObjectStore
+from penumo_assets.cohort.landing import COMPLETE_MARKER, LABELS_FILE, MASKS_FOLDER, is_hidden
+from penumo_assets.imaging.deidentify import is_safe_id
+from penumo_assets.resources.storage import ObjectInfo
+
+LANDING = "landing"
+_OBJECTS_PER_LOOK_AT_THE_CLOCK = 256
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A cohort's landing folder at one moment: digest over its objects, and whether the sender calls it complete."""
+    """A cohort's landing folder: digest over its objects, how many are images, whether the sender calls it complete."""
 
-    digest: str
-    objects: int
-    complete: bool
+    cohort: str
+    digest: str = ""
+    images: int = 0
+    complete: bool = False
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the last look remembered: the digest, since when it has not changed, and the digest that last ran."""
+class Position:
+    """Where a listing stands: the last key it has passed, and what it has seen of the cohort it is in the middle of."""
 
-    digest: str
-    since: float
-    launched: str = ""
-
-
-def look(store: ObjectStore) -> dict[str, Arrival]:
-    """Every cohort that has objects in landing."""
-    arrivals = {}
-    for cohort in store.folders("landing"):
-        infos = list(store.list_objects(f"landing/{cohort}"))
-        if infos:
-            entries = [[info.key, info.etag] for info in infos]
-            digest = hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:16]
-            complete = any(info.key == f"landing/{cohort}/{COMPLETE_MARKER}" for info in infos)
-            arrivals[cohort] = Arrival(digest, len(infos), complete)
-    return arrivals
+    after: str = ""
+    part: Arrival | None = None
 
 
-def settled(
-    arrivals: Mapping[str, Arrival], seen: Mapping[str, Seen], now: float, settle_seconds: float
-) -> tuple[list[str], dict[str, Seen]]:
-    """Cohorts to run now, and what to remember.
+START = Position()
 
-    A cohort runs once per digest, after ``settle_seconds`` without a change or as soon as it is marked complete.
-    Cohorts whose landing folder has gone are forgotten.
+
+@dataclass(frozen=True)
+class Look:
+    """One piece of a listing.
+
+    Attributes
+    ----------
+    arrivals : cohorts whose folder was listed to its end, in key order.
+    position : where the next piece begins; None when the listing has reached its end.
+    refused : names below landing that cannot be a cohort's, and objects that lie in no folder.
     """
-    ready, remember = [], {}
-    for cohort, arrival in sorted(arrivals.items()):
-        before = seen.get(cohort)
-        unchanged = before is not None and before.digest == arrival.digest
-        since = before.since if before and unchanged else now
-        launched = before.launched if before else ""
-        if launched != arrival.digest and (arrival.complete or (unchanged and now - since >= settle_seconds)):
-            ready.append(cohort)
-            launched = arrival.digest
-        remember[cohort] = Seen(arrival.digest, since, launched)
-    return ready, remember
+
+    arrivals: tuple[Arrival, ...]
+    position: Position | None
+    refused: tuple[str, ...]
 
 
-def dump_seen(seen: Mapping[str, Seen]) -> str:
-    return json.dumps({cohort: asdict(item) for cohort, item in seen.items()}, sort_keys=True)
+def look(objects: Iterable[ObjectInfo], begin: Position, out_of_time: Callable[[], bool]) -> Look:
+    """Go through ``objects`` of landing, listed after ``begin``, until their end or ``out_of_time()``."""
+    arrivals: list[Arrival] = []
+    refused: list[str] = []
+    chain = _Chain(begin.part) if begin.part else None
+    for count, info in enumerate(objects, 1):
+        _, cohort, *rest = info.key.split("/", 2)
+        if chain and chain.cohort != cohort:
+            arrivals.append(chain.arrival())
+            chain = None
+        if chain is None and rest and is_safe_id(cohort):
+            chain = _Chain(Arrival(cohort))
+        if chain and rest:
+            chain.add(rest[0], info.etag)
+        elif cohort not in refused[-1:]:
+            refused.append(cohort)
+        if count % _OBJECTS_PER_LOOK_AT_THE_CLOCK == 0 and out_of_time():
+            return Look(tuple(arrivals), Position(info.key, chain.arrival() if chain else None), tuple(refused))
+    if chain:
+        arrivals.append(chain.arrival())
+    return Look(tuple(arrivals), None, tuple(refused))
 
 
-def load_seen(cursor: str | None) -> dict[str, Seen]:
-    return {cohort: Seen(**item) for cohort, item in json.loads(cursor or "{}").items()}
+def past(cohort: str) -> Position:
+    """The position after all of a cohort's objects, also those that land there later."""
+    return Position(f"{LANDING}/{cohort}0")  # in the order of keys, 0 comes next after /
+
+
+def vanished(known: Iterable[str], begin: Position, seen: Look) -> set[str]:
+    """The cohorts of ``known`` whose folder lies between ``begin`` and the end of the piece, and is not there."""
+    there = {arrival.cohort for arrival in seen.arrivals}
+    if seen.position and seen.position.part:
+        there.add(seen.position.part.cohort)
+    end = seen.position.after if seen.position else None
+    folders = {name: f"{LANDING}/{name}/" for name in known}
+    passed = {name for name, folder in folders.items() if begin.after < folder and (end is None or folder < end)}
+    return passed - there
+
+
+class _Chain:
+    """A cohort's digest in the making."""
+
+    def __init__(self, arrival: Arrival) -> None:
+        self.cohort = arrival.cohort
+        self._start = arrival
+        self._digest = bytes.fromhex(arrival.digest)
+        self._images = arrival.images
+        self._complete = arrival.complete
+
+    def add(self, source: str, etag: str) -> None:
+        if source == COMPLETE_MARKER:
+            self._complete = True
+        elif not is_hidden(source):
+            entry = f"{len(source)}:{source}{etag}".encode("utf-8", "surrogatepass")
+            self._digest = hashlib.sha256(self._digest + entry).digest()
+            self._images += source != LABELS_FILE and not source.startswith(MASKS_FOLDER)
+
+    def arrival(self) -> Arrival:
+        return replace(self._start, digest=self._digest.hex(), images=self._images, complete=self._complete)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from penumo_assets.cohort.landing import LandingError, parse_labels, read_landing, truth_of
+from penumo_assets.cohort.landing import LandingError, is_hidden, parse_labels, read_landing, truth_of
 from penumo_assets.resources.storage import FileStore
 
 LABELS = ("normal", "pneumonia")
@@ -84,3 +84,11 @@ def test_a_mask_whose_name_cannot_be_a_files_is_not_lost(tmp_path: Path) -> None
     landing = read_landing(store, "c", LABELS)
     assert [file.source for file in landing.files] == ["a.png", "masks/a\\b.png"]
     assert landing.truths == {}
+
+
+@pytest.mark.parametrize("source", ["../up.png", "x/../up.png", "x/./up.png"])
+def test_a_key_that_would_leave_its_folder_is_seen_and_a_hidden_one_is_not(source: str) -> None:
+    assert not is_hidden(source)
+    assert is_hidden(".DS_Store")
+    assert is_hidden("images/.a.png.tmp")
+    assert is_hidden(".git/../a.png")

@@ -1,0 +1,61 @@
+"""New objects in landing, found by listing it: needs nothing but read access, costs one request per 1,000 objects."""
+
+import time
+
+from dagster import DefaultSensorStatus, SensorEvaluationContext, SensorResult, SkipReason, sensor
+
+from penumo_assets.cohort.arrivals import LANDING, look
+from penumo_assets.cohort.settle import Sweep, UnreadableCursor, dump_sweep, load_sweep, plan_sweep
+from penumo_assets.resources.storage import Storage, StorageError
+from penumo_assets.sensors.launches import (
+    MAX_LAUNCHES,
+    PREPARED,
+    TICK_SECONDS,
+    launched,
+    refusal,
+    settle_seconds,
+    timer,
+)
+
+
+@sensor(
+    name="landing_listing",
+    asset_selection=PREPARED,
+    minimum_interval_seconds=30,
+    default_status=DefaultSensorStatus.STOPPED,
+    description="Lists landing/, a piece per tick where it is large. A cohort that has not changed for "
+    "PENUMO_SETTLE_SECONDS (60), or that holds the marker _COMPLETE, becomes a partition and is prepared; files that "
+    "come, change or go later start an incremental run. For a bucket too large to list, use landing_events instead.",
+)
+def landing_listing(context: SensorEvaluationContext, storage: Storage) -> SensorResult:
+    """One piece of the listing."""
+    out_of_time, now = timer(TICK_SECONDS), time.time()
+    settle = settle_seconds()
+    sweep = _sweep(context, now)
+    try:
+        objects = storage.impatient().list_objects(LANDING, sweep.position.after)
+        seen = look(objects, sweep.position, out_of_time)
+    except (StorageError, OSError) as error:
+        reason = error if isinstance(error, StorageError) else error.strerror or type(error).__name__
+        return SensorResult(skip_reason=SkipReason(f"landing cannot be listed: {reason}"), cursor=context.cursor)
+    plan = plan_sweep(sweep, seen, now, settle, MAX_LAUNCHES)
+    refused = refusal(seen.refused)
+    if refused:
+        context.log.warning(refused)
+    cursor = dump_sweep(plan.sweep)
+    if plan.launches:
+        return launched(plan.launches, cursor)
+    words = [f"{len(seen.arrivals)} cohorts looked at, none newly settled"]
+    words += [f"{plan.settling} still changing"] if plan.settling else []
+    words += [f"{plan.without_images} without an image"] if plan.without_images else []
+    words += ["the listing goes on at the next tick"] if seen.position else []
+    words += [refused] if refused else []
+    return SensorResult(skip_reason=SkipReason("; ".join(words)), cursor=cursor)
+
+
+def _sweep(context: SensorEvaluationContext, now: float) -> Sweep:
+    try:
+        return load_sweep(context.cursor, now)
+    except UnreadableCursor as error:
+        context.log.warning(f"{error}: every cohort is looked at anew, and what has not changed is not computed again")
+        return Sweep(int(now))

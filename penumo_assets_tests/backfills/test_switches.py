@@ -1,0 +1,83 @@
+"""Sensors switched on as in the UI, through Dagster's daemon: a folder that is dropped fills up to its tensors."""
+
+from collections.abc import Iterator
+
+import pytest
+from dagster import AssetKey
+
+from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.partitions import cohorts
+from penumo_assets.resources.storage import ObjectStore, open_store
+from penumo_assets_tests.backfills.daemon import Daemon, running_daemon
+from penumo_assets_tests.backfills.stub_jobs import png
+
+pytestmark = pytest.mark.slow
+Installation = tuple[Daemon, ObjectStore]
+
+
+@pytest.fixture
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    root = str(tmp_path_factory.mktemp("root"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PENUMO_ROOT", root)
+        patch.setenv("PENUMO_SETTLE_SECONDS", "0")
+        patch.delenv("PENUMO_PROFILE", raising=False)
+        with running_daemon("penumo_assets_tests.backfills.stub_jobs", in_this_process=True) as daemon:
+            yield daemon, open_store(root)
+
+
+def runs(daemon: Daemon) -> list[tuple[str, str]]:
+    """Partition and status of every run, the oldest first."""
+    found = reversed(list(daemon.instance.get_runs()))
+    return [(run.tags["dagster/partition"], run.status.value) for run in found]
+
+
+def test_a_dropped_folder_becomes_tensors_and_late_files_are_added(here: Installation) -> None:
+    daemon, store = here
+    daemon.switch_on("landing_listing", "cohorts_to_tensors")
+    store.write("landing/ward-7/a.png", png(1))
+    store.write("landing/ward 8/a.png", png(1))
+    daemon.tick_sensors()
+    assert daemon.instance.get_dynamic_partitions(str(cohorts.name)) == ["ward-7"]
+    assert runs(daemon) == [("ward-7", "SUCCESS")]
+    assert len(read_manifest(store, "ward-7")) == 1
+    daemon.tick_sensors()
+    assert len(runs(daemon)) == 1
+    store.write("landing/ward-7/b.png", png(2))
+    store.write("landing/ward-7/labels.csv", b"file,patient_id,label\na.png,P1,normal\nb.png,P2,pneumonia\n")
+    daemon.tick_sensors()
+    daemon.tick_sensors()
+    assert runs(daemon) == [("ward-7", "SUCCESS")] * 2
+    assert sorted(str(row.label) for row in read_manifest(store, "ward-7")) == ["normal", "pneumonia"]
+    event = daemon.instance.get_latest_materialization_event(AssetKey("npz_tensors"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert event.asset_materialization.metadata["dagster/row_count"].value == 2
+
+
+def test_a_malformed_table_fails_its_cohort_by_name_and_a_mended_one_runs(here: Installation) -> None:
+    daemon, store = here
+    daemon.switch_on("landing_listing")
+    store.write("landing/ward-7/a.png", png(1))
+    store.write("landing/ward-7/labels.csv", b"\xff\xfe not a table")
+    daemon.tick_sensors()
+    daemon.tick_sensors()
+    assert runs(daemon) == [("ward-7", "FAILURE")], "once: it would fail again"
+    store.write("landing/ward-7/labels.csv", b"file,patient_id,label\na.png,P1,normal\n")
+    daemon.tick_sensors()
+    assert runs(daemon) == [("ward-7", "FAILURE"), ("ward-7", "SUCCESS")]
+
+
+def test_the_automation_alone_prepares_a_cohort_that_was_landed_by_hand(here: Installation) -> None:
+    from dagster import AssetMaterialization
+
+    daemon, store = here
+    daemon.switch_on("cohorts_to_tensors")
+    daemon.tick_sensors()
+    store.write("landing/ward-7/a.png", png(1))
+    daemon.instance.add_dynamic_partitions(str(cohorts.name), ["ward-7"])
+    daemon.instance.report_runless_asset_event(AssetMaterialization("landing", partition="ward-7"))
+    daemon.tick_sensors()
+    daemon.tick_sensors()
+    assert runs(daemon) == [("ward-7", "SUCCESS")]
+    assert store.exists("manifests/ward-7.jsonl")
