@@ -12,6 +12,8 @@ import os
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -23,19 +25,23 @@ from penumo_assets_tests.resources.bench import sagemaker_bench
 DEFAULTS = {name: SageMakerSettings.model_fields[name].default for name in ("poll_seconds", "log_poll_seconds")}
 
 
-def measure(emulator: Emulator, jobs: int, own_image: bool) -> list[float]:
-    """Overhead in seconds of each of ``jobs`` jobs; the first one uploads the sources."""
-    overheads = []
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        bench = sagemaker_bench(emulator, Path(folder), patch, **DEFAULTS, **({} if own_image else {"image": ""}))
-        for number in range(jobs):
-            # Jobs end at any moment between two polls.
-            emulator.script(bench.runner.job_name_prefix, JobScript(delay_seconds=0.37 * number))
-            started = time.monotonic()
-            result = bench.run(partition=str(number))
-            spent = time.monotonic() - started
-            job = emulator.api.jobs["Processing", result.job_name]
-            overheads.append(spent - (job.finished - job.created).total_seconds())
+def measure(jobs: int, own_image: bool) -> list[float]:
+    """Overhead in seconds of each of ``jobs`` jobs; the first one loads clients and uploads the sources."""
+    emulator, overheads = Emulator().start(), []
+    try:
+        with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+            bench = sagemaker_bench(emulator, Path(folder), patch, **DEFAULTS, **({} if own_image else {"image": ""}))
+            for number in range(jobs):
+                # Jobs end at any moment between two polls.
+                emulator.script(bench.runner.job_name_prefix, JobScript(delay_seconds=0.37 * number))
+                started = time.monotonic()
+                result = bench.run(partition=str(number))
+                spent = time.monotonic() - started
+                job = emulator.api.jobs["Processing", result.job_name]
+                assert job.finished
+                overheads.append(spent - (job.finished - job.created).total_seconds())
+    finally:
+        emulator.stop()
     return overheads
 
 
@@ -44,15 +50,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=8, help="jobs per setting (default 8)")
     arguments = parser.parse_args()
     os.environ["AWS_EC2_METADATA_DISABLED"] = "true"
-    emulator = Emulator().start()
-    try:
-        print(f"{'image':<28}{'first job s':>12}{'median s':>10}{'worst s':>10}")
-        for own_image in (True, False):
-            first, *others = measure(emulator, arguments.jobs, own_image)
-            name = "named in the settings" if own_image else "found by sagemaker.core"
-            print(f"{name:<28}{first:>12.2f}{statistics.median(others):>10.2f}{max(others):>10.2f}")
-    finally:
-        emulator.stop()
+    print(f"{'image':<28}{'first job s':>12}{'median s':>10}{'worst s':>10}")
+    for own_image in (True, False):
+        # A process of its own: what the other setting has loaded would make its first job cheaper.
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            first, *others = pool.submit(measure, arguments.jobs, own_image).result()
+        name = "named in the settings" if own_image else "AWS's own, looked up"
+        print(f"{name:<28}{first:>12.2f}{statistics.median(others):>10.2f}{max(others):>10.2f}")
 
 
 if __name__ == "__main__":

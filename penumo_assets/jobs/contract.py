@@ -68,8 +68,8 @@ def output_data_dir() -> Path:
 
 
 def checkpoint_dir() -> Path:
-    """Where checkpoints survive a restart, created."""
-    return _created(opt_ml() / "checkpoints")
+    """Where checkpoints survive a restart, created; ``PENUMO_CHECKPOINT_FOLDER`` names a folder in a shared place."""
+    return _created(opt_ml() / "checkpoints" / os.environ.get("PENUMO_CHECKPOINT_FOLDER", ""))
 
 
 def hosts() -> tuple[str, list[str]]:

@@ -73,6 +73,14 @@ def test_a_name_is_taken_for_ever(sagemaker: Any) -> None:
         sagemaker.create_processing_job(**processing("once"))
 
 
+def test_a_key_for_a_local_disk_is_refused(sagemaker: Any) -> None:
+    disk = {"InstanceCount": 1, "InstanceType": "ml.g5.xlarge", "VolumeSizeInGB": 10, "VolumeKmsKeyId": "key"}
+    with pytest.raises(ClientError, match="local storage"):
+        sagemaker.create_training_job(**training("local-disk", ResourceConfig=disk))
+    with pytest.raises(ClientError, match="local storage"):
+        sagemaker.create_processing_job(**processing("local-disk", ProcessingResources={"ClusterConfig": disk}))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -329,6 +329,15 @@ def test_a_request_carries_the_installation_s_settings(emulator: Emulator, make_
     assert tags["penumo/partition"] == "ward 7 _north_"
 
 
+@pytest.mark.parametrize("kind", ["processing", "training"])
+def test_a_disk_that_the_hardware_encrypts_gets_no_key(emulator: Emulator, make_bench: Any, kind: str) -> None:
+    key = "arn:aws:kms:eu-central-1:123456789012:key/1"
+    bench = make_bench(volume_kms_key=key, instance_types={"probe": "ml.g4dn.xlarge"})
+    bench.run(kind=kind)
+    (request,) = created(emulator, bench)
+    assert key not in json.dumps(request.params)
+
+
 def test_a_job_gets_exactly_its_objects(emulator: Emulator, bench: Bench) -> None:
     bench.store.write("landing/c/a/y.txt", b"not asked for")
     bench.run()
@@ -359,5 +368,5 @@ def test_the_image_is_aws_s_own_unless_another_is_named(make_bench: Any) -> None
     assert "-gpu-" in runner.image_uri(bench.spec(kind="training"))
 
 
-def test_jobs_are_never_listed(emulator: Emulator) -> None:
+def test_jobs_are_never_listed_to_find_one(emulator: Emulator) -> None:
     assert not [call for call in emulator.requests if call.operation.startswith(("List", "Search"))]

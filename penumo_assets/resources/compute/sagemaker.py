@@ -1,30 +1,35 @@
-"""Run jobs on Amazon SageMaker: Processing jobs for data, Training jobs for models.
+"""Run jobs on Amazon SageMaker: Processing jobs for data, Training jobs for models, tuning jobs for searches.
 
 Only the AWS profile imports this module. The job's name is its work, so the service itself remembers what has been
-started: describe first, then attach, reuse, or create the next attempt. Jobs are never listed.
+started: describe first, then attach, reuse, or create the next attempt. Jobs are never listed to find one.
 """
 
 import random
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from dagster import AssetExecutionContext, DagsterExecutionInterruptedError, MetadataValue
+from dagster import AssetExecutionContext, MetadataValue
 
+from penumo_assets.configs.search import SearchConfig, SearchSpace
 from penumo_assets.jobs.contract import RESULT_NAME
 from penumo_assets.resources.compute.sagemaker_job import TRAINING_OUTPUT, SageMakerJob
 from penumo_assets.resources.compute.sagemaker_logs import JobLog
 from penumo_assets.resources.compute.sagemaker_outcome import PASSING, Description, console_urls
 from penumo_assets.resources.compute.sagemaker_request import check_spec, checkpoint_prefix
+from penumo_assets.resources.compute.sagemaker_search import INTERRUPTIONS, Search
 from penumo_assets.resources.compute.sagemaker_settings import SageMakerSettings
+from penumo_assets.resources.compute.sagemaker_tuning import check_search
+from penumo_assets.resources.compute.search import Trial, Tuner
 from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobSpec
 
 LONGEST_PAUSE_SECONDS = 600.0
 LOG_PATIENCE_SECONDS = 15.0
 STOPPED_LOG_PATIENCE_SECONDS = 3.0  # a log that was cut off has no end to wait for
-_INTERRUPTIONS = (DagsterExecutionInterruptedError, KeyboardInterrupt, SystemExit)
+T = TypeVar("T")
 
 
-class SageMakerJobRunner(SageMakerSettings):
+class SageMakerJobRunner(SageMakerSettings, Tuner):
     """Jobs on SageMaker, under the same contract as the local runner.
 
     A job that failed for lack of capacity or by a fault of the service gets a new attempt after a pause; a program
@@ -34,10 +39,22 @@ class SageMakerJobRunner(SageMakerSettings):
     def run(self, context: AssetExecutionContext, spec: JobSpec) -> JobResult:
         self.require_settings()
         check_spec(self, spec)
-        retry, logs = 0, dict[str, JobLog]()
+        logs: dict[str, JobLog] = {}
+        return self._retried(context, lambda: self._run_attempt(context, spec, logs))
+
+    def tune(
+        self, context: AssetExecutionContext, spec: JobSpec, space: SearchSpace, config: SearchConfig
+    ) -> list[Trial]:
+        self.require_settings()
+        check_search(self, spec, space)
+        return self._retried(context, Search(self, context, spec, space, config, _tags(context, spec)).run)
+
+    def _retried(self, context: AssetExecutionContext, attempt: Callable[[], T]) -> T:
+        """What ``attempt`` returns, repeated after pauses while what keeps it from succeeding may pass."""
+        retry = 0
         while True:
             try:
-                return self._run_attempt(context, spec, logs)
+                return attempt()
             except JobFailed as failed:
                 if not failed.passing or retry == self.max_retries:
                     raise
@@ -101,7 +118,7 @@ class SageMakerJobRunner(SageMakerSettings):
     def _create(self, context: AssetExecutionContext, job: SageMakerJob) -> bool:
         try:
             created = job.create(_tags(context, job.spec))
-        except _INTERRUPTIONS:
+        except INTERRUPTIONS:
             self._stop(context, job)  # the answer may have been under way
             raise
         if created:
@@ -128,7 +145,7 @@ class SageMakerJobRunner(SageMakerSettings):
             if description.seconds is not None:
                 log.drain(STOPPED_LOG_PATIENCE_SECONDS if description.status == "Stopped" else LOG_PATIENCE_SECONDS)
             return description
-        except _INTERRUPTIONS:
+        except INTERRUPTIONS:
             self._stop(context, job)
             raise
 

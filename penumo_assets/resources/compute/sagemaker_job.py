@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 from pydantic import ValidationError
 
 from penumo_assets.jobs.contract import RESULT_NAME, ResultFile, host_result_name
 from penumo_assets.resources.compute.bundle import publish_bundle
+from penumo_assets.resources.compute.sagemaker_calls import created, described, stopped
 from penumo_assets.resources.compute.sagemaker_outcome import Description
 from penumo_assets.resources.compute.sagemaker_request import creation_request, write_inputs
 from penumo_assets.resources.compute.sagemaker_settings import SageMakerSettings
@@ -19,19 +19,6 @@ from penumo_assets.resources.storage import ObjectMissing
 
 LOG_GROUP = {"processing": "/aws/sagemaker/ProcessingJobs", "training": "/aws/sagemaker/TrainingJobs"}
 TRAINING_OUTPUT = "output.tar.gz"
-# The request failed although it is right: the same request may succeed later.
-PASSING_ERRORS = (
-    "ThrottlingException",
-    "ResourceLimitExceeded",
-    "CapacityError",
-    "InternalServerError",
-    "InternalFailure",
-    "ServiceUnavailable",
-)
-
-
-def error_code(error: ClientError) -> str:
-    return error.response.get("Error", {}).get("Code", "unknown")
 
 
 class SageMakerJob:
@@ -55,20 +42,11 @@ class SageMakerJob:
         JobFailed
             If it cannot be described. The job, if there is one, goes on.
         """
-        try:
-            if self.spec.kind == "processing":
-                return Description.of_processing(self._client.describe_processing_job(ProcessingJobName=self.name))
-            return Description.of_training(self._client.describe_training_job(TrainingJobName=self.name))
-        except ClientError as error:
-            text = error.response["Error"].get("Message", "").lower()
-            absent = error_code(error) == "ValidationException" and ("not found" in text or "could not find" in text)
-            if absent or error_code(error) == "ResourceNotFound":
-                return None
-            code = error_code(error)
-            message = f"SageMaker does not describe job {self.name}: {code}"
-            raise JobFailed(message, passing=code in PASSING_ERRORS) from error
-        except BotoCoreError as error:
-            raise JobFailed(f"SageMaker does not answer: {type(error).__name__}", passing=True) from error
+        if self.spec.kind == "processing":
+            answer = described(self.name, lambda: self._client.describe_processing_job(ProcessingJobName=self.name))
+            return None if answer is None else Description.of_processing(answer)
+        answer = described(self.name, lambda: self._client.describe_training_job(TrainingJobName=self.name))
+        return None if answer is None else Description.of_training(answer)
 
     def create(self, tags: Mapping[str, str]) -> bool:
         """Store the inputs and start the job; False if another process has created it first.
@@ -80,33 +58,16 @@ class SageMakerJob:
         """
         manifests = write_inputs(self.store, self.spec, self.name, publish_bundle(self.store))
         request = creation_request(self.settings, self.spec, self.name, manifests, tags)
-        try:
-            if self.spec.kind == "processing":
-                self._client.create_processing_job(**request)
-            else:
-                self._client.create_training_job(**request)
-        except ClientError as error:
-            code, text = error_code(error), error.response["Error"].get("Message", "")
-            if code == "ResourceInUse":
-                return False
-            passing = code in PASSING_ERRORS and "is 0 Instances" not in text  # a limit of 0 will not pass
-            raise JobFailed(f"SageMaker refuses job {self.name}: {code}: {text}", passing=passing) from error
-        except ParamValidationError as error:
-            raise JobFailed(f"job {self.name} has settings that SageMaker does not take: {error}") from error
-        except BotoCoreError as error:
-            raise JobFailed(f"SageMaker does not answer: {type(error).__name__}", passing=True) from error
-        return True
+        if self.spec.kind == "processing":
+            return created(self.name, lambda: self._client.create_processing_job(**request))
+        return created(self.name, lambda: self._client.create_training_job(**request))
 
     def stop(self) -> None:
         """Ask the service to stop the job, if it runs."""
-        try:
-            if self.spec.kind == "processing":
-                self._client.stop_processing_job(ProcessingJobName=self.name)
-            else:
-                self._client.stop_training_job(TrainingJobName=self.name)
-        except ClientError as error:
-            if error_code(error) not in {"ResourceNotFound", "ValidationException"}:  # it has ended meanwhile
-                raise
+        if self.spec.kind == "processing":
+            stopped(lambda: self._client.stop_processing_job(ProcessingJobName=self.name))
+        else:
+            stopped(lambda: self._client.stop_training_job(TrainingJobName=self.name))
 
     def has_result(self) -> bool:
         """A completed job has none any more once its outputs were discarded."""

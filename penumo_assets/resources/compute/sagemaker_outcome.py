@@ -25,6 +25,7 @@ _CONSOLE = {
     "aws-cn": "console.amazonaws.cn",
     "aws-us-gov": "console.amazonaws-us-gov.com",
 }
+_CONSOLE_PAGES = {"processing": "processing-jobs", "training": "jobs", "tuning": "hyper-tuning-jobs"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Description:
         return cls(
             status=answer["ProcessingJobStatus"],
             detail="",
-            reason=_plain(reason),
+            reason=plain(reason),
             instance_type=cluster["InstanceType"],
             instance_count=cluster["InstanceCount"],
             seconds=total,
@@ -80,7 +81,7 @@ class Description:
         return cls(
             status=answer["TrainingJobStatus"],
             detail=answer.get("SecondaryStatus", ""),
-            reason=_plain(answer.get("FailureReason", "")),
+            reason=plain(answer.get("FailureReason", "")),
             instance_type=cluster["InstanceType"],
             instance_count=count,
             seconds=None if spent is None else spent * count,
@@ -96,9 +97,8 @@ class Description:
         """Why a job that did not complete ended."""
         if self.status == "Stopped":
             return "stopped"
-        for cause, pattern in _CAUSES:
-            if re.search(pattern, self.reason, re.IGNORECASE):
-                return cause
+        if cause := passing_cause(self.reason):
+            return cause
         return "memory" if _OUT_OF_MEMORY.search(f"{self.reason}\n{log_tail}") else "program"
 
     def sentence(self, cause: Cause, variable: str) -> str:
@@ -123,7 +123,12 @@ def _seconds(start: datetime | None, end: datetime | None) -> int | None:
     return None if start is None or end is None else max(0, round((end - start).total_seconds()))
 
 
-def _plain(reason: str) -> str:
+def passing_cause(reason: str) -> Cause | None:
+    """Why a job failed, if through no fault of its program."""
+    return next((cause for cause, pattern in _CAUSES if re.search(pattern, reason, re.IGNORECASE)), None)
+
+
+def plain(reason: str) -> str:
     """The reason without what SageMaker puts around a program's own words."""
     text = re.sub(r"^AlgorithmError:[ ,]*", "", reason)
     return re.sub(r",? ?exit code: 1$", "", text).strip() or reason
@@ -135,7 +140,7 @@ def console_urls(region: str, kind: str, group: str, name: str) -> tuple[str, st
 
     host = _CONSOLE.get(boto3.Session().get_partition_for_region(region), _CONSOLE["aws"])
     base = f"https://{region}.{host}"
-    page = "processing-jobs" if kind == "processing" else "jobs"
+    page = _CONSOLE_PAGES[kind]
     escaped = group.replace("/", "$252F")
     log = f"{base}/cloudwatch/home?region={region}#logsV2:log-groups/log-group/{escaped}"
     return (

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from penumo_assets.resources.compute.bundle import START_NAME
+from penumo_assets.resources.compute.sagemaker_machines import has_local_disk
 from penumo_assets.resources.compute.sagemaker_settings import SageMakerSettings
 from penumo_assets.resources.compute.sagemaker_start import CODE_INPUT, SECRET_SUFFIX
 from penumo_assets.resources.compute.spec import JobFailed, JobInput, JobSpec, bundle_digest
@@ -125,12 +126,13 @@ def _entrypoint(spec: JobSpec) -> list[str]:
 
 
 def _cluster(settings: SageMakerSettings, spec: JobSpec) -> dict[str, Any]:
+    instance_type = settings.instance_type(spec)
     cluster = {
         "InstanceCount": settings.instance_count(spec),
-        "InstanceType": settings.instance_type(spec),
+        "InstanceType": instance_type,
         "VolumeSizeInGB": settings.volume_gb,
     }
-    return cluster | _given(VolumeKmsKeyId=settings.volume_kms_key)
+    return cluster if has_local_disk(instance_type) else cluster | _given(VolumeKmsKeyId=settings.volume_kms_key)
 
 
 def _vpc(settings: SageMakerSettings) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from typing import Any
 from dagster import ResourceDependency
 from pydantic import Field, PrivateAttr
 
+from penumo_assets.resources.compute.sagemaker_machines import training_image
 from penumo_assets.resources.compute.spec import JobFailed, JobRunner, JobSpec
 from penumo_assets.resources.storage import ObjectStore, Storage
 
 # Programs that share their work out among hosts; every other would do all of it on each.
 SHARING_PROGRAMS = ("prepare", "train")
-FRAMEWORK_VERSION, PYTHON_VERSION = "2.9.0", "py312"
 
 
 class SageMakerSettings(JobRunner):
@@ -34,7 +34,10 @@ class SageMakerSettings(JobRunner):
     prepare_instance_count: int = Field(default=1, ge=1, description="Instances that share a cohort's images.")
     training_instance_count: int = Field(default=1, ge=1, description="Instances that train one model together.")
     volume_gb: int = Field(default=50, ge=1, description="Disk of each instance in GB.")
-    volume_kms_key: str = Field(default="", description="KMS key of the instances' disks.")
+    volume_kms_key: str = Field(
+        default="",
+        description="KMS key of the instances' EBS disks; hardware encrypts the NVMe disks that some types have.",
+    )
     output_kms_key: str = Field(default="", description="KMS key of what jobs write to S3.")
     subnets: list[str] = Field(default=[], description="Subnets of the VPC to run in; empty: no VPC.")
     security_group_ids: list[str] = Field(default=[], description="Security groups, needed with subnets.")
@@ -113,17 +116,5 @@ class SageMakerSettings(JobRunner):
         return self.prepare_instance_count if spec.kind == "processing" else self.training_instance_count
 
     def image_uri(self, spec: JobSpec) -> str:
-        """``image``, or the one that the sagemaker package knows for the region and the instance type."""
-        if self.image:
-            return self.image
-        # Imported only here: it costs more than a second, and an own image does without.
-        from sagemaker.core import image_uris
-
-        return image_uris.retrieve(
-            "pytorch",
-            self.region_name,
-            version=FRAMEWORK_VERSION,
-            py_version=PYTHON_VERSION,
-            instance_type=self.instance_type(spec),
-            image_scope="training",
-        )
+        """``image``, or AWS's own for the region and the instance type."""
+        return self.image or training_image(self.region_name, self.instance_type(spec))

@@ -1,9 +1,10 @@
 """What a SageMaker container runs first: unpack the sources that lie beside this file, then run one job program.
 
 ``python3 start.py {processing|training} PROGRAM [ARGUMENT ...]``. A training program gets its arguments from the
-job's hyperparameters. The program sees the same variables that the local runner sets; its output passes through
-here, so that the last line of the log can say how many lines there were. Knows only the standard library: nothing
-is installed yet when it starts.
+job's hyperparameters. A tuning job names no entry point, so in its trials the image's own starts this file as a user
+script (https://github.com/aws/sagemaker-training-toolkit), and PENUMO_TRIAL_PROGRAM names the program. The program
+sees the same variables that the local runner sets; its output passes through here, so that the last line of the log
+can say how many lines there were. Knows only the standard library: nothing is installed yet when it starts.
 
 Reference: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html
 """
@@ -21,11 +22,13 @@ CODE_INPUT = "code"
 PACKAGE = "penumo_assets"
 END_OF_LOG = "penumo: end of log, lines:"
 SECRET_SUFFIX = "_SECRET_ARN"
+TRIAL_VARIABLE = "PENUMO_TRIAL_PROGRAM"
 MESSAGE_BYTES = 1000  # SageMaker shows the first 1,024
 
 
 def main() -> None:
-    kind, program, *arguments = sys.argv[1:]
+    trial = os.environ.get(TRIAL_VARIABLE)
+    kind, program, *arguments = ["training", trial] if trial else sys.argv[1:]
     opt_ml = Path(os.environ.get("PENUMO_OPT_ML", "/opt/ml"))
     failure = opt_ml / "output" / "failure"
     lines, code = 0, 1
@@ -33,10 +36,12 @@ def main() -> None:
         folder = unpack(Path(__file__).with_name(BUNDLE_NAME), opt_ml / "code")
         environment = dict(os.environ) | container_environment(kind, opt_ml) | {"PYTHONPATH": str(folder)}
         environment |= secrets(environment)
+        if trial:  # all trials of a tuning job are given the same place for checkpoints
+            environment["PENUMO_CHECKPOINT_FOLDER"] = environment.get("TRAINING_JOB_NAME", "")
         lines, code = complete_installation(folder / PACKAGE / "models" / "requirements.txt", environment)
         if code == 0:
             if kind == "training":
-                arguments = hyperparameter_arguments(opt_ml / "input" / "config" / "hyperparameters.json")
+                arguments = hyperparameter_arguments(opt_ml / "input" / "config" / "hyperparameters.json", bool(trial))
             command = [sys.executable, "-m", f"{PACKAGE}.jobs.{program}", *arguments]
             written, code = run(command, environment, opt_ml)
             lines += written
@@ -129,8 +134,12 @@ def satisfied(requirements: Path) -> bool:
         return False
 
 
-def hyperparameter_arguments(path: Path) -> list[str]:
+def hyperparameter_arguments(path: Path, trial: bool) -> list[str]:
+    """``--name value`` pairs. A trial's file also holds the toolkit's and the tuner's own, and texts as JSON."""
     values = json.loads(path.read_text()) if path.exists() else {}
+    if trial:
+        own = {name: text for name, text in values.items() if not name.startswith(("sagemaker_", "_"))}
+        values = {name: json.loads(text) if text.startswith('"') else text for name, text in own.items()}
     return [text for name, value in values.items() for text in (f"--{name}", value)]
 
 

@@ -174,6 +174,7 @@ class LogAgent:
         self._waiting: list[dict[str, Any]] = []
         self._held: list[dict[str, Any]] = []
         self._count = 0
+        self.messages: list[str] = []
         self._threads: list[threading.Thread] = []
         self._ended = threading.Event()
         for create, names in (
@@ -204,6 +205,7 @@ class LogAgent:
             event = {"timestamp": int(time.time() * 1000), "message": line.decode("utf-8", "replace").rstrip("\n")}
             if not event["message"]:
                 continue  # CloudWatch takes no empty event
+            self.messages.append(str(event["message"]))
             with self._lock:
                 self._count += 1
                 (self._held if self._late and self._count % 3 == 0 else self._waiting).append(event)

@@ -12,6 +12,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from penumo_assets_tests.aws.emulator import toolkit
 from penumo_assets_tests.aws.emulator.container import Bucket, Container, DownloadFailed, LogAgent, split
 from penumo_assets_tests.aws.emulator.faults import JobScript
 from penumo_assets_tests.aws.emulator.rules import ApiError
@@ -56,6 +57,7 @@ class Job:
         self.finished: datetime | None = None
         self.interruptions = 0
         self._synced: dict[str, int] = {}
+        self._restored: set[str] = set()
         self.containers: list[Container] = []
         self.thread = threading.Thread(target=self._live, name=name, daemon=True)
         self._host = host
@@ -73,6 +75,10 @@ class Job:
         if not self.ended:
             self.status = "Stopping"
             self._stopping.set()
+
+    def messages(self) -> list[str]:
+        """All lines of its log, which a metric's expression is searched in."""
+        return [line for container in self.containers if container.log for line in container.log.messages]
 
     def state(self) -> dict[str, Any]:
         """The members of a description that change."""
@@ -181,7 +187,11 @@ class Job:
 
     def _command(self) -> list[str]:
         program = self.params["AppSpecification" if self.kind == "Processing" else "AlgorithmSpecification"]
-        return [*program.get("ContainerEntrypoint", ["train"]), *program.get("ContainerArguments", [])]
+        # AWS's images hand a training over to their toolkit.
+        return [
+            *program.get("ContainerEntrypoint", ["python3", toolkit.__file__]),
+            *program.get("ContainerArguments", []),
+        ]
 
     def _environment(self) -> dict[str, str]:
         given = {"TRAINING_JOB_NAME": self.name} if self.kind == "Training" else {}
@@ -238,22 +248,26 @@ class Job:
 
     def _has_checkpoint(self) -> bool:
         folder = self.containers[0].path(CHECKPOINTS)
-        return folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir())
+        files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+        return any(path.relative_to(folder).as_posix() not in self._restored for path in files)
 
     def _sync_checkpoints(self) -> None:
         """Upload what has changed since the last time."""
         if self.kind != "Training" or "CheckpointConfig" not in self.params or self.script.hang:
             return
         folder, uri = self.containers[0].path(CHECKPOINTS), self.params["CheckpointConfig"]["S3Uri"]
-        for path in sorted(folder.iterdir()):
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            name = path.relative_to(folder).as_posix()
             with contextlib.suppress(FileNotFoundError):  # replaced by a newer one meanwhile
                 changed = path.stat().st_mtime_ns
-                if not path.name.startswith(".") and self._synced.get(path.name) != changed:
-                    self._bucket.upload(path, f"{uri}/{path.name}")
-                    self._synced[path.name] = changed
+                if not path.name.startswith(".") and self._synced.get(name) != changed:
+                    self._bucket.upload(path, f"{uri}/{name}")
+                    self._synced[name] = changed
 
     def _restore_checkpoints(self, container: Container) -> None:
         if self.kind == "Training" and "CheckpointConfig" in self.params:
             uri = self.params["CheckpointConfig"]["S3Uri"]
             for found in self._bucket.below(f"{uri}/"):
-                self._bucket.download(found, container.path(CHECKPOINTS) / found.removeprefix(f"{uri}/"))
+                name = found.removeprefix(f"{uri}/")
+                self._bucket.download(found, container.path(CHECKPOINTS) / name)
+                self._restored.add(name)

@@ -6,6 +6,14 @@ from typing import Any
 
 import botocore.session
 
+# Families that jobs may name and that have disks of their own: EC2's table of instance store volumes, type by type.
+_LOCAL_STORAGE = frozenset(
+    (
+        *("c5d", "m5d", "r5d", "p3dn", "p4d", "p4de", "p5", "p5e", "p5en", "p6-b200", "p6-b300", "p6e-gb200"),
+        *("g4dn", "g5", "g6", "g6e", "g7", "g7e", "trn1", "trn1n", "trn2"),
+    )
+)
+
 
 class ApiError(Exception):
     """An answer that is an error."""
@@ -27,7 +35,11 @@ def validate(operation: str, params: dict[str, Any]) -> None:
         shown = "; ".join(problems[:10])
         plural = "error" if len(problems) == 1 else "errors"
         raise ApiError("ValidationException", f"{len(problems)} validation {plural} detected: {shown}")
-    checks = {"CreateProcessingJob": _check_processing, "CreateTrainingJob": _check_training}
+    checks = {
+        "CreateProcessingJob": _check_processing,
+        "CreateTrainingJob": _check_training,
+        "CreateHyperParameterTuningJob": _check_tuning,
+    }
     if operation in checks:
         checks[operation](params)
 
@@ -122,10 +134,58 @@ def _check_processing(params: dict[str, Any]) -> None:
     _distinct(paths, "Local paths")
     for path in paths:
         _refuse(not path.startswith("/opt/ml/processing/"), f"LocalPath {path} must be below /opt/ml/processing")
+    _check_disk(params["ProcessingResources"]["ClusterConfig"])
     _check_common(params)
 
 
 def _check_training(params: dict[str, Any]) -> None:
+    _check_definition(params)
+    _check_common(params)
+
+
+def _check_tuning(params: dict[str, Any]) -> None:
+    config, definition = params["HyperParameterTuningJobConfig"], params["TrainingJobDefinition"]
+    limits = config["ResourceLimits"]
+    _refuse(
+        limits["MaxParallelTrainingJobs"] > limits["MaxNumberOfTrainingJobs"],
+        "MaxParallelTrainingJobs must not be above MaxNumberOfTrainingJobs",
+    )
+    metrics = [item["Name"] for item in definition["AlgorithmSpecification"].get("MetricDefinitions", [])]
+    wanted = config["HyperParameterTuningJobObjective"]["MetricName"]
+    _refuse(wanted not in metrics, f"Objective metric {wanted} is not among the metric definitions")
+    ranges = config["ParameterRanges"]
+    numbers = ranges.get("IntegerParameterRanges", []) + ranges.get("ContinuousParameterRanges", [])
+    for item in numbers:
+        _check_range(item)
+    for item in ranges.get("CategoricalParameterRanges", []):
+        _distinct(item["Values"], f"Values of {item['Name']}")
+    names = [item["Name"] for items in ranges.values() for item in items]
+    _distinct([*names, *definition.get("StaticHyperParameters", {})], "Hyperparameter names")
+    _check_definition(definition)
+    _check_common(params)
+
+
+def _check_range(item: dict[str, str]) -> None:
+    try:
+        low, high = float(item["MinValue"]), float(item["MaxValue"])
+    except ValueError as error:
+        raise ApiError("ValidationException", f"The bounds of {item['Name']} must be numbers") from error
+    _refuse(low >= high, f"MinValue of {item['Name']} must be below MaxValue")
+    _refuse(item.get("ScalingType") == "Logarithmic" and low <= 0, f"{item['Name']}: logarithmic scaling from above 0")
+
+
+def _check_disk(cluster: dict[str, Any]) -> None:
+    """https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html, VolumeKmsKeyId."""
+    instance_type = cluster.get("InstanceType", "")
+    _refuse(
+        "VolumeKmsKeyId" in cluster and instance_type.removeprefix("ml.").partition(".")[0] in _LOCAL_STORAGE,
+        f"VolumeKmsKeyId is not supported for instance type {instance_type}, which has local storage",
+    )
+
+
+def _check_definition(params: dict[str, Any]) -> None:
+    """What a training job and the definition of a tuning job's trainings have in common."""
+    _check_disk(params["ResourceConfig"])
     channels = [item["ChannelName"] for item in params.get("InputDataConfig", [])]
     _distinct(channels, "Channel names")
     stopping = params.get("StoppingCondition", {})
@@ -138,7 +198,6 @@ def _check_training(params: dict[str, Any]) -> None:
     _refuse(
         ("TrainingImage" in algorithm) == ("AlgorithmName" in algorithm), "give either TrainingImage or AlgorithmName"
     )
-    _check_common(params)
 
 
 def _check_common(params: dict[str, Any]) -> None:
