@@ -16,6 +16,7 @@ from dagster._core.instance_for_test import instance_for_test
 from dagster._core.test_utils import create_test_daemon_workspace_context, freeze_time
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
+from dagster._daemon.asset_daemon import AssetDaemon
 from dagster._daemon.backfill import execute_backfill_iteration
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 from dagster._daemon.sensor import execute_sensor_iteration
@@ -74,6 +75,8 @@ class Daemon:
         self.minutes += 1
         with freeze_time(get_current_datetime() + timedelta(minutes=self.minutes)):
             list(execute_sensor_iteration(self.workspace, logging.getLogger("sensors"), None, None))
+            conditions = AssetDaemon(settings={}, pre_sensor_interval_seconds=30)
+            conditions._run_iteration_impl(self.workspace, None, {}, {})
         self.iterate()
 
     def status(self, backfill: str) -> BulkActionStatus:
