@@ -5,11 +5,9 @@ import json
 import os
 from collections.abc import Iterator
 
-import boto3
 import pandas as pd
 import pytest
 from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult
-from moto import mock_aws
 
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.imaging.pack import load_npz
@@ -20,6 +18,7 @@ from penumo_assets.predict_files import load_endpoint
 from penumo_assets.resources.compute.local import LocalJobRunner
 from penumo_assets.resources.storage import Storage
 from penumo_assets_tests.house import House, failure_of, open_house
+from penumo_assets_tests.resources.s3_server import running_s3
 
 STAGES = ("raw_images", "lung_masks", "preprocessed_images", "npz_tensors")
 BOTH = {"prepare_cohort": {"npz": {"filename": "{patient_id}_{image_id}"}}}
@@ -297,8 +296,9 @@ def test_a_cohort_on_s3_becomes_the_same_tensors(prepared: House, monkeypatch: p
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws(), DagsterInstance.ephemeral() as instance:
-        boto3.client("s3").create_bucket(Bucket="films")
+    with running_s3() as server, DagsterInstance.ephemeral() as instance:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        server.start_over("films", "us-east-1")
         storage = Storage(root="s3://films/penumo")
         jobs = LocalJobRunner(storage=storage, scratch=str(prepared.folder / "scratch-s3"))
         bucket = House(instance, prepared.resources | {"storage": storage, "jobs": jobs}, prepared.folder)
