@@ -80,6 +80,11 @@ def test_broken_files_are_rejected_by_name_and_the_cohort_goes_on(prepared: Hous
         }
 
 
+def test_a_run_is_found_by_the_name_of_its_job(prepared: House) -> None:
+    tags = [run.tags.get("penumo/job", "") for run in prepared.instance.get_runs()]
+    assert any(tag.startswith("penumo-prepare-dicom-") for tag in tags)
+
+
 def test_masks_agree_with_the_ground_truth(prepared: House) -> None:
     rows = read_manifest(prepared.store, "png")
     dices = [row.stages["masks"].facts["dice"] for row in rows if "masks" in row.stages]

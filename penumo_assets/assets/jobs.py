@@ -7,9 +7,11 @@ from dagster import AssetExecutionContext, Failure, MetadataValue
 
 from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobRunner, JobSpec
 
+JOB_TAG = "penumo/job"
+
 
 def run_job(context: AssetExecutionContext, runner: JobRunner, spec: JobSpec) -> JobResult:
-    """Run ``spec``.
+    """Run ``spec``; the run is tagged with the job's name, so that runs can be found by it.
 
     Raises
     ------
@@ -18,7 +20,9 @@ def run_job(context: AssetExecutionContext, runner: JobRunner, spec: JobSpec) ->
         failed for lack of capacity or by a fault of the service may be.
     """
     with job_failures():
-        return runner.run(context, spec)
+        result = runner.run(context, spec)
+    context.instance.add_run_tags(context.run.run_id, {JOB_TAG: result.job_name})
+    return result
 
 
 @contextmanager
