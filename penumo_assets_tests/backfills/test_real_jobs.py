@@ -83,7 +83,10 @@ def test_cancelling_a_backfill_stops_its_jobs_and_publishes_nothing(here: Instal
     backfill = here.daemon.backfill(STAGES, ["long"])
     here.daemon.iterate_until(lambda: bool(here.jobs()), seconds=120)
     (supervisor,) = here.jobs()
+    supervisor.suspend()  # however fast the machine is, the job is still at work when it is cancelled
     family = [supervisor, *supervisor.children(recursive=True)]
+    for process in family[1:]:
+        process.suspend()
     here.daemon.cancel(backfill)
     assert here.daemon.finish(backfill) == "CANCELED"
     _, alive = psutil.wait_procs(family, timeout=30)
