@@ -128,14 +128,18 @@ def find_candidates(store: ObjectStore, withdrawn: Mapping[str, str]) -> dict[st
     Refused are reports about another training set than the current one (their validation figures cannot be
     compared), models that were rolled back (``withdrawn``, by training run), and those that failed a gate.
     """
-    found = {}
-    for name, record in existing_reports(store).items():
+    found: dict[str, Candidate] = {}
+    records = existing_reports(store)
+    if not records:
+        return found
+    dataset_digest = current_training_set(store)["digest"]
+    for name, record in records.items():
         report = store.read_json(f"{record['prefix']}/report.json")
         failed = [f"{gate['gate']} ({gate['reason']})" for gate in report["gates"] if not gate["passed"]]
         refused = f"did not pass {'; '.join(failed)}" if failed else None
         if record["model"]["mlflow_run_id"] in withdrawn:
             refused = f"withdrawn: {withdrawn[record['model']['mlflow_run_id']]}"
-        if report["data"]["digest"] != current_training_set(store)["digest"]:
+        if report["data"]["digest"] != dataset_digest:
             refused = "its report is about another training set: materialize evaluation_report again"
         found[name] = Candidate(record, report, refused)
     return found

@@ -25,7 +25,7 @@ from penumo_assets.assets.jobs import run_job
 from penumo_assets.assets.launchpad import launchpad_config, parsed
 from penumo_assets.cohort.landing import LandingError, read_landing, truth_of
 from penumo_assets.cohort.publish import read_manifest
-from penumo_assets.configs.segmenter import RetrainConfig, SegmenterConfig, SegmenterSource
+from penumo_assets.configs.segmenter import RetrainConfig, SegmenterConfig, SegmenterSource, SegmenterStart
 from penumo_assets.models.archive import read_member
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
@@ -169,7 +169,7 @@ def annotated(store: ObjectStore, cohort: str) -> list[dict[str, str]]:
 def _train_spec(config: RetrainConfig, rows: Sequence[dict[str, str]], environment: dict[str, str]) -> JobSpec:
     flags = config.model_dump(mode="json", include={"stages", "batch_size", "learning_rate", "folds", "seed"})
     arguments = [text for name, value in flags.items() for text in (f"--{name.replace('_', '-')}", str(value))]
-    if config.start.value == "bundled":
+    if config.start is SegmenterStart.bundled:
         arguments += ["--initial", "bundled"]
     index = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
     return JobSpec(

@@ -110,10 +110,8 @@ def _pretrained(store: ObjectStore, uri: str) -> dict[str, JobInput]:
     if uri in WITHOUT_FILE:
         return {}
     data = read_uri(uri, MAX_WEIGHTS_BYTES)
-    prefix, name = (
-        f"models/pretrained/{hashlib.sha256(data).hexdigest()[:16]}",
-        re.sub(r"[^A-Za-z0-9._-]", "_", Path(uri).name),
-    )
+    prefix = f"models/pretrained/{hashlib.sha256(data).hexdigest()[:16]}"
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", Path(uri).name)
     if not store.exists(f"{prefix}/{name}"):
         store.write(f"{prefix}/{name}", data)
     return {"pretrained": JobInput(prefix, (name,))}
