@@ -14,7 +14,7 @@ from typing import Any
 
 from penumo_assets.resources.model_package import Approval, ModelPackages
 from penumo_assets.resources.serving import ARCHIVE_NAME, write_serving_archive
-from penumo_assets.resources.storage import ObjectMissing, ObjectStore
+from penumo_assets.resources.storage import ObjectChanged, ObjectMissing, ObjectStore, to_json
 from penumo_assets.resources.tracking import CHAMPION, PREVIOUS, Tracking
 
 CHAMPION_RECORD = "models/champion.json"
@@ -166,9 +166,26 @@ def disagreement(store: ObjectStore, tracking: Tracking) -> str | None:
 
 
 def _point(store: ObjectStore, tracking: Tracking, record: Record) -> Record:
-    moved = record | {"previous": tracking.point(record["version"])}
-    store.write_json(CHAMPION_RECORD, moved)
-    return moved
+    """Move the aliases, then the record; again if another promotion has moved the record meanwhile.
+
+    Whoever replaces the record last has read it after all the others had, and moved the aliases after that: so in the
+    end both name the same version.
+    """
+    while True:
+        held = _version_of_record(store)
+        moved = record | {"previous": tracking.point(record["version"])}
+        try:
+            store.swap(CHAMPION_RECORD, to_json(moved), held)
+        except ObjectChanged:
+            continue
+        return moved
+
+
+def _version_of_record(store: ObjectStore) -> str | None:
+    try:
+        return store.read_version(CHAMPION_RECORD)[1]
+    except ObjectMissing:
+        return None
 
 
 def _package_of(store: ObjectStore, version: str) -> str | None:

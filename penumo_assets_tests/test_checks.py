@@ -15,9 +15,9 @@ from dagster import AssetCheckEvaluation, AssetCheckSeverity, AssetSelection, Da
 from penumo_assets.checks import ASSET_CHECKS, MANIFEST_CHECKS, class_balance, duplicates, no_leakage
 from penumo_assets.checks.objects import npz_contract
 from penumo_assets.checks.quality import intensity_drift, mask_plausibility, reject_rate
-from penumo_assets.cohort.publish import manifest_key
+from penumo_assets.cohort.publish import Manifest, dump_manifest, manifest_key
 from penumo_assets.imaging.pack import npz_bytes
-from penumo_assets.jobs.manifest import ManifestRow, StageOutput, dump_rows
+from penumo_assets.jobs.manifest import ManifestRow, StageOutput
 from penumo_assets.jobs.pack import Item, _index_row
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.storage import ObjectStore, Storage
@@ -33,7 +33,7 @@ class Ward:
     instance: DagsterInstance
 
     def write(self, cohort: str, rows: list[ManifestRow]) -> None:
-        self.store.write(manifest_key(cohort), dump_rows(rows))
+        self.store.write(manifest_key(cohort), dump_manifest(Manifest(cohort).head, rows))
         self.instance.add_dynamic_partitions("cohort", [cohort])
 
     def judge(self, check: Any, cohort: str | None = None, **config: Any) -> AssetCheckEvaluation:

@@ -33,7 +33,7 @@ def prediction_columns(classes: Iterable[str]) -> TableSchema:
     names = tuple(classes)
     return TableSchema(
         columns=[
-            TableColumn("file", "string", "The tensor, below npz/{cohort}/."),
+            TableColumn("file", "string", "The tensor, below npz/."),
             TableColumn("image_id", "string", "The image's id, unique in its cohort."),
             TableColumn("patient_id", "string", "Pseudonym of the patient."),
             TableColumn("label", "string", "Class by labels.csv, where it is known."),

@@ -5,7 +5,7 @@ Enters: `npz_tensors` of every cohort, by their manifests. Leaves: packed shards
 
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +29,11 @@ from penumo_assets.assets.defaults import DATASET_DEFAULTS
 from penumo_assets.assets.jobs import run_job
 from penumo_assets.assets.launchpad import launchpad_config, parsed
 from penumo_assets.automation import WEEKLY_IF_COHORTS_CHANGED
-from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.cohort.publish import Manifest, on_current_manifests
 from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.partitions import cohorts
-from penumo_assets.resources.compute.spec import JobInput, JobRunner, JobSpec
+from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
 from penumo_assets.resources.storage import ObjectMissing, ObjectStore, Storage
 
 INDEX_NAME = "index.parquet"
@@ -70,12 +70,13 @@ def training_set(
     store = storage.store
     settings = parsed(DatasetConfig, config.dataset)
     chosen = sorted(config.cohorts or context.instance.get_dynamic_partitions(str(cohorts.name)))
-    rows = {cohort: read_manifest(store, cohort) for cohort in chosen}
-    labelled = [(cohort, row) for cohort in chosen for row in rows[cohort] if row.label and "npz" in row.stages]
-    if not labelled:
-        raise Failure(f"no labelled tensors in cohorts {', '.join(chosen) or '(none)'}: materialize npz_tensors first")
-    items = [pack_item(cohort, row) for cohort, row in labelled]
-    result = run_job(context, jobs, _pack_spec(items, settings, _previous(store) if config.incremental else None))
+    previous = _previous(store) if config.incremental else None
+
+    def pack(manifests: Mapping[str, Manifest]) -> tuple[int, JobResult]:
+        items = labelled_items(manifests)
+        return len(items), run_job(context, jobs, _pack_spec(items, settings, previous))
+
+    images, result = on_current_manifests(store, chosen, pack, context.log.info)
     digest = result.values["digest"]
     prefix = f"training_set/{digest[:16]}"
     names = result.outputs["dataset"]
@@ -86,7 +87,7 @@ def training_set(
     dataset = store.read_json(f"{prefix}/dataset.json")
     return MaterializeResult(
         metadata={
-            "dagster/row_count": len(items),
+            "dagster/row_count": images,
             "dagster/column_schema": TRAINING_INDEX,
             "splits": _split_table(dataset["splits"], dataset["classes"]),
             "cohorts": chosen,
@@ -109,6 +110,27 @@ def split_channel(dataset: dict, split: str) -> JobInput:
     """One split of a recorded training set as a channel."""
     names = tuple(name.removeprefix(f"{split}/") for name in dataset["names"] if name.startswith(f"{split}/"))
     return JobInput(f"{dataset['prefix']}/{split}", names)
+
+
+def labelled_items(manifests: Mapping[str, Manifest]) -> list[dict]:
+    """The labelled tensors of the cohorts, as jobs/pack.py takes them.
+
+    Raises
+    ------
+    Failure
+        If there are none.
+    """
+    items = [
+        pack_item(cohort, row)
+        for cohort, manifest in manifests.items()
+        for row in manifest.rows
+        if row.label and "npz" in row.stages
+    ]
+    if not items:
+        raise Failure(
+            f"no labelled tensors in cohorts {', '.join(manifests) or '(none)'}: materialize npz_tensors first"
+        )
+    return items
 
 
 def pack_item(cohort: str, row: ManifestRow) -> dict:

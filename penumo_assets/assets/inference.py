@@ -18,12 +18,12 @@ from penumo_assets.assets.launchpad import launchpad_config, parsed
 from penumo_assets.assets.previews import contact_sheet
 from penumo_assets.assets.training import current_model
 from penumo_assets.champion import NoChampion, disagreement, read_version
-from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.cohort.publish import Manifest, on_current_manifests
 from penumo_assets.configs.inference import InferenceConfig
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.jobs.quality import quality_flags
 from penumo_assets.partitions import architectures, cohorts
-from penumo_assets.resources.compute.spec import JobInput, JobRunner, JobSpec
+from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
 from penumo_assets.resources.storage import ObjectStore, Storage
 from penumo_assets.resources.tracking import CHAMPION, PREVIOUS, Tracking
 
@@ -62,10 +62,14 @@ def predictions(
     settings = parsed(InferenceConfig, config)
     cohort, store = context.partition_key, storage.store
     model = chosen_model(store, tracking, settings.model_version)
-    rows = [row for row in read_manifest(store, cohort) if "npz" in row.stages]
-    if not rows:
-        raise Failure(f"cohort {cohort!r} has no tensors: materialize npz_tensors first", allow_retries=False)
-    result = run_job(context, jobs, _spec(store, cohort, rows, settings, model))
+
+    def classify(manifests: Mapping[str, Manifest]) -> JobResult:
+        rows = [row for row in manifests[cohort].rows if "npz" in row.stages]
+        if not rows:
+            raise Failure(f"cohort {cohort!r} has no tensors: materialize npz_tensors first", allow_retries=False)
+        return run_job(context, jobs, _spec(store, cohort, rows, settings, model))
+
+    result = on_current_manifests(store, [cohort], classify, context.log.info)
     prefix = f"predictions/{cohort}/{result.job_name}"
     names, values = result.outputs["predictions"], result.values
     store.copy_all((result.key("predictions", name), f"{prefix}/{name}") for name in names)
@@ -124,7 +128,7 @@ def _spec(
     lines = "".join(json.dumps(item, sort_keys=True) + "\n" for item in items)
     inputs = {
         "model": model.archive,
-        "npz": JobInput(f"npz/{cohort}", tuple(item["file"] for item in items)),
+        "npz": JobInput("npz", tuple(item["file"] for item in items)),
     }
     if model.report is not None:
         inputs["reference"] = JobInput(model.report, ("predictions.parquet",))
@@ -149,7 +153,7 @@ def _item(row: ManifestRow) -> dict[str, Any]:
     fallback = row.stages["masks"].facts.get("fallback", "") if "masks" in row.stages else ""
     problems = [problem for problem in fallback.split(", ") if problem]
     return row.model_dump(include={"image_id", "patient_id", "label", "mean_intensity"}) | {
-        "file": output.key.rsplit("/", 1)[-1],
+        "file": output.key.removeprefix("npz/"),
         "sha256": output.sha256,
         "quality_flags": quality_flags(row.notes, row.tags.get("burned_in"), problems),
         "source_width": row.width,

@@ -5,7 +5,9 @@ Enters: `landing` and `lung_segmenter`. Leaves: `raw_images`, `lung_masks`, `pre
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from dagster import (
@@ -27,19 +29,19 @@ from penumo_assets.automation import SETTLED_COHORT
 from penumo_assets.cohort.landing import Landing, LandingError, read_landing
 from penumo_assets.cohort.plan import Plan, PlanSettings, plan_cohort
 from penumo_assets.cohort.publish import (
+    Manifest,
     Publication,
     manifest_key,
+    on_current_manifests,
     plan_publication,
     publish,
-    read_manifest,
-    write_settings,
 )
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.manifest import STAGE_VERSIONS, STAGES, ManifestRow, load_rows, stage_version
 from penumo_assets.jobs.work import KEY_VARIABLE, dump_work
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
-from penumo_assets.resources.storage import ObjectStore, Storage
+from penumo_assets.resources.storage import ObjectChanged, ObjectMissing, ObjectStore, Storage
 
 ASSET_OF_STAGE = {
     "raw": "raw_images",
@@ -52,7 +54,7 @@ _DESCRIPTIONS = {
     "accepted or rejected with its reason.",
     "masks": "Lung masks, 512x512x1 uint8 {0, 255}, in letterbox coordinates.",
     "preprocessed": "Images cropped to the lungs and enhanced (CLAHE, blur, min-max stretch), 224x224 PNG.",
-    "npz": "Tensors (224, 224, 4) uint8 [R, G, B, Mask] at `npz/{cohort}/{patient_id}.npz`, key `image`.",
+    "npz": "Tensors (224, 224, 4) uint8 [R, G, B, Mask] at `npz/{cohort}/{publication}/{patient_id}.npz`, key `image`.",
 }
 _DEPS = {
     "raw": ["landing"],
@@ -93,32 +95,61 @@ def prepare_cohort(
     jobs: JobRunner,
 ) -> Iterator[MaterializeResult]:
     """Compute what changed in one cohort, publish it, and say what became of every file."""
-    settings = parsed(PrepareConfig, config)
     cohort, store = context.partition_key, storage.store
     stages = tuple(stage for stage in STAGES if _key(stage) in context.selected_asset_keys)
-    try:
-        landing = read_landing(store, cohort, tuple(settings.labels.allowed))
-    except LandingError as error:
-        raise Failure(str(error), allow_retries=False) from error
-    previous = read_manifest(store, cohort)
-    segmenter = current_segmenter(store)
-    plan = plan_cohort(landing, previous, PlanSettings(settings, segmenter.sha256, _key_id(), stages))
-    context.log.info(f"{len(landing.files)} files landed, {len(plan.items)} to compute, {len(plan.removed)} gone")
-    result = _compute(context, jobs, plan, settings, landing, segmenter) if plan.items else None
-    publication = plan_publication(
-        landing, plan, _computed_rows(store, plan, result), previous, settings, result.output_prefix if result else ""
-    )
-    publish(store, cohort, publication)
-    write_settings(store, cohort, settings, stages)
-    if result:
-        jobs.discard_outputs(result)
-    _require_usable(cohort, publication.rows)
+    settings = partial(PlanSettings, parsed(PrepareConfig, config), key_id=_key_id(), stages=stages)
+
+    def bring_up_to_date(manifests: Mapping[str, Manifest]) -> Done:
+        segmenter = current_segmenter(store)
+        return _bring_up_to_date(context, store, jobs, manifests[cohort], settings(segmenter.sha256), segmenter)
+
+    done = on_current_manifests(store, [cohort], bring_up_to_date, context.log.info)
+    _require_usable(cohort, done.publication.rows)
     for stage in stages:
         yield MaterializeResult(
             asset_key=_key(stage),
-            metadata=_metadata(store, cohort, publication, plan, stage, result),
-            data_version=DataVersion(stage_version(publication.rows, stage)),
+            metadata=_metadata(store, cohort, done, stage),
+            data_version=DataVersion(stage_version(done.publication.rows, stage)),
         )
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a materialization planned, published, and had computed by a job."""
+
+    plan: Plan
+    publication: Publication
+    result: JobResult | None
+
+
+def _bring_up_to_date(
+    context: AssetExecutionContext,
+    store: ObjectStore,
+    jobs: JobRunner,
+    base: Manifest,
+    settings: PlanSettings,
+    segmenter: Segmenter,
+) -> Done:
+    """Compute and publish what differs between a cohort's landing and its manifest."""
+    try:
+        landing = read_landing(store, base.cohort, tuple(settings.config.labels.allowed))
+    except LandingError as error:
+        raise Failure(str(error), allow_retries=False) from error
+    plan = plan_cohort(landing, base.rows, settings)
+    context.log.info(f"{len(landing.files)} files landed, {len(plan.items)} to compute, {len(plan.removed)} gone")
+    result = _compute(context, jobs, plan, settings.config, landing, segmenter) if plan.items else None
+    publication = plan_publication(landing, plan, settings, base, _computed_rows(store, plan, result), result)
+    try:
+        publish(store, base, publication)
+    except (ObjectChanged, ObjectMissing):
+        if result:
+            jobs.discard_outputs(result)  # another plan follows, and with it another job
+        raise
+    if result:
+        jobs.discard_outputs(result)
+    elif base.head.job:  # the run that published may have ended before it had removed its job's outputs
+        jobs.discard_outputs(JobResult(base.head.job, {}, f"jobs/{base.head.job}/output", {}, {}))
+    return Done(plan, publication, result)
 
 
 def _compute(
@@ -154,8 +185,7 @@ def _inputs(plan: Plan, cohort: str, segmenter: Segmenter) -> dict[str, JobInput
     inputs = {"landing": JobInput(f"landing/{cohort}", tuple(sorted(landed)))}
     for stage in ("raw", "masks", "preprocessed"):
         stored = [item.row.stages[stage].key for item in plan.items if stage in item.row.stages]
-        needed = sorted(key.rsplit("/", 1)[-1] for key in stored)
-        inputs[stage] = JobInput(f"{stage}/{cohort}", tuple(needed))
+        inputs[stage] = JobInput(stage, tuple(sorted(key.removeprefix(f"{stage}/") for key in stored)))
     if segmenter.prefix:
         inputs["weights"] = JobInput(segmenter.prefix, (segmenter.name,))
     return {name: item for name, item in inputs.items() if item.names}
@@ -182,10 +212,8 @@ def _require_usable(cohort: str, rows: Sequence[ManifestRow]) -> None:
         )
 
 
-def _metadata(
-    store: ObjectStore, cohort: str, publication: Publication, plan: Plan, stage: str, result: JobResult | None
-) -> dict[str, Any]:
-    rows = publication.rows
+def _metadata(store: ObjectStore, cohort: str, done: Done, stage: str) -> dict[str, Any]:
+    rows, plan, result = done.publication.rows, done.plan, done.result
     mine = [row for row in rows if stage in row.stages]
     metadata: dict[str, Any] = {
         "preview": stage_preview(store, mine, stage),

@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ from pydantic import Field
 from penumo_assets.assets.prepare import ASSET_OF_STAGE
 from penumo_assets.assets.previews import table
 from penumo_assets.checks.scope import cohorts_in_question, scope
-from penumo_assets.cohort.publish import read_manifest
-from penumo_assets.resources.storage import ObjectStore, Storage
+from penumo_assets.cohort.publish import open_manifest
+from penumo_assets.jobs.manifest import ManifestRow
+from penumo_assets.resources.storage import ObjectMissing, ObjectStore, Storage
 
 LEFT_OVER = "no manifest names it"
 
@@ -45,23 +46,42 @@ def take_inventory(
     """Every object that is missing, different or left over.
 
     ``sample`` of those that exist, drawn at random, are read: their bytes must have the recorded SHA-256, and
-    ``problem_of`` must find nothing in them.
+    ``problem_of`` must find nothing in them. If the cohort is published meanwhile, the new manifest is looked at.
     """
-    rows = read_manifest(store, cohort)
+    while True:
+        manifest = open_manifest(store, cohort)
+        found = _compare(store, cohort, stage, manifest.rows, sample, problem_of)
+        if not found.offenders or open_manifest(store, cohort).version == manifest.version:
+            return found
+
+
+def _compare(
+    store: ObjectStore,
+    cohort: str,
+    stage: str,
+    rows: Iterable[ManifestRow],
+    sample: int,
+    problem_of: Callable[[bytes], str | None],
+) -> Inventory:
     named = {row.stages[stage].key: row.stages[stage].sha256 for row in rows if stage in row.stages}
     present = {info.key: info.size for info in store.list_objects(f"{stage}/{cohort}")}
     offenders = [{"file": key, "problem": "missing"} for key in sorted(named.keys() - present.keys())]
     existing = sorted(named.keys() & present.keys())
     for key in random.sample(existing, min(sample, len(existing))):
-        data = store.read(key)
-        problem = (
-            problem_of(data)
-            if hashlib.sha256(data).hexdigest() == named[key]
-            else "its bytes are not those that the manifest recorded"
-        )
+        problem = _problem(store, key, named[key], problem_of)
         offenders += [{"file": key, "problem": problem}] if problem else []
     offenders += [{"file": key, "problem": LEFT_OVER} for key in sorted(present.keys() - named.keys())]
     return Inventory(len(named), sum(present[key] for key in existing), offenders)
+
+
+def _problem(store: ObjectStore, key: str, sha256: str, problem_of: Callable[[bytes], str | None]) -> str | None:
+    try:
+        data = store.read(key)
+    except ObjectMissing:
+        return "missing"
+    if hashlib.sha256(data).hexdigest() != sha256:
+        return "its bytes are not those that the manifest recorded"
+    return problem_of(data)
 
 
 def _result(

@@ -1,108 +1,236 @@
-"""Merge what a prepare job made into the manifest, and publish the objects it names.
+"""A cohort's manifest, and how a materialization replaces it: in one step, or not at all.
 
-The order makes every moment consistent: first the new objects, then the manifest that names them, then
-the objects nobody names any more are removed.
+Published objects are never written again: what changed gets a new key, in a folder named by its publication. First the
+new objects are stored, then the manifest that names them takes the place of the one that was planned from, unless
+another run has replaced that meanwhile, and last the objects that it no longer names are removed. So whoever reads a
+manifest, and then what it names, never sees a mixture: an object is what the manifest says, or it is gone because there
+is a newer manifest.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from dagster import Failure
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from penumo_assets.cohort.landing import Landing
-from penumo_assets.cohort.plan import DUPLICATE, Plan, apply_label, npz_name
+from penumo_assets.cohort.plan import DUPLICATE, Plan, PlanSettings, apply_label, npz_name
 from penumo_assets.configs.prepare import PrepareConfig
-from penumo_assets.jobs.manifest import STAGES, ManifestRow, dump_rows, load_rows
-from penumo_assets.resources.storage import ObjectMissing, ObjectStore
+from penumo_assets.jobs.manifest import STAGES, ManifestError, ManifestRow, dump_rows, load_rows
+from penumo_assets.resources.compute.spec import JobResult
+from penumo_assets.resources.storage import ObjectChanged, ObjectMissing, ObjectStore, StorageError
 
 _SETTINGS_OF_STAGE = {"raw": "decode", "masks": "segment", "preprocessed": "enhance", "npz": "npz"}
+_TRIES = 5
+T = TypeVar("T")
+
+
+class ManifestHead(BaseModel):
+    """The first line of a manifest.
+
+    ``settings`` is how the stages were set when they last ran. ``superseded`` names the objects that this manifest has
+    replaced, and ``job`` the job whose outputs it took over: should the run die before it has removed them, the next
+    one does.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_: Literal["penumo/manifest/1"] = Field("penumo/manifest/1", alias="schema")
+    settings: dict[str, Any] = {}
+    superseded: tuple[str, ...] = ()
+    job: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A cohort's manifest as it was read; everything is empty if it has none yet.
+
+    ``version`` is the store's word for it, ``digest`` the SHA-256 of its bytes.
+    """
+
+    cohort: str
+    head: ManifestHead = field(default_factory=lambda: ManifestHead(schema="penumo/manifest/1"))
+    rows: tuple[ManifestRow, ...] = ()
+    version: str | None = None
+    digest: str = ""
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What publishing a cohort has to do: objects to copy (source key, target key), rows, keys to remove."""
+    """What publishing a cohort has to do: objects to copy (source key, target key), and the manifest to put there."""
 
     rows: tuple[ManifestRow, ...]
+    head: ManifestHead
     copies: tuple[tuple[str, str], ...]
-    stale: tuple[str, ...]
 
 
 def manifest_key(cohort: str) -> str:
     return f"manifests/{cohort}.jsonl"
 
 
-def read_manifest(store: ObjectStore, cohort: str) -> list[ManifestRow]:
-    """The cohort's manifest; empty if it has none yet."""
+def open_manifest(store: ObjectStore, cohort: str) -> Manifest:
+    """The cohort's manifest with its version.
+
+    Raises
+    ------
+    ManifestError
+        If it is not one; the message names the line.
+    """
     try:
-        return load_rows(store.read(manifest_key(cohort)))
+        data, version = store.read_version(manifest_key(cohort))
     except ObjectMissing:
-        return []
+        return Manifest(cohort)
+    first, _, rest = data.partition(b"\n")
+    try:
+        head = ManifestHead.model_validate_json(first)
+    except ValidationError as error:
+        raise ManifestError(
+            f"{manifest_key(cohort)} does not begin as a manifest: {error.errors()[0]['msg']}"
+        ) from error
+    return Manifest(cohort, head, tuple(load_rows(rest)), version, hashlib.sha256(data).hexdigest())
 
 
-def settings_key(cohort: str) -> str:
-    return f"manifests/{cohort}.settings.json"
-
-
-def write_settings(store: ObjectStore, cohort: str, config: PrepareConfig, stages: Sequence[str]) -> None:
-    """Record what the stages that just ran were set to; the others keep what they had."""
-    settings = config.model_dump(mode="json")
-    parts = {_SETTINGS_OF_STAGE[stage]: settings[_SETTINGS_OF_STAGE[stage]] for stage in stages}
-    store.write_json(settings_key(cohort), read_settings(store, cohort) | {"labels": settings["labels"]} | parts)
+def read_manifest(store: ObjectStore, cohort: str) -> list[ManifestRow]:
+    """The rows of the cohort's manifest; none if it has none yet."""
+    return list(open_manifest(store, cohort).rows)
 
 
 def read_settings(store: ObjectStore, cohort: str) -> dict[str, Any]:
     """How a cohort was prepared, as `PrepareConfig` parses it; empty, which means the defaults, before it was."""
-    try:
-        return store.read_json(settings_key(cohort))
-    except ObjectMissing:
-        return {}
+    return dict(open_manifest(store, cohort).head.settings)
+
+
+def dump_manifest(head: ManifestHead, rows: Iterable[ManifestRow]) -> bytes:
+    """The manifest's bytes."""
+    line = json.dumps(head.model_dump(mode="json", by_alias=True), sort_keys=True)
+    return f"{line}\n".encode() + dump_rows(rows)
+
+
+def on_current_manifests(
+    store: ObjectStore,
+    cohorts: Iterable[str],
+    work: Callable[[Mapping[str, Manifest]], T],
+    tell: Callable[[str], object],
+) -> T:
+    """Do ``work`` with the cohorts' manifests, and again if it failed because another run has replaced one meanwhile.
+
+    Raises
+    ------
+    StorageError, Failure
+        What ``work`` raised, if every manifest is still the one that it was given, or it keeps failing.
+    """
+    for remaining in reversed(range(_TRIES)):
+        manifests = {cohort: open_manifest(store, cohort) for cohort in cohorts}
+        try:
+            return work(manifests)
+        except (StorageError, Failure):
+            changed = [name for name, item in manifests.items() if open_manifest(store, name).version != item.version]
+            if not remaining or not changed:
+                raise
+            tell(f"another run has published {', '.join(changed)} meanwhile: planning again from what it left")
+    raise AssertionError("unreachable")
 
 
 def plan_publication(
     landing: Landing,
     plan: Plan,
-    computed: Iterable[ManifestRow],
-    previous: Iterable[ManifestRow],
-    config: PrepareConfig,
-    job_outputs: str,
+    settings: PlanSettings,
+    base: Manifest,
+    computed: Iterable[ManifestRow] = (),
+    job: JobResult | None = None,
 ) -> Publication:
     """Give every output its final key, refuse name collisions, and find what must be copied and removed.
 
-    ``computed`` rows hold keys relative to ``job_outputs``; an image that already holds a tensor name keeps it
-    against newcomers.
+    ``computed`` rows hold keys relative to the outputs of ``job``. An image that already holds a tensor name keeps it
+    against newcomers; an object with the name and the content of the one before stays where it is.
     """
     fresh = {item.row.image_id: set(item.compute) for item in plan.items}
     rows = sorted([*plan.rows, *computed], key=lambda row: row.source)
     for row in rows:
         if row.status == "accepted" or row.stage != "landing":
             apply_label(row, landing.labels.get(row.source))
-    old_keys = {output.key for row in previous for output in row.stages.values()}
+    stored = {(stage, _name(out.key), out.sha256): out.key for row in base.rows for stage, out in row.stages.items()}
+    moves: list[tuple[ManifestRow, str, str, str]] = []
+    for row, stage, name in _names(rows, fresh, settings.config):
+        output = row.stages[stage]
+        if kept := stored.get((stage, name, output.sha256)):
+            output.key = kept
+        else:
+            is_fresh = stage in fresh.get(row.image_id, ())
+            source = job.key(*output.key.split("/", 1)) if job and is_fresh else output.key
+            moves.append((row, stage, name, source))
+    # The same objects published over the same manifest get the same keys: a run that repeats one that died finds them.
+    content = [base.digest, sorted((stage, name, row.stages[stage].sha256) for row, stage, name, _ in moves)]
+    folder = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+    copies = []
+    for row, stage, name, source in moves:
+        row.stages[stage].key = f"{stage}/{landing.cohort}/{folder}/{name}"
+        copies.append((source, row.stages[stage].key))
+    head = ManifestHead(
+        schema="penumo/manifest/1",
+        settings=_settings(base.head.settings, settings),
+        superseded=tuple(sorted(keys_of(base.rows) - keys_of(rows))),
+        job=job.job_name if job else None,
+    )
+    return Publication(tuple(rows), head, tuple(copies))
+
+
+def publish(store: ObjectStore, base: Manifest, publication: Publication) -> None:
+    """Carry out a publication; safe to repeat.
+
+    Raises
+    ------
+    ObjectChanged
+        If another run has published the cohort since ``base`` was read.
+    ObjectMissing
+        If an object to copy is gone: another run has finished and removed the outputs of the same job.
+    """
+    store.delete(base.head.superseded)
+    if publication.rows == base.rows and publication.head.settings == base.head.settings:
+        return
+    try:
+        store.copy_all(publication.copies)
+        store.swap(manifest_key(base.cohort), dump_manifest(publication.head, publication.rows), base.version)
+    except (ObjectChanged, ObjectMissing):
+        # Only what the manifest in place names can ever be named again.
+        named = keys_of(open_manifest(store, base.cohort).rows)
+        store.delete(target for _, target in publication.copies if target not in named)
+        raise
+    store.delete(publication.head.superseded)
+
+
+def keys_of(rows: Iterable[ManifestRow]) -> set[str]:
+    """Every object that the rows name."""
+    return {output.key for row in rows for output in row.stages.values()}
+
+
+def _names(
+    rows: Sequence[ManifestRow], fresh: Mapping[str, set[str]], config: PrepareConfig
+) -> Iterable[tuple[ManifestRow, str, str]]:
+    """Each row's outputs with their file names; the newcomer to a taken tensor name is refused."""
     holders: dict[str, ManifestRow] = {}
-    copies: list[tuple[str, str]] = []
     for row in sorted(rows, key=lambda row: "npz" not in row.stages or "npz" in fresh.get(row.image_id, ())):
-        for stage in STAGES:
-            if stage not in row.stages:
-                continue
+        for stage in [stage for stage in STAGES if stage in row.stages]:
             name = npz_name(row, config) if stage == "npz" else f"{row.image_id}.png"
             assert name is not None
             if stage == "npz" and holders.setdefault(name, row) is not row:
                 _refuse_duplicate(row, holders[name], name)
-                continue
-            output = row.stages[stage]
-            source = output.key
-            if stage in fresh.get(row.image_id, ()):
-                source = f"{job_outputs}/{output.key}"
-            output.key = f"{stage}/{landing.cohort}/{name}"
-            if source != output.key:
-                copies.append((source, output.key))
-    new_keys = {output.key for row in rows for output in row.stages.values()}
-    return Publication(tuple(rows), tuple(copies), tuple(sorted(old_keys - new_keys)))
+            else:
+                yield row, stage, name
 
 
-def publish(store: ObjectStore, cohort: str, publication: Publication) -> None:
-    """Carry out a publication; safe to repeat."""
-    store.copy_all(publication.copies)
-    store.write(manifest_key(cohort), dump_rows(publication.rows))
-    store.delete(publication.stale)
+def _name(key: str) -> str:
+    return key.rsplit("/", 1)[-1]
+
+
+def _settings(before: Mapping[str, Any], given: PlanSettings) -> dict[str, Any]:
+    """What the stages that ran were set to; the others keep what they had."""
+    config = given.config.model_dump(mode="json")
+    parts = {_SETTINGS_OF_STAGE[stage]: config[_SETTINGS_OF_STAGE[stage]] for stage in given.stages}
+    return {**before, "labels": config["labels"], **parts}
 
 
 def _refuse_duplicate(row: ManifestRow, holder: ManifestRow, name: str) -> None:

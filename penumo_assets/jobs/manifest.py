@@ -110,6 +110,7 @@ def load_rows(data: bytes) -> list[ManifestRow]:
 
 
 def stage_version(rows: Iterable[ManifestRow], stage: str) -> str:
-    """Data version of one stage of a cohort: digest over the content of its outputs, in order of their keys."""
-    outputs = sorted((row.stages[stage].key, row.stages[stage].sha256) for row in rows if stage in row.stages)
+    """Data version of one stage of a cohort: digest over its outputs' file names and contents, wherever they lie."""
+    made = [row.stages[stage] for row in rows if stage in row.stages]
+    outputs = sorted((output.key.rsplit("/", 1)[-1], output.sha256) for output in made)
     return hashlib.sha256(json.dumps(outputs).encode()).hexdigest()

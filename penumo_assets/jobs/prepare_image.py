@@ -5,7 +5,6 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,7 +69,7 @@ def drop_rejected_stages(item: WorkItem) -> None:
 
 def stored(stage: str, item: WorkItem) -> bytes:
     """The bytes of an earlier materialization's output."""
-    return (processing_input(stage) / Path(item.row.stages[stage].key).name).read_bytes()
+    return (processing_input(stage) / item.row.stages[stage].key.removeprefix(f"{stage}/")).read_bytes()
 
 
 def store(image: Image, stage: str, name: str, data: bytes, facts: dict[str, Any] | None = None) -> None:

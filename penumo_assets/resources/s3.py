@@ -9,6 +9,7 @@ reset connection) and copies what is too large for one request.
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -25,12 +26,20 @@ from obstore.store import S3Store as Transfer
 
 from penumo_assets.jobs.contract import write_atomic
 from penumo_assets.resources.s3_errors import RequestInvalid, named, translated
-from penumo_assets.resources.storage import ObjectInfo, ObjectMissing, ObjectStore, StorageError, check_key
+from penumo_assets.resources.storage import (
+    ObjectChanged,
+    ObjectInfo,
+    ObjectMissing,
+    ObjectStore,
+    StorageError,
+    check_key,
+)
 
 PART_BYTES = 16 * 2**20
 _MAX_PARTS = 10_000  # the API's limit for one object
 _PARTS_AT_ONCE = 4
 MAX_RETRIES = 8
+_SWAP_PAUSES = (0.2, 1.0, 3.0, 9.0)  # seconds before a conditional request is sent again
 _DELETE_BATCH = 1000  # the API's limit
 _LARGE_AT_ONCE = 2  # with the two above: at most 128 MiB of parts in memory
 _AWS_HOST = re.compile(r"s3([.-][a-z0-9-]+)?\.amazonaws\.com(\.cn)?")
@@ -133,8 +142,37 @@ class S3Store(ObjectStore):
                 raise StorageError(f"{key} is larger than the {max_bytes} bytes allowed for it")
             return answer.bytes().to_bytes()
 
+    def read_version(self, key: str) -> tuple[bytes, str]:
+        with translated(key, self.bucket):
+            answer = obstore.get(self._objects, self._key(key))
+            return answer.bytes().to_bytes(), str(answer.meta["e_tag"])
+
     def write(self, key: str, data: bytes) -> None:
         self._put(key, data, len(data))
+
+    def swap(self, key: str, data: bytes, version: str | None) -> None:
+        mode: Any = "create" if version is None else {"e_tag": version}
+        for pause in (*_SWAP_PAUSES, None):
+            try:
+                with translated(key, self.bucket):
+                    obstore.put(self._objects, self._key(key), data, mode=mode, use_multipart=False)
+                return
+            except StorageError as error:
+                # obstore sends a conditional request once: what became of one whose answer was lost shows the object.
+                found, now = self._state(key)
+                if found == data:
+                    return
+                if now != version:
+                    raise ObjectChanged(f"{key} was written by somebody else meanwhile") from error
+                if pause is None:
+                    raise
+                time.sleep(pause)
+
+    def _state(self, key: str) -> tuple[bytes, str] | tuple[None, None]:
+        try:
+            return self.read_version(key)
+        except ObjectMissing:
+            return None, None
 
     def upload(self, source: Path, key: str) -> None:
         self._put(key, source, source.stat().st_size)

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-from obstore.exceptions import BaseError, UnauthenticatedError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError, UnauthenticatedError
 
-from penumo_assets.resources.storage import ObjectMissing, StorageError
+from penumo_assets.resources.storage import ObjectChanged, ObjectMissing, StorageError
 
 _CODES = (re.compile(r"<Code>(\w+)</Code>"), re.compile(r"status code: (\d{3})"), re.compile("(without LOCATION)"))
 _ABSENT = {"NoSuchKey", "NotFound", "404"}
@@ -35,6 +35,8 @@ def translated(what: str, bucket: str) -> Iterator[None]:
     ------
     ObjectMissing
         If there is no such object.
+    ObjectChanged
+        If the object is not what the request demanded.
     RequestInvalid
         If S3 answers InvalidRequest.
     StorageError
@@ -46,6 +48,8 @@ def translated(what: str, bucket: str) -> Iterator[None]:
         raise StorageError(f"{what}: {_NO_CREDENTIALS}") from error
     except ClientError as error:
         raise named(what, bucket, error.response.get("Error", {}).get("Code", "unknown")) from error
+    except (AlreadyExistsError, PreconditionError) as error:
+        raise ObjectChanged(f"{what} was written by somebody else meanwhile") from error
     except (FileNotFoundError, BaseError) as error:
         code = _code(error)
         if code:

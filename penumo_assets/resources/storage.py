@@ -3,6 +3,8 @@
 Keys are relative to one root URI. An object becomes visible whole or not at all.
 """
 
+import fcntl
+import hashlib
 import json
 import os
 import re
@@ -11,6 +13,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,10 @@ class ObjectMissing(StorageError):
     """There is no object under this key."""
 
 
+class ObjectChanged(StorageError):
+    """The object is not the version that was to be replaced: somebody else has written it meanwhile."""
+
+
 @dataclass(frozen=True)
 class ObjectInfo:
     """One listed object: key under the root, size in bytes, entity tag (changes with the content)."""
@@ -40,6 +47,11 @@ class ObjectInfo:
     key: str
     size: int
     etag: str
+
+
+def to_json(value: Any) -> bytes:
+    """How the application writes a record."""
+    return json.dumps(value, indent=2, sort_keys=True, allow_nan=False).encode()
 
 
 def is_key(key: str) -> bool:
@@ -90,7 +102,21 @@ class ObjectStore(ABC):
         """The whole object; refused if it is larger than ``max_bytes``."""
 
     @abstractmethod
+    def read_version(self, key: str) -> tuple[bytes, str]:
+        """The whole object, and its version for `swap`."""
+
+    @abstractmethod
     def write(self, key: str, data: bytes) -> None: ...
+
+    @abstractmethod
+    def swap(self, key: str, data: bytes, version: str | None) -> None:
+        """Write an object if it still has this ``version``; ``None``: if there is none.
+
+        Raises
+        ------
+        ObjectChanged
+            If it has another one. Two callers that have read the same version never both succeed.
+        """
 
     @abstractmethod
     def upload(self, source: Path, key: str) -> None:
@@ -111,7 +137,7 @@ class ObjectStore(ABC):
         return json.loads(self.read(key))
 
     def write_json(self, key: str, value: Any) -> None:
-        self.write(key, json.dumps(value, indent=2, sort_keys=True, allow_nan=False).encode())
+        self.write(key, to_json(value))
 
     def adopt_folder(self, folder: Path, prefix: str) -> list[str]:
         """Store every file below ``folder``, which the caller then discards; names below ``prefix``, sorted."""
@@ -187,6 +213,23 @@ class FileStore(ObjectStore):
     def write(self, key: str, data: bytes) -> None:
         try:
             write_atomic(self.path(key), data)
+        except OSError as error:
+            raise _file_error(key, error) from error
+
+    def read_version(self, key: str) -> tuple[bytes, str]:
+        data = self.read(key)
+        return data, hashlib.sha256(data).hexdigest()
+
+    def swap(self, key: str, data: bytes, version: str | None) -> None:
+        try:
+            with alone_in(self.path(key).parent):
+                try:
+                    found = self.read_version(key)[1]
+                except ObjectMissing:
+                    found = None
+                if found != version:
+                    raise ObjectChanged(f"{key} was written by somebody else meanwhile")
+                self.write(key, data)
         except OSError as error:
             raise _file_error(key, error) from error
 
@@ -289,6 +332,18 @@ class Storage(ConfigurableResource):
     def impatient(self) -> ObjectStore:
         """The store for a sensor, whose tick is lost if it takes a minute (`open_store`)."""
         return open_store(self.root, self.kms_key, impatient=True)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which the system takes back from a process that dies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -9,14 +9,14 @@ from dagster import AssetExecutionContext, EnvVar, ResourceDependency
 
 from penumo_assets.definitions import build_definitions
 from penumo_assets.imaging.pack import npz_bytes
-from penumo_assets.jobs.manifest import STAGES, ManifestRow, StageOutput, dump_rows
-from penumo_assets.jobs.work import parse_item, work_lines
+from penumo_assets.jobs.manifest import STAGES, StageOutput, dump_rows
+from penumo_assets.jobs.work import WorkItem, parse_item, work_lines
 from penumo_assets.resources.compute.spec import JobResult, JobRunner, JobSpec
 from penumo_assets.resources.storage import Storage
 
 
 class StubJobRunner(JobRunner):
-    """Prepares cohorts in this process: a PNG becomes the same small picture in every stage, all else is rejected."""
+    """Prepares cohorts in this process: a PNG becomes a small picture in every stage, all else is rejected."""
 
     storage: ResourceDependency[Storage]
 
@@ -31,7 +31,7 @@ class StubJobRunner(JobRunner):
             data = self.storage.store.read(f"landing/{spec.partition}/{item.row.source}")
             if data.startswith(b"\x89PNG"):
                 item.row.status, item.row.stage, item.row.code, item.row.reason = "accepted", None, None, None
-                for stage, file, content in _outputs(item.row):
+                for stage, file, content in _outputs(item):
                     self.storage.store.write(f"{prefix}/{stage}/{file}", content)
                     outputs[stage].append(file)
                     item.row.stages[stage] = StageOutput(
@@ -52,21 +52,25 @@ class StubJobRunner(JobRunner):
         self.storage.store.delete_folder(f"jobs/{result.job_name}")
 
 
-def _outputs(row: ManifestRow) -> list[tuple[str, str, bytes]]:
+def _outputs(item: WorkItem) -> list[tuple[str, str, bytes]]:
+    """Stage, file name and content of what is to be computed: another fingerprint, another picture."""
+    row = item.row
     row.patient_id = row.patient_id or "p-" + row.image_id
     row.width = row.height = 224
     row.mean_intensity = 100.0
-    image = np.tile(np.arange(224, dtype=np.uint8), (224, 1))
-    mask = np.where(image > 100, 255, 0).astype(np.uint8)
+    plain = np.tile(np.arange(224, dtype=np.uint8), (224, 1))
+    image = np.roll(plain, int(item.fingerprints[item.compute[-1]][:8], 16) % 224, axis=1)
+    mask = np.where(plain > 100, 255, 0).astype(np.uint8)
     picture, outline = (cv2.imencode(".png", pixels)[1].tobytes() for pixels in (image, mask))
     tensor = npz_bytes(np.dstack([image, image, image, mask]))
     png = f"{row.image_id}.png"
-    return [
+    made = [
         ("raw", png, picture),
         ("masks", png, outline),
         ("preprocessed", png, picture),
-        ("npz", f"{row.patient_id}.npz", tensor),
+        ("npz", f"{row.image_id}.npz", tensor),
     ]
+    return [output for output in made if output[0] in item.compute]
 
 
 def png(seed: int) -> bytes:

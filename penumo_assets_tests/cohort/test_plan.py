@@ -1,13 +1,18 @@
+import hashlib
+import re
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
 
 from penumo_assets.cohort.landing import Label, LandedFile, Landing
 from penumo_assets.cohort.plan import Plan, PlanSettings, image_id_of, plan_cohort
-from penumo_assets.cohort.publish import plan_publication
+from penumo_assets.cohort.publish import Manifest, plan_publication
 from penumo_assets.configs.prepare import EnhanceConfig, NpzConfig, PrepareConfig
 from penumo_assets.jobs.manifest import STAGES, ManifestRow, StageOutput, dump_rows, load_rows, stage_version
+from penumo_assets.resources.compute.spec import JobResult
 
+JOB = JobResult("1", {}, "jobs/1/output", {}, {})
 SETTINGS = PlanSettings(PrepareConfig(), "weights-1", "key-1", STAGES)
 
 
@@ -28,15 +33,22 @@ def carry_out(plan: Plan) -> list[ManifestRow]:
         for stage in item.compute:
             suffix = "npz" if stage == "npz" else "png"
             key = f"{stage}/{row.image_id}.{suffix}"
-            row.stages[stage] = StageOutput(key=key, sha256="0", fingerprint=item.fingerprints[stage])
+            content = "content of " + item.fingerprints[stage]
+            row.stages[stage] = StageOutput(key=key, sha256=content, fingerprint=item.fingerprints[stage])
         rows.append(row)
     return rows
 
 
 def materialize(landing: Landing, previous: list[ManifestRow], settings: PlanSettings = SETTINGS):
     plan = plan_cohort(landing, previous, settings)
-    publication = plan_publication(landing, plan, carry_out(plan), previous, settings.config, "jobs/1/output")
+    base = Manifest("c", rows=tuple(previous), digest=hashlib.sha256(dump_rows(previous)).hexdigest())
+    publication = plan_publication(landing, plan, settings, base, carry_out(plan), JOB)
     return plan, publication, load_rows(dump_rows(publication.rows))
+
+
+def names(keys: Iterable[str]) -> list[str]:
+    """Keys without the folder of their publication."""
+    return [re.sub(r"/[0-9a-f]{12}/", "/", key) for key in keys]
 
 
 def computed(plan: Plan) -> dict[str, list[str]]:
@@ -46,7 +58,7 @@ def computed(plan: Plan) -> dict[str, list[str]]:
 def test_a_new_cohort_computes_every_stage_of_every_image() -> None:
     plan, publication, rows = materialize(landing_of("a.png", "b.dcm"), [])
     assert computed(plan) == {"a.png": list(STAGES), "b.dcm": list(STAGES)}
-    assert {target for _, target in publication.copies} >= {"npz/c/a.npz", "npz/c/b.npz"}
+    assert set(names(target for _, target in publication.copies)) >= {"npz/c/a.npz", "npz/c/b.npz"}
     assert all(source.startswith("jobs/1/output/") for source, _ in publication.copies)
     assert [row.status for row in rows] == ["accepted", "accepted"]
 
@@ -55,26 +67,50 @@ def test_an_unchanged_cohort_computes_nothing() -> None:
     _, _, rows = materialize(landing_of("a.png", "b.dcm"), [])
     plan, publication, again = materialize(landing_of("a.png", "b.dcm"), rows)
     assert plan.items == ()
-    assert publication.copies == publication.stale == ()
+    assert publication.copies == publication.head.superseded == ()
     assert again == rows
     assert stage_version(again, "npz") == stage_version(rows, "npz")
 
 
 def test_one_changed_image_costs_one_image() -> None:
-    names = [f"{number}.png" for number in range(20)]
-    _, _, rows = materialize(landing_of(*names), [])
-    landing = landing_of(*names)
+    landing = landing_of(*[f"{number}.png" for number in range(20)])
+    _, _, rows = materialize(landing, [])
     files = tuple(replace(f, etag="new") if f.source == "7.png" else f for f in landing.files)
     plan, _, _ = materialize(replace(landing, files=files), rows)
     assert computed(plan) == {"7.png": list(STAGES)}
+
+
+def test_what_changed_gets_a_key_of_its_own_and_the_rest_keeps_its() -> None:
+    landing = landing_of("a.png", "b.png")
+    _, _, rows = materialize(landing, [])
+    files = tuple(replace(file, etag="new") if file.source == "a.png" else file for file in landing.files)
+    _, publication, again = materialize(replace(landing, files=files), rows)
+    before, after = ({row.source: row.stages["npz"].key for row in each} for each in (rows, again))
+    assert after["b.png"] == before["b.png"]
+    assert after["a.png"] != before["a.png"]
+    assert names([after["a.png"]]) == names([before["a.png"]])
+    assert before["a.png"] in publication.head.superseded
+
+
+def test_the_same_content_over_another_manifest_gets_other_keys() -> None:
+    """So a key that was removed once is never used again, and nobody removes what a newer manifest names."""
+    landing = landing_of("a.png")
+    _, first, rows = materialize(landing, [])
+    assert materialize(landing, [])[1] == first
+    config = PrepareConfig(enhance=EnhanceConfig(apply_mask=True))
+    _, _, changed = materialize(landing, rows, replace(SETTINGS, config=config))
+    _, _, back = materialize(landing, changed)
+    assert [row.stages["npz"].sha256 for row in back] == [row.stages["npz"].sha256 for row in rows]
+    assert stage_version(back, "npz") == stage_version(rows, "npz")
+    assert back[0].stages["npz"].key not in (rows[0].stages["npz"].key, changed[0].stages["npz"].key)
 
 
 def test_a_removed_image_disappears() -> None:
     _, _, rows = materialize(landing_of("a.png", "b.png"), [])
     plan, publication, again = materialize(landing_of("a.png"), rows)
     assert plan.removed == ("b.png",)
-    assert {key.split("/")[0] for key in publication.stale} == set(STAGES)
-    assert all("b" in key.rsplit("/", 1)[-1] for key in publication.stale)
+    assert {key.split("/")[0] for key in publication.head.superseded} == set(STAGES)
+    assert all("b" in key.rsplit("/", 1)[-1] for key in publication.head.superseded)
     assert [row.source for row in again] == ["a.png"]
 
 
@@ -103,9 +139,9 @@ def test_a_new_name_template_moves_tensors_without_computing() -> None:
     settings = replace(SETTINGS, config=PrepareConfig(npz=NpzConfig(filename="{patient_id}_{image_id}")))
     _, publication, again = materialize(landing_of("a.png"), rows, settings)
     (move,) = publication.copies
-    assert move[0] == "npz/c/a.npz"
-    assert move[1] == again[0].stages["npz"].key == f"npz/c/a_{image_id_of('a.png')}.npz"
-    assert publication.stale == ("npz/c/a.npz",)
+    assert move == (rows[0].stages["npz"].key, again[0].stages["npz"].key)
+    assert names(move) == ["npz/c/a.npz", f"npz/c/a_{image_id_of('a.png')}.npz"]
+    assert publication.head.superseded == (move[0],)
 
 
 def test_a_chosen_stage_is_computed_alone_and_its_successors_follow_later() -> None:
@@ -140,7 +176,7 @@ def test_a_patients_second_image_is_refused_by_name_and_takes_over_when_the_firs
     second = rows[1]
     assert (second.status, second.stage, second.code) == ("rejected", "npz", "duplicate_patient_id")
     assert rows[0].image_id in (second.reason or "")
-    assert [target for _, target in publication.copies].count("npz/c/P.npz") == 1
+    assert names(target for _, target in publication.copies).count("npz/c/P.npz") == 1
 
     plan, _, again = materialize(both, rows)
     assert plan.items == ()

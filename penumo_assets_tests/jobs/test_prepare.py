@@ -12,7 +12,7 @@ import pytest
 
 from penumo_assets.cohort.landing import read_landing
 from penumo_assets.cohort.plan import Plan, PlanSettings, plan_cohort
-from penumo_assets.cohort.publish import plan_publication, publish, read_manifest
+from penumo_assets.cohort.publish import open_manifest, plan_publication, publish, read_manifest
 from penumo_assets.configs.prepare import DecodeConfig, PrepareConfig
 from penumo_assets.imaging.decode import decode_png
 from penumo_assets.imaging.pack import load_npz
@@ -22,6 +22,7 @@ from penumo_assets.jobs.manifest import STAGES, ManifestRow, load_rows
 from penumo_assets.jobs.process_map import Workers, map_batches
 from penumo_assets.jobs.work import KEY_VARIABLE, dump_work
 from penumo_assets.phantoms import draw_phantom
+from penumo_assets.resources.compute.spec import JobResult
 from penumo_assets.resources.storage import ObjectStore, Storage
 from penumo_assets_tests.imaging.samples import dicom_bytes
 
@@ -52,21 +53,22 @@ class House:
     def materialize(self, settings: PlanSettings = SETTINGS, *arguments: str) -> Plan:
         """Plan, run the job's `main` in this process, publish; the plan."""
         self.runs += 1
-        landing, previous = read_landing(self.store, COHORT, ()), read_manifest(self.store, COHORT)
-        plan = plan_cohort(landing, previous, settings)
+        landing, base = read_landing(self.store, COHORT, ()), open_manifest(self.store, COHORT)
+        plan = plan_cohort(landing, base.rows, settings)
         opt_ml = self.root / "jobs" / str(self.runs)
         inputs = opt_ml / "processing" / "input"
         (inputs / "work").mkdir(parents=True)
-        for name in ("landing", "raw", "masks", "preprocessed"):
-            (inputs / name).symlink_to(self.root / name / COHORT)
+        (inputs / "landing").symlink_to(self.landing)
+        for name in ("raw", "masks", "preprocessed"):
+            (inputs / name).symlink_to(self.root / name)
         (inputs / "work" / "config.json").write_text(settings.config.model_dump_json())
         (inputs / "work" / "work.jsonl").write_bytes(dump_work(plan.items))
         self.monkeypatch.setenv("PENUMO_OPT_ML", str(opt_ml))
         prepare.main(list(arguments))
         outputs = opt_ml / "processing" / "output"
         rows = load_rows((outputs / "rows" / "rows-algo-1.jsonl").read_bytes())
-        prefix = f"jobs/{self.runs}/processing/output"
-        publish(self.store, COHORT, plan_publication(landing, plan, rows, previous, settings.config, prefix))
+        job = JobResult(str(self.runs), {}, f"jobs/{self.runs}/processing/output", {}, {})
+        publish(self.store, base, plan_publication(landing, plan, settings, base, rows, job))
         return plan
 
     @property
@@ -88,7 +90,7 @@ class House:
 
     def files(self, stage: str) -> dict[str, int]:
         """Name and time of writing of a stage's published files."""
-        return {path.name: path.stat().st_mtime_ns for path in (self.root / stage / COHORT).iterdir()}
+        return {path.name: path.stat().st_mtime_ns for path in (self.root / stage / COHORT).rglob("*.*")}
 
 
 @pytest.fixture

@@ -25,7 +25,8 @@ _ERRORS = {
 
 @dataclass
 class Fault:
-    """What happens to the next ``times`` requests of ``method``: an S3 error code, ``reset`` or ``truncate``."""
+    """What happens to the next ``times`` requests of ``method``: an S3 error code, ``reset``, ``truncate`` or
+    ``lost``: the request is carried out, and the connection breaks before the answer."""
 
     method: str
     kind: str
@@ -88,9 +89,7 @@ def _handler(server: S3Server, target: tuple[str, int]) -> type[BaseHTTPRequestH
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             fault = server.next_fault(self.command, self.path)
             if fault == "reset":
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self.connection.close()
-                self.close_connection = True
+                self._break()
             elif fault in _ERRORS:
                 text = f"<Error><Code>{fault}</Code><Message>scripted</Message></Error>"
                 self._answer(_ERRORS[fault], {"Content-Type": "application/xml"}, text.encode())
@@ -98,9 +97,18 @@ def _handler(server: S3Server, target: tuple[str, int]) -> type[BaseHTTPRequestH
                 connection = http.client.HTTPConnection(*target)
                 connection.request(self.command, self.path, body, dict(self.headers))
                 answer = connection.getresponse()
+                if fault == "lost":
+                    answer.read()
+                    self._break()
+                    return
                 headers = {name: value for name, value in answer.getheaders() if name.lower() not in _OWN_HEADERS}
                 self._answer(answer.status, headers, answer.read(), answer.getheader("Content-Length"), fault)
                 connection.close()
+
+        def _break(self) -> None:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+            self.close_connection = True
 
         def _answer(
             self, status: int, headers: dict[str, str], body: bytes, length: str | None = None, fault: str | None = None

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Thread
 
@@ -9,7 +10,14 @@ import boto3
 import pytest
 
 from penumo_assets.resources.s3 import PART_BYTES, S3Store
-from penumo_assets.resources.storage import FileStore, ObjectMissing, ObjectStore, StorageError, open_store
+from penumo_assets.resources.storage import (
+    FileStore,
+    ObjectChanged,
+    ObjectMissing,
+    ObjectStore,
+    StorageError,
+    open_store,
+)
 from penumo_assets_tests.resources.s3_server import S3Server, running_s3
 
 REGION = "eu-central-1"
@@ -52,6 +60,48 @@ def test_what_is_written_is_read_back(store: ObjectStore) -> None:
     assert store.read("raw/a/one.png") == b"12"
     assert store.exists("raw/a/one.png")
     assert not store.exists("raw/a")
+
+
+def test_an_object_is_replaced_only_by_those_who_have_read_it_as_it_is(store: ObjectStore) -> None:
+    store.swap("manifests/w", b"first", None)
+    with pytest.raises(ObjectChanged, match="manifests/w"):
+        store.swap("manifests/w", b"too late", None)
+    data, version = store.read_version("manifests/w")
+    assert data == b"first"
+    store.swap("manifests/w", b"second", version)
+    for stale in (version, None):
+        with pytest.raises(ObjectChanged):
+            store.swap("manifests/w", b"too late", stale)
+    assert store.read("manifests/w") == b"second"
+    with pytest.raises(StorageError):
+        store.swap("manifests/gone", b"x", version)
+    assert not store.exists("manifests/gone")
+
+
+def test_of_many_who_replace_the_same_version_one_succeeds(store: ObjectStore) -> None:
+    store.swap("manifests/w", b"first", None)
+    version = store.read_version("manifests/w")[1]
+
+    def attempt(number: int) -> bytes | None:
+        try:
+            store.swap("manifests/w", b"by %d" % number, version)
+        except ObjectChanged:
+            return None
+        return b"by %d" % number
+
+    with ThreadPoolExecutor(8) as pool:
+        (winner,) = [done for done in pool.map(attempt, range(8)) if done]
+    assert store.read("manifests/w") == winner
+
+
+@pytest.mark.parametrize("fault", ["lost", "reset", "SlowDown", "InternalError"])
+def test_a_replacement_that_a_fault_interrupts_is_carried_out_once(s3: S3Server, bucket: S3Store, fault: str) -> None:
+    bucket.swap("manifests/w", b"first", None)
+    version = bucket.read_version("manifests/w")[1]
+    s3.fail("PUT", fault)
+    bucket.swap("manifests/w", b"second", version)
+    assert s3.faults[0].times == 0
+    assert bucket.read("manifests/w") == b"second"
 
 
 def test_an_absent_object_is_named(store: ObjectStore, tmp_path: Path) -> None:

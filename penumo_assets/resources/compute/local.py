@@ -1,6 +1,5 @@
 """Run jobs as subprocesses that see SageMaker's container contract and nothing else of this machine's settings."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -8,8 +7,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -20,7 +18,7 @@ import penumo_assets
 from penumo_assets.jobs.contract import RESULT_NAME, ResultFile, write_atomic
 from penumo_assets.resources.compute import supervisor
 from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobRunner, JobSpec
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage import Storage, alone_in
 
 LOG_TAIL_LINES = 30
 START_GRACE_SECONDS = 10.0
@@ -55,7 +53,7 @@ class LocalJobRunner(JobRunner):
                 continue
             if state == "running":
                 self._wait(context, job)
-            with _alone_in(Path(self.scratch)):  # a second run may have been attached to the same job
+            with alone_in(Path(self.scratch)):  # a second run may have been attached to the same job
                 result, outputs = job.result(), job.publish()
             return JobResult(
                 job_name=job.name,
@@ -90,18 +88,6 @@ class LocalJobRunner(JobRunner):
         store.delete([f"{result.output_prefix}/{RESULT_NAME}"])
         store.delete_folder(f"jobs/{result.job_name}")
         shutil.rmtree(Path(self.scratch) / result.job_name, ignore_errors=True)
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system takes back from a process that dies."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 class _LocalJob:
