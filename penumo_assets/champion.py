@@ -89,15 +89,18 @@ def rollback(
     """Make ``to``, by default the previous champion, the champion again; its record and the version that it replaces.
 
     The version that is left becomes `previous` and is marked as withdrawn, so that `champion_model` does not choose
-    it again by itself; rolling back to it takes the mark away.
+    it again by itself; rolling back to it takes the mark away. Safe to repeat after it was killed.
 
     Raises
     ------
     NoChampion
         If there is nothing to roll back, or no such version.
     """
-    recorded, held = read_champion(store)["version"], tracking.version_with(CHAMPION)
-    wanted = to or tracking.version_with(PREVIOUS)
+    champion, held = read_champion(store), tracking.version_with(CHAMPION)
+    recorded, before = champion["version"], tracking.version_with(PREVIOUS)
+    # A rollback that was killed between alias and record is finished, not taken back.
+    halfway = (held, before) == (champion["previous"], recorded)
+    wanted = to or (held if halfway else before)
     if wanted is None:
         raise NoChampion(f"version {recorded} is the only champion there has been: nothing to roll back to")
     if wanted == recorded == held:
@@ -108,12 +111,12 @@ def rollback(
     why = reason or f"rolled back to version {wanted}"
     tracking.reinstate(wanted)
     tracking.withdraw(left, why)
-    moved = _point(store, tracking, record)
     if record.get("package"):
         packages.set_approval(record["package"], Approval(record["approval"]), "in use again")
     if package := _package_of(store, left):
         packages.set_approval(package, Approval.rejected, why)
-    return moved, left
+    # Last of all: what was killed before it has not moved, and does all of it again when it is told to again.
+    return _point(store, tracking, record), left
 
 
 def read_champion(store: ObjectStore) -> Record:

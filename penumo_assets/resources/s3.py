@@ -4,15 +4,19 @@ obstore moves the bytes: it needs about half of boto3's CPU time per object (ben
 resumed bodies and multi-part uploads are its own. boto3 finds the credentials, lists (obstore refuses a whole
 listing for one odd key, and landing holds whatever a hospital sends), deletes (obstore does not repeat that after a
 reset connection) and copies what is too large for one request.
+
+What is sent is signed with its SHA-256, so that S3 refuses what changed on its way. The same digest is kept as the
+object's metadata, which a copy inherits, and compared when the object is read; objects that others wrote have none.
 """
 
+import hashlib
 import os
 import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any
@@ -21,10 +25,10 @@ from urllib.parse import urlparse
 import boto3
 import obstore
 from botocore.config import Config
-from botocore.exceptions import NoCredentialsError
 from obstore.store import S3Store as Transfer
 
 from penumo_assets.jobs.contract import write_atomic
+from penumo_assets.resources.s3_credentials import Credentials
 from penumo_assets.resources.s3_errors import RequestInvalid, named, translated
 from penumo_assets.resources.storage import (
     ObjectChanged,
@@ -33,6 +37,7 @@ from penumo_assets.resources.storage import (
     ObjectStore,
     StorageError,
     check_key,
+    file_errors,
 )
 
 PART_BYTES = 16 * 2**20
@@ -40,6 +45,9 @@ _MAX_PARTS = 10_000  # the API's limit for one object
 _PARTS_AT_ONCE = 4
 MAX_RETRIES = 8
 _SWAP_PAUSES = (0.2, 1.0, 3.0, 9.0)  # seconds before a conditional request is sent again
+READ_TIMEOUT_SECONDS = 60
+_READINGS = 3  # of an object whose bytes are not those that were stored
+_DIGEST = "penumo-sha256"
 _DELETE_BATCH = 1000  # the API's limit
 _LARGE_AT_ONCE = 2  # with the two above: at most 128 MiB of parts in memory
 _AWS_HOST = re.compile(r"s3([.-][a-z0-9-]+)?\.amazonaws\.com(\.cn)?")
@@ -70,7 +78,7 @@ class S3Store(ObjectStore):
         if not region:
             raise StorageError(f"{self.root_uri}: no AWS region; set AWS_DEFAULT_REGION")
         retries: Any = {"mode": "standard", "max_attempts": 1 if impatient else MAX_RETRIES + 1}
-        timeouts: Any = {"connect_timeout": 5, "read_timeout": 10} if impatient else {}
+        timeouts: Any = {"connect_timeout": 5, "read_timeout": 10 if impatient else READ_TIMEOUT_SECONDS}
         with translated(self.root_uri, self.bucket):
             self._client = session.client("s3", region_name=region, config=Config(retries=retries, **timeouts))
         self._kms_key = kms_key
@@ -96,11 +104,11 @@ class S3Store(ObjectStore):
             client_options={
                 "allow_http": endpoint.scheme == "http",
                 "connect_timeout": "5s",
-                "read_timeout": "60s",
+                "read_timeout": f"{READ_TIMEOUT_SECONDS}s",
                 "timeout": "600s",
             },
             retry_config={"max_retries": MAX_RETRIES, "retry_timeout": timedelta(minutes=3)},
-            credential_provider=_Credentials(session),
+            credential_provider=Credentials(session),
             **encryption,
         )
 
@@ -136,26 +144,33 @@ class S3Store(ObjectStore):
         return True
 
     def read(self, key: str, max_bytes: int | None = None) -> bytes:
-        with translated(key, self.bucket):
-            answer = obstore.get(self._objects, self._key(key))
-            if max_bytes is not None and answer.meta["size"] > max_bytes:
-                raise StorageError(f"{key} is larger than the {max_bytes} bytes allowed for it")
-            return answer.bytes().to_bytes()
+        return self._get(key, max_bytes)[0]
 
     def read_version(self, key: str) -> tuple[bytes, str]:
-        with translated(key, self.bucket):
-            answer = obstore.get(self._objects, self._key(key))
-            return answer.bytes().to_bytes(), str(answer.meta["e_tag"])
+        return self._get(key, None)
+
+    def _get(self, key: str, max_bytes: int | None) -> tuple[bytes, str]:
+        """The object and its entity tag; read again where a byte changed on its way."""
+        for _ in range(_READINGS):
+            with translated(key, self.bucket):
+                answer = obstore.get(self._objects, self._key(key))
+                if max_bytes is not None and answer.meta["size"] > max_bytes:
+                    raise StorageError(f"{key} is larger than the {max_bytes} bytes allowed for it")
+                data = answer.bytes().to_bytes()
+            if answer.attributes.get(_DIGEST) in (None, hashlib.sha256(data).hexdigest()):
+                return data, str(answer.meta["e_tag"])
+        raise _changed(key)
 
     def write(self, key: str, data: bytes) -> None:
         self._put(key, data, len(data))
 
     def swap(self, key: str, data: bytes, version: str | None) -> None:
         mode: Any = "create" if version is None else {"e_tag": version}
+        digest: Any = {_DIGEST: hashlib.sha256(data).hexdigest()}
         for pause in (*_SWAP_PAUSES, None):
             try:
                 with translated(key, self.bucket):
-                    obstore.put(self._objects, self._key(key), data, mode=mode, use_multipart=False)
+                    obstore.put(self._objects, self._key(key), data, attributes=digest, mode=mode, use_multipart=False)
                 return
             except StorageError as error:
                 # obstore sends a conditional request once: what became of one whose answer was lost shows the object.
@@ -180,24 +195,35 @@ class S3Store(ObjectStore):
     def _put(self, key: str, content: bytes | Path, size: int) -> None:
         if size <= PART_BYTES:
             data = content.read_bytes() if isinstance(content, Path) else content
+            digest: Any = {_DIGEST: hashlib.sha256(data).hexdigest()}
             with translated(key, self.bucket):
-                obstore.put(self._objects, self._key(key), data, use_multipart=False)
+                obstore.put(self._objects, self._key(key), data, attributes=digest, use_multipart=False)
             return
+        digest = {_DIGEST: (_digest_of(content) if isinstance(content, Path) else hashlib.sha256(content)).hexdigest()}
         part = max(PART_BYTES, -(-size // _MAX_PARTS))
+        options: Any = {"attributes": digest, "chunk_size": part, "max_concurrency": _PARTS_AT_ONCE}
         with translated(key, self.bucket), self._large:  # visible when the last part is confirmed, or not at all
-            obstore.put(self._objects, self._key(key), content, chunk_size=part, max_concurrency=_PARTS_AT_ONCE)
+            obstore.put(self._objects, self._key(key), content, **options)
 
     def download(self, key: str, target: Path) -> None:
-        with translated(key, self.bucket):
-            answer = obstore.get(self._objects, self._key(key))
-            size, etag = answer.meta["size"], answer.meta["e_tag"]
-            data = answer.bytes().to_bytes() if size <= PART_BYTES else None
-        if data is not None:
-            write_atomic(target, data)
-            return
-        del answer  # closes its connection: the parts come over their own
-        with self._large:
-            self._download_parts(key, target, size, etag)
+        for _ in range(_READINGS):
+            with translated(key, self.bucket):
+                answer = obstore.get(self._objects, self._key(key))
+                size, etag, stored = answer.meta["size"], answer.meta["e_tag"], answer.attributes.get(_DIGEST)
+                data = answer.bytes().to_bytes() if size <= PART_BYTES else None
+                del answer  # closes its connection: the parts of a large object come over their own
+            with file_errors(key):
+                if data is not None:
+                    write_atomic(target, data)
+                    found = hashlib.sha256(data)
+                else:
+                    with self._large:
+                        self._download_parts(key, target, size, etag)
+                    found = _digest_of(target)
+            if stored in (None, found.hexdigest()):
+                return
+        target.unlink()
+        raise _changed(key)
 
     def _download_parts(self, key: str, target: Path, size: int, etag: str | None) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -243,21 +269,10 @@ class S3Store(ObjectStore):
                 raise named(first.get("Key", self.root_uri), self.bucket, first.get("Code", "unknown"))
 
 
-class _Credentials:
-    """boto3's credentials (environment, profile, web identity, role) for obstore, which asks again as they age."""
+def _digest_of(path: Path) -> Any:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256")
 
-    def __init__(self, session: boto3.Session) -> None:
-        self._session = session
 
-    def __call__(self) -> Any:
-        found = self._session.get_credentials()
-        if found is None:
-            raise NoCredentialsError()
-        frozen = found.get_frozen_credentials()
-        return {
-            "access_key_id": frozen.access_key,
-            "secret_access_key": frozen.secret_key,
-            "token": frozen.token,
-            # boto3 renews what has less than ten minutes to live; obstore asks five minutes before this.
-            "expires_at": datetime.now(UTC) + timedelta(minutes=10),
-        }
+def _changed(key: str) -> StorageError:
+    return StorageError(f"{key}: its bytes are not those that were stored; check the network, then the object")

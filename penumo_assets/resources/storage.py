@@ -9,11 +9,11 @@ import json
 import os
 import re
 import shutil
-import tempfile
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,8 @@ class ObjectStore(ABC):
 
     def _each_file(self, folder: Path, prefix: str, store_one: Callable[[Path, str], None]) -> list[str]:
         files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+        # What a killed process had not finished writing is nobody's result.
+        files = [path for path in files if not _TEMPORARY.search(path.name)]
         names = [path.relative_to(folder).as_posix() for path in files]
         with ThreadPoolExecutor(self.workers) as pool:
             list(pool.map(store_one, files, [f"{prefix}/{name}" for name in names]))
@@ -203,46 +205,36 @@ class FileStore(ObjectStore):
         return self.path(key).is_file()
 
     def read(self, key: str, max_bytes: int | None = None) -> bytes:
-        try:
-            with self.path(key).open("rb") as file:
-                data = file.read(-1 if max_bytes is None else max_bytes + 1)
-        except OSError as error:
-            raise _file_error(key, error) from error
+        with file_errors(key), self.path(key).open("rb") as file:
+            data = file.read(-1 if max_bytes is None else max_bytes + 1)
         return _bounded(key, data, max_bytes)
 
     def write(self, key: str, data: bytes) -> None:
-        try:
+        with file_errors(key):
             write_atomic(self.path(key), data)
-        except OSError as error:
-            raise _file_error(key, error) from error
 
     def read_version(self, key: str) -> tuple[bytes, str]:
         data = self.read(key)
         return data, hashlib.sha256(data).hexdigest()
 
     def swap(self, key: str, data: bytes, version: str | None) -> None:
-        try:
-            with alone_in(self.path(key).parent):
-                try:
-                    found = self.read_version(key)[1]
-                except ObjectMissing:
-                    found = None
-                if found != version:
-                    raise ObjectChanged(f"{key} was written by somebody else meanwhile")
-                self.write(key, data)
-        except OSError as error:
-            raise _file_error(key, error) from error
+        with file_errors(key), alone_in(self.path(key).parent):
+            try:
+                found = self.read_version(key)[1]
+            except ObjectMissing:
+                found = None
+            if found != version:
+                raise ObjectChanged(f"{key} was written by somebody else meanwhile")
+            self.write(key, data)
 
     def upload(self, source: Path, key: str) -> None:
         source.stat()  # a file that is not there must not pass for a missing object
         self._place(source, key, shutil.copyfile)
 
     def download(self, key: str, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with file_errors(key):
+            target.parent.mkdir(parents=True, exist_ok=True)
             _link_or_copy(self.path(key), target)
-        except OSError as error:
-            raise _file_error(key, error) from error
 
     def copy(self, source: str, target: str) -> None:
         if source == target:
@@ -256,26 +248,35 @@ class FileStore(ObjectStore):
 
     def _place(self, source: Path, key: str, transfer: Callable[[Path, Path], object]) -> None:
         target = self.path(key)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".", suffix=".tmp") as folder:
-            temporary = Path(folder) / "object"
+        temporary = target.with_name(f".{uuid.uuid4().hex}.tmp")  # a name that no listing shows
+        with file_errors(key):
+            target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 transfer(source, temporary)
                 temporary.replace(target)
-            except OSError as error:
-                raise _file_error(key, error) from error
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
-            path = self.path(key)
-            path.unlink(missing_ok=True)
-            parent = path.parent
-            while parent != self.root and parent.is_dir() and not any(parent.iterdir()):
-                try:
-                    parent.rmdir()
-                except OSError:
-                    break  # somebody wrote into it meanwhile
-                parent = parent.parent
+            with file_errors(key):
+                self.path(key).unlink(missing_ok=True)
+            self._remove_empty(self.path(key).parent)
+
+    def delete_folder(self, prefix: str) -> None:
+        """Also what a killed process had not finished writing there."""
+        folder = self.path(prefix)
+        with file_errors(prefix), suppress(FileNotFoundError):  # somebody else may be at it too
+            shutil.rmtree(folder)
+        self._remove_empty(folder.parent)
+
+    def _remove_empty(self, folder: Path) -> None:
+        while folder != self.root and folder.is_dir() and not any(folder.iterdir()):
+            try:
+                folder.rmdir()
+            except OSError:
+                return  # somebody wrote into it meanwhile
+            folder = folder.parent
 
 
 def open_store(root: str, kms_key: str = "", *, impatient: bool = False) -> ObjectStore:
@@ -363,7 +364,12 @@ def _bounded(key: str, data: bytes, max_bytes: int | None) -> bytes:
     return data
 
 
-def _file_error(key: str, error: OSError) -> StorageError:
-    if isinstance(error, FileNotFoundError):
-        return ObjectMissing(f"there is no object {key}")
-    return StorageError(f"{key}: {error.strerror or type(error).__name__}")
+@contextmanager
+def file_errors(key: str) -> Iterator[None]:
+    """Turn what the file system says about an object into StorageError, without a path of this machine."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ObjectMissing(f"there is no object {key}") from error
+    except OSError as error:
+        raise StorageError(f"{key}: {error.strerror or type(error).__name__}") from error

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from penumo_assets.resources.compute import bundle
-from penumo_assets.resources.compute import local as local_module
+from penumo_assets.resources.compute import local_job as local_module
 from penumo_assets.resources.compute.local import LocalJobRunner
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
 from penumo_assets.resources.storage import ObjectStore, Storage

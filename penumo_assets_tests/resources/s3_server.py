@@ -1,8 +1,10 @@
 """An S3 on loopback that misbehaves when told to: moto's server behind a proxy that injects faults."""
 
+import hashlib
 import http.client
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
+STALL_SECONDS = 2.0
 _ERRORS = {
     "SlowDown": 503,
     "InternalError": 500,
@@ -25,19 +28,28 @@ _ERRORS = {
 
 @dataclass
 class Fault:
-    """What happens to the next ``times`` requests of ``method``: an S3 error code, ``reset``, ``truncate`` or
-    ``lost``: the request is carried out, and the connection breaks before the answer."""
+    """What happens to the next ``times`` requests of ``method`` ("*": of any), once ``after`` have passed.
+
+    ``kind`` is an S3 error code, ``reset``, ``truncate`` (half a body), ``lost`` (carried out, but
+    the connection breaks before the answer), ``flip`` (one changed bit in the bytes of an
+    object), ``slow`` (a body in small pieces) or ``stall`` (no answer for ``STALL_SECONDS``).
+    """
 
     method: str
     kind: str
     times: int
+    after: int = 0
 
 
 @dataclass
 class S3Server:
-    """The running server: its address, the requests it has seen, and the faults to come."""
+    """The running server: its address, the requests it has seen, and the faults to come.
+
+    ``behind`` is the address of what answers behind the proxy: there nothing is seen and nothing fails.
+    """
 
     endpoint: str = ""
+    behind: str = ""
     seen: list[tuple[str, str]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     lock: Lock = field(default_factory=Lock)
@@ -50,14 +62,17 @@ class S3Server:
         self.faults.clear()
         self.seen.clear()
 
-    def fail(self, method: str, kind: str, times: int = 1) -> None:
-        self.faults.append(Fault(method, kind, times))
+    def fail(self, method: str, kind: str, times: int = 1, after: int = 0) -> None:
+        self.faults.append(Fault(method, kind, times, after))
 
     def next_fault(self, method: str, path: str) -> str | None:
         with self.lock:
             self.seen.append((method, path))
             for fault in self.faults:
-                if fault.method == method and fault.times > 0:
+                if fault.method in (method, "*") and fault.times > 0:
+                    if fault.after > 0:
+                        fault.after -= 1
+                        continue
                     fault.times -= 1
                     return fault.kind
             return None
@@ -68,8 +83,9 @@ def running_s3() -> Iterator[S3Server]:
     """moto and the proxy on free ports of the loopback address."""
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
-    server = S3Server()
-    proxy = ThreadingHTTPServer(("127.0.0.1", 0), _handler(server, moto.get_host_and_port()))
+    host, port = moto.get_host_and_port()
+    server = S3Server(behind=f"http://{host}:{port}")
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), _handler(server, (host, port)))
     proxy.daemon_threads = True
     Thread(target=proxy.serve_forever, daemon=True).start()
     server.endpoint = f"http://127.0.0.1:{proxy.server_address[1]}"
@@ -88,7 +104,14 @@ def _handler(server: S3Server, target: tuple[str, int]) -> type[BaseHTTPRequestH
         def _pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             fault = server.next_fault(self.command, self.path)
-            if fault == "reset":
+            if fault == "flip" and self.command == "PUT":
+                body = _flipped(body)
+            if fault == "stall":
+                time.sleep(STALL_SECONDS)
+                self.close_connection = True
+            elif self._changed_on_its_way(body):
+                self._answer(400, {}, b"<Error><Code>XAmzContentSHA256Mismatch</Code></Error>")
+            elif fault == "reset":
                 self._break()
             elif fault in _ERRORS:
                 text = f"<Error><Code>{fault}</Code><Message>scripted</Message></Error>"
@@ -110,6 +133,11 @@ def _handler(server: S3Server, target: tuple[str, int]) -> type[BaseHTTPRequestH
             self.connection.close()
             self.close_connection = True
 
+        def _changed_on_its_way(self, body: bytes) -> bool:
+            """What S3 checks and moto does not: the signed digest of the body."""
+            signed = self.headers.get("x-amz-content-sha256", "")
+            return len(signed) == 64 and signed != hashlib.sha256(body).hexdigest()
+
         def _answer(
             self, status: int, headers: dict[str, str], body: bytes, length: str | None = None, fault: str | None = None
         ) -> None:
@@ -121,6 +149,13 @@ def _handler(server: S3Server, target: tuple[str, int]) -> type[BaseHTTPRequestH
             if fault == "truncate":
                 self.wfile.write(body[: len(body) // 2])
                 self.close_connection = True
+            elif fault == "slow":
+                for start in range(0, len(body), len(body) // 5 + 1):
+                    self.wfile.write(body[start : start + len(body) // 5 + 1])
+                    self.wfile.flush()
+                    time.sleep(0.05)
+            elif fault == "flip" and self.command == "GET" and "list-type" not in self.path:
+                self.wfile.write(_flipped(body))
             elif self.command != "HEAD":
                 self.wfile.write(body)
 
@@ -131,6 +166,11 @@ def _handler(server: S3Server, target: tuple[str, int]) -> type[BaseHTTPRequestH
         f"do_{method}": Handler._pass_on for method in ("GET", "PUT", "POST", "HEAD", "DELETE")
     }
     return type("Handler", (Handler,), handlers)
+
+
+def _flipped(body: bytes) -> bytes:
+    middle = len(body) // 2
+    return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :] if body else body
 
 
 _OWN_HEADERS = {"content-length", "connection", "transfer-encoding", "date", "server"}

@@ -1,10 +1,11 @@
 """Stand between the orchestrator and one local job, so that the job outlives a crash of the orchestrator.
 
 Started in a session of its own, it runs the program, writes its output to ``log.txt`` and, at the
-end, how it ended to ``exit.json``. It knows only the standard library, so it starts at once and weighs little.
+end, how it ended to ``exit.json``; whatever the program left running ends with it. It knows only the standard
+library, so it starts at once and weighs little. Both it and the program hold the job's claim (a lock that the system
+takes back from the dead), so the job counts as running while either lives.
 """
 
-import contextlib
 import json
 import os
 import signal
@@ -15,9 +16,11 @@ from pathlib import Path
 
 
 def main() -> None:
-    folder, limit = Path(sys.argv[1]), float(sys.argv[2])
+    folder, claim, limit = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     with (folder / "log.txt").open("ab") as log:
-        process = subprocess.Popen(sys.argv[3:], stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            sys.argv[4:], stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, pass_fds=(claim,)
+        )
         stopped = threading.Event()
 
         def stop(*_: object) -> None:
@@ -32,11 +35,7 @@ def main() -> None:
             code = process.wait()
             log.write(f"ERROR stopped after the limit of {limit:.0f} s\n".encode())
     _write(folder / "exit.json", {"code": code, "stopped": stopped.is_set()})
-    if stopped.is_set():
-        # Whatever the program had started goes with it.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(0, signal.SIGKILL)
+    os.killpg(0, signal.SIGKILL)  # workers of a program that was killed would wait for it for ever
 
 
 def _write(path: Path, value: dict[str, object]) -> None:

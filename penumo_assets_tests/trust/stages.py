@@ -1,0 +1,92 @@
+"""The stages of a tiny installation, one after the other: each is disturbed alone, from the end of the one before."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from penumo_assets.champion import NoChampion, rollback
+from penumo_assets.partitions import cohorts
+from penumo_assets.phantoms import write_cohort
+from penumo_assets_tests.house import House
+
+COHORT = "ward"
+IMAGING = ("raw_images", "lung_masks", "preprocessed_images", "npz_tensors")
+NAMES = {"npz": {"filename": "{patient_id}_{image_id}"}}
+MASKED = NAMES | {"enhance": {"apply_mask": True}}
+SPLITS = {"training_set": {"cohorts": [COHORT], "dataset": {"test_fraction": 0.3, "validation_fraction": 0.3}}}
+TRAINING = {"epochs": 2, "warmup_epochs": 0, "resolution": 32, "batch_size": 8, "num_workers": 0, "checkpoint_steps": 1}
+OFF = dict.fromkeys(("min_roc_auc_low", "min_sensitivity", "max_ece", "min_subgroup_roc_auc"))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is launched, and what happens before it that nobody disturbs."""
+
+    name: str
+    run: Callable[[House], None]
+    arrange: Callable[[House], None] = lambda house: None
+
+
+def land(house: House) -> None:
+    folder = house.folder / "phantoms"
+    write_cohort(folder, COHORT, patients=20, seed=3, dicom=False, broken=False)
+    house.land(COHORT, folder)
+
+
+def change_landing(house: House) -> None:
+    """One film rewritten, one gone, one more."""
+    landed = sorted((Path(house.folder) / "root" / "landing" / COHORT / "images").iterdir())
+    first, second, third = landed[:3]
+    replacement = second.with_name(".new")
+    shutil.copyfile(second, replacement)
+    replacement.replace(first)
+    third.rename(third.with_name("renamed" + third.suffix))
+
+
+def prepare(config: dict) -> Callable[[House], None]:
+    return lambda house: materialize(house, *IMAGING, partition=COHORT, config={"prepare_cohort": config})
+
+
+def train(architecture: str) -> Callable[[House], None]:
+    return lambda house: materialize(house, "trained_model", partition=architecture, config={"trained_model": TRAINING})
+
+
+def evaluate(architecture: str, fails: bool = False) -> Callable[[House], None]:
+    gates = OFF | {"min_roc_auc_low": 1.0} if fails else OFF
+    config = {"evaluation_report": {"bootstrap": 50, "gates": gates}}
+    return lambda house: materialize(house, "evaluation_report", partition=architecture, config=config, fails=fails)
+
+
+def challenge(house: House) -> None:
+    """A second network, and a gate that the champion does not pass."""
+    train("resnet50")(house)
+    evaluate("resnet50")(house)
+    evaluate("resnet34", fails=True)(house)
+
+
+def go_back(house: House) -> None:
+    try:
+        rollback(house.store, house.resources["tracking"], house.resources["packages"], to="1")
+    except NoChampion as error:
+        if "is the champion already" not in str(error):  # the launch that was killed had come to its end
+            raise
+
+
+def materialize(house: House, *assets: str, **options) -> None:
+    house.instance.add_dynamic_partitions(str(cohorts.name), [COHORT])
+    house.materialize(*assets, **options)
+
+
+STAGES = (
+    Stage("prepare", prepare(NAMES), land),
+    Stage("change", prepare(NAMES), change_landing),
+    Stage("configure", prepare(MASKED)),
+    Stage("pack", lambda house: materialize(house, "training_set", config=SPLITS)),
+    Stage("train", train("resnet34")),
+    Stage("evaluate", evaluate("resnet34")),
+    Stage("register", lambda house: materialize(house, "champion_model")),
+    Stage("replace", lambda house: materialize(house, "champion_model"), challenge),
+    Stage("predict", lambda house: materialize(house, "predictions", partition=COHORT)),
+    Stage("rollback", go_back),
+)
