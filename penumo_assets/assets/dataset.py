@@ -70,11 +70,9 @@ def training_set(
     store = storage.store
     settings = parsed(DatasetConfig, config.dataset)
     chosen = sorted(config.cohorts or context.instance.get_dynamic_partitions(str(cohorts.name)))
-    rows = {cohort: read_manifest(store, cohort) for cohort in chosen}
-    labelled = [(cohort, row) for cohort in chosen for row in rows[cohort] if row.label and "npz" in row.stages]
-    if not labelled:
+    items = [item for cohort in chosen for item in _labelled_items(store, cohort)]
+    if not items:
         raise Failure(f"no labelled tensors in cohorts {', '.join(chosen) or '(none)'}: materialize npz_tensors first")
-    items = [pack_item(cohort, row) for cohort, row in labelled]
     result = run_job(context, jobs, _pack_spec(items, settings, _previous(store) if config.incremental else None))
     digest = result.values["digest"]
     prefix = f"training_set/{digest[:16]}"
@@ -109,6 +107,11 @@ def split_channel(dataset: dict, split: str) -> JobInput:
     """One split of a recorded training set as a channel."""
     names = tuple(name.removeprefix(f"{split}/") for name in dataset["names"] if name.startswith(f"{split}/"))
     return JobInput(f"{dataset['prefix']}/{split}", names)
+
+
+def _labelled_items(store: ObjectStore, cohort: str) -> list[dict]:
+    """A cohort's labelled tensors, and no more of its manifest: all cohorts' rows may not fit in memory."""
+    return [pack_item(cohort, row) for row in read_manifest(store, cohort) if row.label and "npz" in row.stages]
 
 
 def pack_item(cohort: str, row: ManifestRow) -> dict:
