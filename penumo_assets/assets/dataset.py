@@ -5,7 +5,7 @@ Enters: `npz_tensors` of every cohort, by their manifests. Leaves: packed shards
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ from penumo_assets.assets.defaults import DATASET_DEFAULTS
 from penumo_assets.assets.jobs import run_job
 from penumo_assets.assets.launchpad import launchpad_config, parsed
 from penumo_assets.automation import WEEKLY_IF_COHORTS_CHANGED
-from penumo_assets.cohort.publish import Manifest, on_current_manifests
+from penumo_assets.cohort.publish import Reader, on_current_manifests
 from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.partitions import cohorts
@@ -72,11 +72,11 @@ def training_set(
     chosen = sorted(config.cohorts or context.instance.get_dynamic_partitions(str(cohorts.name)))
     previous = _previous(store) if config.incremental else None
 
-    def pack(manifests: Mapping[str, Manifest]) -> tuple[int, JobResult]:
-        items = labelled_items(manifests)
+    def pack(read: Reader) -> tuple[int, JobResult]:
+        items = labelled_items(read, chosen)
         return len(items), run_job(context, jobs, _pack_spec(items, settings, previous))
 
-    images, result = on_current_manifests(store, chosen, pack, context.log.info)
+    images, result = on_current_manifests(store, pack, context.log.info)
     digest = result.values["digest"]
     prefix = f"training_set/{digest[:16]}"
     names = result.outputs["dataset"]
@@ -112,8 +112,10 @@ def split_channel(dataset: dict, split: str) -> JobInput:
     return JobInput(f"{dataset['prefix']}/{split}", names)
 
 
-def labelled_items(manifests: Mapping[str, Manifest]) -> list[dict]:
+def labelled_items(read: Reader, chosen: Sequence[str]) -> list[dict]:
     """The labelled tensors of the cohorts, as jobs/pack.py takes them.
+
+    One manifest is held at a time: all cohorts' rows may not fit in memory.
 
     Raises
     ------
@@ -121,15 +123,10 @@ def labelled_items(manifests: Mapping[str, Manifest]) -> list[dict]:
         If there are none.
     """
     items = [
-        pack_item(cohort, row)
-        for cohort, manifest in manifests.items()
-        for row in manifest.rows
-        if row.label and "npz" in row.stages
+        pack_item(cohort, row) for cohort in chosen for row in read(cohort).rows if row.label and "npz" in row.stages
     ]
     if not items:
-        raise Failure(
-            f"no labelled tensors in cohorts {', '.join(manifests) or '(none)'}: materialize npz_tensors first"
-        )
+        raise Failure(f"no labelled tensors in cohorts {', '.join(chosen) or '(none)'}: materialize npz_tensors first")
     return items
 
 

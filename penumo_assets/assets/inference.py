@@ -18,7 +18,7 @@ from penumo_assets.assets.launchpad import launchpad_config, parsed
 from penumo_assets.assets.previews import contact_sheet
 from penumo_assets.assets.training import current_model
 from penumo_assets.champion import NoChampion, disagreement, read_version
-from penumo_assets.cohort.publish import Manifest, on_current_manifests
+from penumo_assets.cohort.publish import Reader, on_current_manifests
 from penumo_assets.configs.inference import InferenceConfig
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.jobs.quality import quality_flags
@@ -63,13 +63,13 @@ def predictions(
     cohort, store = context.partition_key, storage.store
     model = chosen_model(store, tracking, settings.model_version)
 
-    def classify(manifests: Mapping[str, Manifest]) -> JobResult:
-        rows = [row for row in manifests[cohort].rows if "npz" in row.stages]
+    def classify(read: Reader) -> JobResult:
+        rows = [row for row in read(cohort).rows if "npz" in row.stages]
         if not rows:
             raise Failure(f"cohort {cohort!r} has no tensors: materialize npz_tensors first", allow_retries=False)
         return run_job(context, jobs, _spec(store, cohort, rows, settings, model))
 
-    result = on_current_manifests(store, [cohort], classify, context.log.info)
+    result = on_current_manifests(store, classify, context.log.info)
     prefix = f"predictions/{cohort}/{result.job_name}"
     names, values = result.outputs["predictions"], result.values
     store.copy_all((result.key("predictions", name), f"{prefix}/{name}") for name in names)

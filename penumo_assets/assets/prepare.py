@@ -5,7 +5,7 @@ Enters: `landing` and `lung_segmenter`. Leaves: `raw_images`, `lung_masks`, `pre
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,6 +31,7 @@ from penumo_assets.cohort.plan import Plan, PlanSettings, plan_cohort
 from penumo_assets.cohort.publish import (
     Manifest,
     Publication,
+    Reader,
     manifest_key,
     on_current_manifests,
     plan_publication,
@@ -99,11 +100,11 @@ def prepare_cohort(
     stages = tuple(stage for stage in STAGES if _key(stage) in context.selected_asset_keys)
     settings = partial(PlanSettings, parsed(PrepareConfig, config), key_id=_key_id(), stages=stages)
 
-    def bring_up_to_date(manifests: Mapping[str, Manifest]) -> Done:
+    def bring_up_to_date(read: Reader) -> Done:
         segmenter = current_segmenter(store)
-        return _bring_up_to_date(context, store, jobs, manifests[cohort], settings(segmenter.sha256), segmenter)
+        return _bring_up_to_date(context, store, jobs, read(cohort), settings(segmenter.sha256), segmenter)
 
-    done = on_current_manifests(store, [cohort], bring_up_to_date, context.log.info)
+    done = on_current_manifests(store, bring_up_to_date, context.log.info)
     _require_usable(cohort, done.publication.rows)
     for stage in stages:
         yield MaterializeResult(

@@ -58,6 +58,9 @@ class Manifest:
     digest: str = ""
 
 
+Reader = Callable[[str], Manifest]
+
+
 @dataclass(frozen=True)
 class Publication:
     """What publishing a cohort has to do: objects to copy (source key, target key), and the manifest to put there."""
@@ -109,25 +112,30 @@ def dump_manifest(head: ManifestHead, rows: Iterable[ManifestRow]) -> bytes:
     return f"{line}\n".encode() + dump_rows(rows)
 
 
-def on_current_manifests(
-    store: ObjectStore,
-    cohorts: Iterable[str],
-    work: Callable[[Mapping[str, Manifest]], T],
-    tell: Callable[[str], object],
-) -> T:
-    """Do ``work`` with the cohorts' manifests, and again if it failed because another run has replaced one meanwhile.
+def on_current_manifests(store: ObjectStore, work: Callable[[Reader], T], tell: Callable[[str], object]) -> T:
+    """Do ``work``, which reads manifests by the function it is given, and do it again if it failed because another run
+    has replaced one of them meanwhile.
 
     Raises
     ------
     StorageError, Failure
-        What ``work`` raised, if every manifest is still the one that it was given, or it keeps failing.
+        What ``work`` raised, if every manifest is still the one that it read, or it keeps failing.
     """
+    versions: dict[str, str | None] = {}
+
+    def read(cohort: str) -> Manifest:
+        manifest = open_manifest(store, cohort)
+        versions[cohort] = manifest.version
+        return manifest
+
     for remaining in reversed(range(_TRIES)):
-        manifests = {cohort: open_manifest(store, cohort) for cohort in cohorts}
+        versions.clear()
         try:
-            return work(manifests)
+            return work(read)
         except (StorageError, Failure):
-            changed = [name for name, item in manifests.items() if open_manifest(store, name).version != item.version]
+            changed = [
+                cohort for cohort, version in versions.items() if open_manifest(store, cohort).version != version
+            ]
             if not remaining or not changed:
                 raise
             tell(f"another run has published {', '.join(changed)} meanwhile: planning again from what it left")

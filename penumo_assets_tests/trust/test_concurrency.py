@@ -11,7 +11,7 @@ import pytest
 from dagster import AssetExecutionContext, AssetKey
 
 from penumo_assets.champion import CHAMPION_RECORD, disagreement, rollback
-from penumo_assets.cohort.publish import Manifest, keys_of, open_manifest, read_manifest, read_settings
+from penumo_assets.cohort.publish import Manifest, Reader, keys_of, open_manifest, read_manifest, read_settings
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.resources.compute.spec import JobResult, JobSpec
 from penumo_assets.resources.storage import FileStore, ObjectMissing, ObjectStore, Storage
@@ -171,8 +171,8 @@ def test_a_training_set_whose_tensors_are_replaced_while_it_is_packed_is_planned
     told: list[str] = []
     tries: list[int] = []
 
-    def pack(manifests: dict[str, Manifest]) -> list[bytes]:
-        items = labelled_items(manifests)
+    def pack(read: Reader) -> list[bytes]:
+        items = labelled_items(read, ["ward"])
         tries.append(len(items))
         if len(tries) == 1:
             for number in range(3):
@@ -180,11 +180,11 @@ def test_a_training_set_whose_tensors_are_replaced_while_it_is_packed_is_planned
             prepare(ward)
         return [ward.store.read(f"npz/{item['file']}") for item in items]
 
-    packed = on_current_manifests(ward.store, ["ward"], pack, told.append)  # type: ignore[arg-type]
+    packed = on_current_manifests(ward.store, pack, told.append)
     assert (len(packed), len(tries), len(told)) == (3, 2, 1)
     ward.store.delete([read_manifest(ward.store, "ward")[0].stages["npz"].key])
     with pytest.raises(ObjectMissing):  # a fault of the store is not taken for another run's work
-        on_current_manifests(ward.store, ["ward"], pack, told.append)  # type: ignore[arg-type]
+        on_current_manifests(ward.store, pack, told.append)
     assert len(tries) == 3
 
 
