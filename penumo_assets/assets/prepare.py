@@ -35,8 +35,9 @@ from penumo_assets.cohort.publish import (
     write_settings,
 )
 from penumo_assets.configs.prepare import PrepareConfig
+from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.manifest import STAGE_VERSIONS, STAGES, ManifestRow, load_rows, stage_version
-from penumo_assets.jobs.work import KEY_VARIABLE, dump_work
+from penumo_assets.jobs.work import KEY_VARIABLE, dump_work, key_from_environment
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
 from penumo_assets.resources.storage import ObjectStore, Storage
@@ -97,8 +98,8 @@ def prepare_cohort(
     cohort, store = context.partition_key, storage.store
     stages = tuple(stage for stage in STAGES if _key(stage) in context.selected_asset_keys)
     try:
-        landing = read_landing(store, cohort, tuple(settings.labels.allowed))
-    except LandingError as error:
+        landing = read_landing(store, cohort, settings.labels, key_from_environment())
+    except (LandingError, JobError) as error:
         raise Failure(str(error), allow_retries=False) from error
     previous = read_manifest(store, cohort)
     segmenter = current_segmenter(store)
@@ -149,7 +150,7 @@ def _compute(
 
 def _inputs(plan: Plan, cohort: str, segmenter: Segmenter) -> dict[str, JobInput]:
     """Exactly the objects that the planned stages read."""
-    landed = {item.row.source for item in plan.items if "raw" in item.compute}
+    landed = {item.landed for item in plan.items if "raw" in item.compute}
     landed |= {item.truth for item in plan.items if item.truth and "masks" in item.compute}
     inputs = {"landing": JobInput(f"landing/{cohort}", tuple(sorted(landed)))}
     for stage in ("raw", "masks", "preprocessed"):

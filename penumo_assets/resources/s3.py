@@ -25,7 +25,7 @@ from obstore.store import S3Store as Transfer
 
 from penumo_assets.jobs.contract import write_atomic
 from penumo_assets.resources.s3_errors import RequestInvalid, named, translated
-from penumo_assets.resources.storage import ObjectInfo, ObjectMissing, ObjectStore, StorageError, check_key
+from penumo_assets.resources.storage import ObjectInfo, ObjectMissing, ObjectStore, StorageError, check_key, told
 
 PART_BYTES = 16 * 2**20
 _MAX_PARTS = 10_000  # the API's limit for one object
@@ -130,7 +130,7 @@ class S3Store(ObjectStore):
         with translated(key, self.bucket):
             answer = obstore.get(self._objects, self._key(key))
             if max_bytes is not None and answer.meta["size"] > max_bytes:
-                raise StorageError(f"{key} is larger than the {max_bytes} bytes allowed for it")
+                raise StorageError(f"{told(key)} is larger than the {max_bytes} bytes allowed for it")
             return answer.bytes().to_bytes()
 
     def write(self, key: str, data: bytes) -> None:

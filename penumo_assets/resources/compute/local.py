@@ -51,6 +51,7 @@ class LocalJobRunner(JobRunner):
             elif state == "running":
                 context.log.info(f"Attached to job {job.name}, which is still running")
             elif state == "failed":
+                job.remove_inputs()
                 attempt += 1
                 continue
             if state == "running":
@@ -232,6 +233,12 @@ class _LocalJob:
         for survivor in left:
             survivor.kill()
         psutil.wait_procs(left, timeout=5)
+        self.remove_inputs()
+
+    def remove_inputs(self) -> None:
+        """Leave nothing of landing behind. The supervisor does so too, unless it was killed."""
+        for inputs in (self.opt_ml / "processing" / "input", self.opt_ml / "input"):
+            shutil.rmtree(inputs, ignore_errors=True)
 
     def _local_result(self) -> Path:
         if self.spec.kind == "training":
@@ -247,6 +254,7 @@ class _LocalJob:
             If the program failed, or ended well without a valid result.
         """
         key = f"{self.output_prefix}/{RESULT_NAME}"
+        self.remove_inputs()
         try:
             if self.store.exists(key):
                 return ResultFile.model_validate_json(self.store.read(key))

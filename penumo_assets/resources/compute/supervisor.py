@@ -7,6 +7,7 @@ end, how it ended to ``exit.json``. It knows only the standard library, so it st
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +32,9 @@ def main() -> None:
             process.kill()
             code = process.wait()
             log.write(f"ERROR stopped after the limit of {limit:.0f} s\n".encode())
+    # What landed may name a patient and may be withdrawn: it does not stay here, however the program ended.
+    for inputs in ("ml/processing/input", "ml/input"):
+        shutil.rmtree(folder / inputs, ignore_errors=True)
     _write(folder / "exit.json", {"code": code, "stopped": stopped.is_set()})
     if stopped.is_set():
         # Whatever the program had started goes with it.
