@@ -122,7 +122,7 @@ def _retrain(
             allow_retries=False,
         )
     environment = tracking.job_environment(context.run.run_id)
-    result = run_job(context, jobs, _train_spec(config, rows, environment))
+    result = run_job(context, jobs, _train_spec(config, rows, environment, tracking.job_secrets()))
     scores = {name.removesuffix("/as_is"): score for name, score in result.values["scores"]["held_out"].items()}
     table = _score_table(scores)
     if short := [name for name, score in scores.items() if score["dice"] < config.min_dice]:
@@ -169,7 +169,9 @@ def annotated(store: ObjectStore, cohort: str) -> list[dict[str, str]]:
     return rows
 
 
-def _train_spec(config: RetrainConfig, rows: Sequence[dict[str, str]], environment: dict[str, str]) -> JobSpec:
+def _train_spec(
+    config: RetrainConfig, rows: Sequence[dict[str, str]], environment: dict[str, str], secrets: tuple[str, ...]
+) -> JobSpec:
     flags = config.model_dump(mode="json", include={"stages", "batch_size", "learning_rate", "folds", "seed"})
     arguments = [text for name, value in flags.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     if config.start is SegmenterStart.bundled:
@@ -188,6 +190,7 @@ def _train_spec(config: RetrainConfig, rows: Sequence[dict[str, str]], environme
         documents={"train": {"index.jsonl": index.encode()}},
         outputs=("model", "data"),
         environment=environment,
+        secrets=secrets,
     )
 
 

@@ -29,7 +29,7 @@ def pseudonym(patient_id: str, key: bytes) -> str:
 
 
 def file_pseudonym(name: str, key: bytes | None) -> str:
-    """Replace a landed file's name, folders included, by 16 hexadecimal digits and its extension if that is a known one.
+    """Replace a landed file's name, folders included, by 16 hexadecimal digits, and its extension if that is known.
 
     With a key nobody without it can test which name a pseudonym stands for. Without one it is a plain SHA-256, which
     hides the name from a reader, but not from somebody who guesses it whole.

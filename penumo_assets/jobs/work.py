@@ -18,8 +18,8 @@ class WorkItem(BaseModel):
 
     ``landed`` is the image file's name below the landing input, ``truth`` that of its ground-truth mask, if there is
     one; ``label_patient_id`` is the patient id as labels.csv gives it, before pseudonymisation. These three can
-    identify somebody: they are for reading, and not for a message or an output. Stages that are not to be computed are read from their stored
-    outputs, which ``row.stages`` names.
+    identify somebody: they are for reading, and not for a message or an output. Stages that are not to be computed
+    are read from their stored outputs, which ``row.stages`` names.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -44,7 +44,7 @@ def translated(what: str, bucket: str) -> Iterator[None]:
     what = told(what)
     try:
         yield
-    except NoCredentialsError as error:
+    except NoCredentialsError:
         raise StorageError(f"{what}: {_NO_CREDENTIALS}") from None
     except ClientError as error:
         raise named(what, bucket, error.response.get("Error", {}).get("Code", "unknown")) from None

@@ -70,7 +70,7 @@ class SageMakerJob:
             stopped(lambda: self._client.stop_training_job(TrainingJobName=self.name))
 
     def remove_inputs(self) -> None:
-        """Remove the job's documents and manifests once it has ended: they name what landed, and so perhaps patients."""
+        """Remove documents and manifests of a job that has ended: they name what landed, and so perhaps patients."""
         self.store.delete_folder(f"jobs/{self.name}/input")
 
     def has_result(self) -> bool:
