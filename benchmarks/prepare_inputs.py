@@ -112,7 +112,7 @@ def lay_out_job(root: Path, films: list[Film], count: int, config: PrepareConfig
             key = f"masks/bench/{row.image_id}.png"
             _link(film.mask, inputs / "masks" / f"{row.image_id}.png")
             row.stages["masks"] = StageOutput(key=key, sha256="0", fingerprint="0")
-        items.append(WorkItem(row=row, compute=compute, fingerprints=dict.fromkeys(compute, "0")))
+        items.append(WorkItem(row=row, landed=source, compute=compute, fingerprints=dict.fromkeys(compute, "0")))
     (inputs / "work" / "config.json").write_text(json.dumps(config.model_dump(mode="json")))
     (inputs / "work" / "work.jsonl").write_bytes(dump_work(items))
 

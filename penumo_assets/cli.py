@@ -32,6 +32,27 @@ def land(cohort: str, folder: Path) -> None:
 
 
 @main.command()
+@click.argument("cohort")
+def rejected(cohort: str) -> None:
+    """List the rejected files of COHORT by the names they landed under, which no other output holds.
+
+    Needs read access to landing, and the PENUMO_DEID_KEY that the cohort was prepared with.
+    """
+    from penumo_assets.cohort.rejected import rejected_files
+    from penumo_assets.jobs.contract import JobError
+    from penumo_assets.jobs.work import key_from_environment
+    from penumo_assets.resources.profile import storage_root
+    from penumo_assets.resources.storage import StorageError, open_store
+
+    try:
+        found = rejected_files(open_store(storage_root()), cohort, key_from_environment())
+    except (LandingError, StorageError, JobError) as error:
+        raise click.ClickException(str(error)) from error
+    for item in found:
+        click.echo(f"{item.name}\t{item.source}\t{item.code}: {item.reason}")
+
+
+@main.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.")
 def segment(folder: Path, out: Path) -> None:

@@ -38,8 +38,9 @@ from penumo_assets.cohort.publish import (
     publish,
 )
 from penumo_assets.configs.prepare import PrepareConfig
+from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.manifest import STAGE_VERSIONS, STAGES, ManifestRow, load_rows, stage_version
-from penumo_assets.jobs.work import KEY_VARIABLE, dump_work
+from penumo_assets.jobs.work import KEY_VARIABLE, dump_work, key_from_environment
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
 from penumo_assets.resources.storage import ObjectChanged, ObjectMissing, ObjectStore, Storage
@@ -133,8 +134,8 @@ def _bring_up_to_date(
 ) -> Done:
     """Compute and publish what differs between a cohort's landing and its manifest."""
     try:
-        landing = read_landing(store, base.cohort, tuple(settings.config.labels.allowed))
-    except LandingError as error:
+        landing = read_landing(store, base.cohort, settings.config.labels, key_from_environment())
+    except (LandingError, JobError) as error:
         raise Failure(str(error), allow_retries=False) from error
     plan = plan_cohort(landing, base.rows, settings)
     context.log.info(f"{len(landing.files)} files landed, {len(plan.items)} to compute, {len(plan.removed)} gone")
@@ -181,7 +182,7 @@ def _compute(
 
 def _inputs(plan: Plan, cohort: str, segmenter: Segmenter) -> dict[str, JobInput]:
     """Exactly the objects that the planned stages read."""
-    landed = {item.row.source for item in plan.items if "raw" in item.compute}
+    landed = {item.landed for item in plan.items if "raw" in item.compute}
     landed |= {item.truth for item in plan.items if item.truth and "masks" in item.compute}
     inputs = {"landing": JobInput(f"landing/{cohort}", tuple(sorted(landed)))}
     for stage in ("raw", "masks", "preprocessed"):

@@ -59,7 +59,7 @@ def hyperparameter_search(
     space, store, architecture = settings.search_space(), storage.store, context.partition_key
     dataset = current_training_set(store)
     environment = tracking.job_environment(context.run.run_id)
-    spec = trial_spec(architecture, dataset, settings, environment)
+    spec = trial_spec(architecture, dataset, settings, environment, tracking.job_secrets())
     if isinstance(jobs, Tuner):
         with job_failures():
             trials = jobs.tune(context, spec, space, settings)
@@ -85,7 +85,9 @@ def hyperparameter_search(
     )
 
 
-def trial_spec(architecture: str, dataset: dict, config: SearchConfig, environment: dict[str, str]) -> JobSpec:
+def trial_spec(
+    architecture: str, dataset: dict, config: SearchConfig, environment: dict[str, str], secrets: tuple[str, ...] = ()
+) -> JobSpec:
     """One training of the search, with the default hyperparameters; the test split stays out of reach."""
     base = TRAIN_DEFAULTS.model_copy(update={"epochs": config.epochs}).to_hyperparameters()
     values = {"model-type": architecture} | base
@@ -98,6 +100,7 @@ def trial_spec(architecture: str, dataset: dict, config: SearchConfig, environme
         inputs={split: split_channel(dataset, split) for split in ("train", "validation")},
         outputs=("model", "data"),
         environment=environment,
+        secrets=secrets,
     )
 
 

@@ -23,9 +23,11 @@ import penumo_assets
 from penumo_assets.assets.catalog import OWNERS, SEGMENTATION, SEGMENTER_RECORD, TRAINING_POOL
 from penumo_assets.assets.jobs import run_job
 from penumo_assets.assets.launchpad import launchpad_config, parsed
-from penumo_assets.cohort.landing import LandingError, read_landing, truth_of
-from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.cohort.landing import LandingError, read_landing
+from penumo_assets.cohort.publish import read_manifest, read_settings
+from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.configs.segmenter import RetrainConfig, SegmenterConfig, SegmenterSource, SegmenterStart
+from penumo_assets.jobs.work import key_from_environment
 from penumo_assets.models.archive import read_member
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
@@ -120,7 +122,7 @@ def _retrain(
             allow_retries=False,
         )
     environment = tracking.job_environment(context.run.run_id)
-    result = run_job(context, jobs, _train_spec(config, rows, environment))
+    result = run_job(context, jobs, _train_spec(config, rows, environment, tracking.job_secrets()))
     scores = {name.removesuffix("/as_is"): score for name, score in result.values["scores"]["held_out"].items()}
     table = _score_table(scores)
     if short := [name for name, score in scores.items() if score["dice"] < config.min_dice]:
@@ -146,17 +148,18 @@ def annotated(store: ObjectStore, cohort: str) -> list[dict[str, str]]:
     The digests of both files are in the rows, so that a changed mask makes another job.
     """
     try:
-        landing = read_landing(store, cohort, ())
+        settings = PrepareConfig.model_validate(read_settings(store, cohort))
+        landing = read_landing(store, cohort, settings.labels, key_from_environment())
     except LandingError:
         return []
     rows = []
     for row in read_manifest(store, cohort):
-        truth = truth_of(landing, row.source)
+        truth = landing.truths.get(row.source)
         if truth is not None and "raw" in row.stages:
             rows.append(
                 {
                     "file": row.stages["raw"].key.removeprefix("raw/"),
-                    "mask": f"{cohort}/{truth.source}",
+                    "mask": f"{cohort}/{truth.landed_name}",
                     "patient_id": row.patient_id or row.image_id,
                     "source": cohort,
                     "image_sha256": row.stages["raw"].sha256,
@@ -166,7 +169,9 @@ def annotated(store: ObjectStore, cohort: str) -> list[dict[str, str]]:
     return rows
 
 
-def _train_spec(config: RetrainConfig, rows: Sequence[dict[str, str]], environment: dict[str, str]) -> JobSpec:
+def _train_spec(
+    config: RetrainConfig, rows: Sequence[dict[str, str]], environment: dict[str, str], secrets: tuple[str, ...]
+) -> JobSpec:
     flags = config.model_dump(mode="json", include={"stages", "batch_size", "learning_rate", "folds", "seed"})
     arguments = [text for name, value in flags.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     if config.start is SegmenterStart.bundled:
@@ -185,6 +190,7 @@ def _train_spec(config: RetrainConfig, rows: Sequence[dict[str, str]], environme
         documents={"train": {"index.jsonl": index.encode()}},
         outputs=("model", "data"),
         environment=environment,
+        secrets=secrets,
     )
 
 

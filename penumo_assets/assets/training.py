@@ -74,6 +74,7 @@ def trained_model(
         inputs={split: split_channel(dataset, split) for split in SPLITS} | _pretrained(store, settings.pretrained),
         outputs=("model", "data"),
         environment=tracking.job_environment(context.run.run_id),
+        secrets=tracking.job_secrets(),
     )
     result = run_job(context, jobs, spec)
     prefix = f"models/{architecture}/{result.job_name}"

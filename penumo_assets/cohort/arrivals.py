@@ -81,6 +81,26 @@ def past(cohort: str) -> Position:
     return Position(f"{LANDING}/{cohort}0")  # in the order of keys, 0 comes next after /
 
 
+def bookmark(position: Position) -> list[str]:
+    """What a cursor keeps of a position: a digest, and the cohort it is in the middle of.
+
+    Dagster stores cursors, and the key in a position can be a patient's name.
+    """
+    mark = hashlib.sha256(position.after.encode("utf-8", "surrogatepass")).hexdigest()[:16] if position.after else ""
+    return [mark, position.part.cohort if position.part else ""]
+
+
+def resumed(mark: list[str], remembered: Position) -> Position:
+    """The position of a bookmark: ``remembered`` if it is that one, else the beginning of its cohort, or of all.
+
+    A process that was started anew remembers nothing, and then lists one cohort a second time.
+    """
+    if mark == bookmark(remembered):
+        return remembered
+    _, cohort = mark
+    return Position(f"{LANDING}/{cohort}") if cohort else START
+
+
 def vanished(known: Iterable[str], begin: Position, seen: Look) -> set[str]:
     """The cohorts of ``known`` whose folder lies between ``begin`` and the end of the piece, and is not there."""
     there = {arrival.cohort for arrival in seen.arrivals}

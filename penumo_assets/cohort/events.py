@@ -6,16 +6,16 @@ is decided from the cohort's folder itself, compared with what ran before.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote_plus
 
-from penumo_assets.cohort.arrivals import LANDING, START, Arrival, Position
+from penumo_assets.cohort.arrivals import LANDING, START, Arrival, Position, bookmark, resumed
 from penumo_assets.cohort.landing import COMPLETE_MARKER, is_hidden
 from penumo_assets.cohort.settle import Launch, UnreadableCursor, launch
 from penumo_assets.imaging.deidentify import is_safe_id
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class UnreadableMessage(ValueError):
@@ -136,13 +136,12 @@ def settle(inbox: Inbox, arrival: Arrival) -> tuple[Inbox, Launch | None]:
 def dump_inbox(inbox: Inbox) -> str:
     """The cursor as JSON."""
     pending = {cohort: [round(item.since, 1), item.complete] for cohort, item in inbox.pending.items()}
-    part = astuple(inbox.position.part) if inbox.position.part else None
     values = {"format": _FORMAT, "tick": inbox.tick, "pending": pending, "launched": dict(inbox.launched)}
-    return json.dumps(values | {"after": inbox.position.after, "part": part}, separators=(",", ":"), sort_keys=True)
+    return json.dumps(values | {"position": bookmark(inbox.position)}, separators=(",", ":"), sort_keys=True)
 
 
-def load_inbox(cursor: str | None, now: float) -> Inbox:
-    """The cursor of the tick before; without one, an empty inbox.
+def load_inbox(cursor: str | None, now: float, remembered: Position = START) -> Inbox:
+    """The cursor of the tick before; without one, an empty inbox. ``remembered`` is that tick's position.
 
     Raises
     ------
@@ -156,7 +155,7 @@ def load_inbox(cursor: str | None, now: float) -> Inbox:
         if values["format"] != _FORMAT:
             raise UnreadableCursor(f"format {values['format']}")
         pending = {cohort: Pending(*item) for cohort, item in values["pending"].items()}
-        position = Position(values["after"], Arrival(*values["part"]) if values["part"] else None)
+        position = resumed(values["position"], remembered)
         return Inbox(int(values["tick"]), pending, dict(values["launched"]), position)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnreadableCursor(f"the cursor cannot be read ({type(error).__name__})") from error

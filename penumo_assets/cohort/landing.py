@@ -1,17 +1,25 @@
-"""What has landed for a cohort: image files, ground-truth masks, and what labels.csv says of them."""
+"""What has landed for a cohort: image files, ground-truth masks, and what labels.csv says of them.
+
+Here is the door: a landed name, which often holds a patient's, and free text go no further. What reads a `Landing`
+knows a file by its ``source``; the job that decodes it is told its ``name``.
+"""
 
 import csv
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from penumo_assets.configs.prepare import FileNames, LabelsConfig
+from penumo_assets.imaging.deidentify import file_pseudonym
+from penumo_assets.imaging.view import view_code
 from penumo_assets.resources.storage import ObjectStore, is_key
 
 LABELS_FILE = "labels.csv"
 COMPLETE_MARKER = "_COMPLETE"
 MASKS_FOLDER = "masks/"
+NO_NAME = "(no file name)"
 MAX_LABELS_BYTES = 64 * 2**20
-_KNOWN_COLUMNS = ("file", "patient_id", "label", "finding", "view", "sex", "age")
 _MAX_TEXT = 256
 
 
@@ -21,31 +29,44 @@ class LandingError(ValueError):
 
 @dataclass(frozen=True)
 class LandedFile:
-    """One landed object; ``source`` is its key below the cohort's folder."""
+    """One landed object.
+
+    ``source`` is what it is called outside landing. ``name`` is its key below the cohort's folder, where that differs:
+    for the prepare job's inputs, and never for a message.
+    """
 
     source: str
     etag: str
     size: int
+    name: str = field(default="", repr=False)
+
+    @property
+    def landed_name(self) -> str:
+        return self.name or self.source
 
 
 @dataclass(frozen=True)
 class Label:
-    """One row of labels.csv. Age in whole years, capped at 90; ``problem`` says why the row cannot be used."""
+    """One row of labels.csv: coded facts, and in ``extra`` the columns that the settings keep.
+
+    Age in whole years, capped at 90; ``problem`` says why the row cannot be used. ``name`` is the file's as
+    `LandedFile` has it.
+    """
 
     source: str
     patient_id: str | None = None
     label: str | None = None
-    finding: str | None = None
     view: str | None = None
     sex: str | None = None
     age: int | None = None
     extra: dict[str, str] = field(default_factory=dict)
     problem: tuple[str, str] | None = None
+    name: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
 class Landing:
-    """A cohort as it lies in the landing folder."""
+    """A cohort as it lies in the landing folder. ``truths`` maps an image's source to its ground-truth mask."""
 
     cohort: str
     files: tuple[LandedFile, ...]
@@ -53,10 +74,8 @@ class Landing:
     labels: dict[str, Label]
 
 
-def read_landing(store: ObjectStore, cohort: str, allowed_labels: tuple[str, ...]) -> Landing:
-    """List a cohort's landing folder and read its labels.csv.
-
-    ``truths`` maps the stem of an image's file name to its ground-truth mask.
+def read_landing(store: ObjectStore, cohort: str, config: LabelsConfig, key: bytes | None) -> Landing:
+    """List a cohort's landing folder and read its labels.csv; ``key`` pseudonymises the names, where they are.
 
     Raises
     ------
@@ -64,18 +83,20 @@ def read_landing(store: ObjectStore, cohort: str, allowed_labels: tuple[str, ...
         If nothing has landed, or labels.csv is not the table the data contract describes.
     """
     prefix = f"landing/{cohort}"
-    files, truths, labels = [], {}, {}
+    told = _telling(config, key)
+    files, masks, labels = [], {}, {}
     for info in store.list_objects(prefix):
-        source = info.key[len(prefix) + 1 :]
-        landed = LandedFile(source, info.etag, info.size)
-        if source == LABELS_FILE:
-            labels = parse_labels(store.read(info.key, MAX_LABELS_BYTES), cohort, allowed_labels)
-        elif source.startswith(MASKS_FOLDER) and is_key(source):
-            truths[_stem(source)] = landed
-        elif source != COMPLETE_MARKER and not is_hidden(source):
+        name = info.key[len(prefix) + 1 :]
+        landed = LandedFile(told(name), info.etag, info.size, name)
+        if name == LABELS_FILE:
+            labels = parse_labels(store.read(info.key, MAX_LABELS_BYTES), cohort, config, key)
+        elif name.startswith(MASKS_FOLDER) and is_key(name):
+            masks[_stem(name)] = landed
+        elif name != COMPLETE_MARKER and not is_hidden(name):
             files.append(landed)
     if not files:
         raise LandingError(f"cohort {cohort!r} has no files under {prefix}/: land some with `penumo land`")
+    truths = {file.source: masks[_stem(file.name)] for file in files if _stem(file.name) in masks}
     return Landing(cohort, tuple(files), truths, labels)
 
 
@@ -87,13 +108,8 @@ def is_hidden(source: str) -> bool:
     return any(part.startswith(".") and part not in {".", ".."} for part in source.split("/"))
 
 
-def truth_of(landing: Landing, source: str) -> LandedFile | None:
-    """The ground-truth mask of an image, if one has landed."""
-    return landing.truths.get(_stem(source))
-
-
-def parse_labels(data: bytes, cohort: str, allowed_labels: tuple[str, ...]) -> dict[str, Label]:
-    """Read labels.csv: ``file, patient_id, label``, optionally ``finding, view, sex, age``; other columns are kept.
+def parse_labels(data: bytes, cohort: str, config: LabelsConfig, key: bytes | None) -> dict[str, Label]:
+    """Read labels.csv by source: ``file, patient_id, label``, optionally ``view, sex, age`` and what the settings keep.
 
     A row with a problem stays, with the problem, so that its image is rejected by name.
 
@@ -102,6 +118,7 @@ def parse_labels(data: bytes, cohort: str, allowed_labels: tuple[str, ...]) -> d
     LandingError
         If the table is not UTF-8 or lacks a column.
     """
+    told = _telling(config, key)
     try:
         reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
         missing = [name for name in ("file", "patient_id", "label") if name not in (reader.fieldnames or ())]
@@ -109,36 +126,48 @@ def parse_labels(data: bytes, cohort: str, allowed_labels: tuple[str, ...]) -> d
             raise LandingError(f"labels.csv of cohort {cohort!r} lacks the column(s) {', '.join(missing)}")
         labels: dict[str, Label] = {}
         for values in reader:
-            label = _parse_row(values, allowed_labels)
+            label = _parse_row(values, config, told)
             if label.source in labels:
                 problem = ("duplicate_label", "labels.csv names this file more than once")
-                label = Label(source=label.source, problem=problem)
+                label = Label(source=label.source, problem=problem, name=label.name)
             labels[label.source] = label
     except (UnicodeDecodeError, csv.Error) as error:
         raise LandingError(f"labels.csv of cohort {cohort!r} is not a UTF-8 CSV table: {error}") from error
     return labels
 
 
-def _parse_row(values: dict[str | None, str | list[str] | None], allowed_labels: tuple[str, ...]) -> Label:
+def _telling(config: LabelsConfig, key: bytes | None) -> Callable[[str], str]:
+    """What turns a landed name into the one it has outside."""
+    if config.file_names is FileNames.keep:
+        return lambda name: name
+    return lambda name: file_pseudonym(name, key)
+
+
+def _parse_row(
+    values: dict[str | None, str | list[str] | None], config: LabelsConfig, told: Callable[[str], str]
+) -> Label:
     texts = {name: value.strip() for name, value in values.items() if name and isinstance(value, str)}
-    source = texts.get("file", "").removeprefix("./")
+    name = texts.get("file", "").removeprefix("./")
+    source = told(name) if name else NO_NAME
     if None in values or None in values.values():
-        return Label(source=source, problem=("malformed_label", "its row in labels.csv has too many or too few cells"))
+        problem = ("malformed_label", "its row in labels.csv has too many or too few cells")
+        return Label(source=source, problem=problem, name=name)
     label = texts["label"].lower() or None
-    problem = None
-    if label and allowed_labels and label not in allowed_labels:
-        known = ", ".join(allowed_labels)
+    if label and config.allowed and label not in config.allowed:
+        known = ", ".join(config.allowed)
         problem = ("unknown_label", f"labels.csv gives a label that is none of: {known} (see labels.allowed)")
+        return Label(source=source, problem=problem, name=name)
+    kept = {column: texts[column][:_MAX_TEXT] for column in config.keep_columns if texts.get(column)}
+    sex = texts.get("sex", "").upper()[:1]
     return Label(
         source=source,
         patient_id=texts["patient_id"] or None,
         label=label,
-        finding=texts.get("finding", "")[:_MAX_TEXT] or None,
-        view=texts.get("view", "").upper()[:16] or None,
-        sex=texts.get("sex", "").upper()[:1] or None,
+        view=view_code(texts.get("view", "")),
+        sex=sex if sex in ("M", "F", "O") else None,
         age=_age(texts.get("age", "")),
-        extra={name: text[:_MAX_TEXT] for name, text in texts.items() if name not in _KNOWN_COLUMNS and text},
-        problem=problem,
+        extra=kept | ({"phantom": "true"} if texts.get("phantom") == "true" else {}),
+        name=name,
     )
 
 
@@ -147,5 +176,5 @@ def _age(text: str) -> int | None:
     return min(int(match[1]), 90) if match else None
 
 
-def _stem(source: str) -> str:
-    return source.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+def _stem(name: str) -> str:
+    return name.rsplit("/", 1)[-1].rsplit(".", 1)[0]

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from penumo_assets.cohort.landing import Label, LandedFile, Landing, truth_of
+from penumo_assets.cohort.landing import Label, LandedFile, Landing
 from penumo_assets.configs.prepare import Deidentify, PrepareConfig
 from penumo_assets.jobs.manifest import STAGES, ManifestRow, fingerprint
 from penumo_assets.jobs.work import WorkItem
@@ -65,7 +65,7 @@ def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: Pla
             continue
         if row.code == DUPLICATE and npz_name(row, settings.config) not in taken:
             row.status, row.stage, row.code, row.reason, row.attempted = "accepted", None, None, None, {}
-        item = _plan_image(row, label, file, truth_of(landing, file.source), settings)
+        item = _plan_image(row, label, file, landing.truths.get(file.source), settings)
         if item.compute:
             items.append(item)
         else:
@@ -84,7 +84,7 @@ def npz_name(row: ManifestRow, config: PrepareConfig) -> str | None:
 def apply_label(row: ManifestRow, label: Label | None) -> None:
     """Take over what labels.csv says; where it is silent, what the header says. Never touches the patient id."""
     label = label or Label(source=row.source)
-    row.label, row.finding, row.extra = label.label, label.finding, dict(label.extra)
+    row.label, row.extra = label.label, dict(label.extra)
     row.view = label.view or row.tags.get("view")
     row.sex = label.sex or row.tags.get("sex")
     row.age = label.age if label.age is not None else row.tags.get("age")
@@ -98,7 +98,7 @@ def _draft(file: LandedFile, label: Label | None, before: ManifestRow | None) ->
     )
     row.source_etag, row.source_bytes = file.etag, file.size
     apply_label(row, label)
-    if not is_key(file.source):
+    if not is_key(file.landed_name):
         row.stages = {}
         row.reject(LANDING, "unsafe_name", "its name cannot be a file's: land it again under another one")
     elif label and label.problem:
@@ -108,8 +108,7 @@ def _draft(file: LandedFile, label: Label | None, before: ManifestRow | None) ->
 
 
 def _absent(label: Label) -> ManifestRow:
-    source = label.source or "(no file name)"
-    row = ManifestRow(image_id=image_id_of(source), source=source, source_etag="", source_bytes=0)
+    row = ManifestRow(image_id=image_id_of(label.source), source=label.source, source_etag="", source_bytes=0)
     row.reject(LANDING, "missing_file", "labels.csv names this file, but it has not landed")
     return row
 
@@ -158,5 +157,6 @@ def _plan_image(
         compute=compute,
         fingerprints=fingerprints,
         label_patient_id=label.patient_id if label else None,
-        truth=truth.source if truth else None,
+        landed=file.landed_name,
+        truth=truth.landed_name if truth else None,
     )

@@ -1,16 +1,16 @@
 """Decide which cohorts have settled and must run, and what a sensor remembers from one tick to the next.
 
 Pure: what was seen goes in, runs to launch and the next cursor come out. A cursor holds a digest per cohort and never
-a thing per object.
+a thing per object, nor any object's name.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
-from penumo_assets.cohort.arrivals import START, Arrival, Look, Position, past, vanished
+from penumo_assets.cohort.arrivals import START, Arrival, Look, Position, bookmark, past, resumed, vanished
 
-_FORMAT = 1
+_FORMAT = 2
 _DIGEST = 16  # hexadecimal digits that a cursor keeps of a digest
 
 
@@ -115,13 +115,12 @@ def dump_sweep(sweep: Sweep) -> str:
         cohort: item.digest if item.digest == item.launched else [item.digest, round(item.since, 1), item.launched]
         for cohort, item in sorted(sweep.seen.items())
     }
-    part = astuple(sweep.position.part) if sweep.position.part else None
-    values = {"format": _FORMAT, "tick": sweep.tick, "after": sweep.position.after, "part": part, "cohorts": seen}
+    values = {"format": _FORMAT, "tick": sweep.tick, "position": bookmark(sweep.position), "cohorts": seen}
     return json.dumps(values, separators=(",", ":"))
 
 
-def load_sweep(cursor: str | None, now: float) -> Sweep:
-    """The cursor of the tick before; without one, a sweep that begins.
+def load_sweep(cursor: str | None, now: float, remembered: Position = START) -> Sweep:
+    """The cursor of the tick before; without one, a sweep that begins. ``remembered`` is that tick's position.
 
     Ticks are counted from the time of the first one, so that a run key cannot come back after a cursor was reset.
 
@@ -140,7 +139,6 @@ def load_sweep(cursor: str | None, now: float) -> Sweep:
             cohort: Seen(item, 0.0, item) if isinstance(item, str) else Seen(*item)
             for cohort, item in values["cohorts"].items()
         }
-        part = Arrival(*values["part"]) if values["part"] else None
-        return Sweep(int(values["tick"]), Position(values["after"], part), seen)
+        return Sweep(int(values["tick"]), resumed(values["position"], remembered), seen)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnreadableCursor(f"the cursor cannot be read ({type(error).__name__})") from error

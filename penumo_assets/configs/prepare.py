@@ -27,6 +27,13 @@ class OnBadMask(StrEnum):
     whole_image = "whole_image"
 
 
+class FileNames(StrEnum):
+    """What of a landed file's name may stand outside landing."""
+
+    pseudonymise = "pseudonymise"
+    keep = "keep"
+
+
 class SegmenterBackend(StrEnum):
     """Which network draws the lungs."""
 
@@ -206,18 +213,28 @@ class NpzConfig(StrictModel):
 
 
 class LabelsConfig(StrictModel):
-    """What labels.csv may say."""
+    """What labels.csv and the names of landed files may say outside landing."""
 
     allowed: list[str] = Field(
         default=["normal", "pneumonia"],
         description="Labels that are known, in lower case; an image with another label is rejected. Empty: any.",
+    )
+    file_names: FileNames = Field(
+        FileNames.pseudonymise,
+        description="Names of landed files, which often hold a patient's name: replaced by HMAC-SHA-256 with the key "
+        "in PENUMO_DEID_KEY (`penumo rejected` tells them), or kept, where they are known to identify nobody.",
+    )
+    keep_columns: list[str] = Field(
+        default=[],
+        description="Columns of labels.csv to keep in the manifest as they are, such as finding. Empty: none, because "
+        "free text can name a patient.",
     )
 
 
 class PrepareConfig(StrictModel):
     """Everything between landing and NPZ tensors."""
 
-    labels: LabelsConfig = Field(default=LabelsConfig(), description="What labels.csv may say.")
+    labels: LabelsConfig = Field(default=LabelsConfig(), description="What labels.csv and file names may say.")
     decode: DecodeConfig = Field(default=DecodeConfig(), description="Landed file to de-identified pixels.")
     segment: SegmentConfig = Field(default=SegmentConfig(), description="Pixels to lung mask.")
     enhance: EnhanceConfig = Field(default=EnhanceConfig(), description="Pixels and mask to enhanced image.")

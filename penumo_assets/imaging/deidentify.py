@@ -1,4 +1,4 @@
-"""Patient ids that mean nothing outside: keyed pseudonyms, and ids that are safe in a path."""
+"""Names that mean nothing outside: keyed pseudonyms of patients and files, and ids that are safe in a path."""
 
 import hashlib
 import hmac
@@ -6,6 +6,7 @@ import re
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _MIN_KEY_BYTES = 16
+_EXTENSIONS = (".dcm", ".png", ".jpg", ".jpeg")
 
 
 def pseudonym(patient_id: str, key: bytes) -> str:
@@ -25,6 +26,18 @@ def pseudonym(patient_id: str, key: bytes) -> str:
     if not patient_id:
         raise ValueError("an empty patient id has no pseudonym")
     return "p-" + hmac.new(key, patient_id.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:16]
+
+
+def file_pseudonym(name: str, key: bytes | None) -> str:
+    """Replace a landed file's name, folders included, by 16 hexadecimal digits, and its extension if that is known.
+
+    With a key nobody without it can test which name a pseudonym stands for. Without one it is a plain SHA-256, which
+    hides the name from a reader, but not from somebody who guesses it whole.
+    """
+    content = name.encode("utf-8", "surrogatepass")
+    digest = hmac.new(key, content, hashlib.sha256) if key else hashlib.sha256(content)
+    extension = next((known for known in _EXTENSIONS if name.lower().endswith(known)), "")
+    return digest.hexdigest()[:16] + extension
 
 
 def is_safe_id(value: str) -> bool:

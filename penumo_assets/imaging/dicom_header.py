@@ -20,6 +20,7 @@ from pydicom.uid import UID
 from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging.decoded import Tags
 from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.view import view_code
 
 # pydicom quotes header values in warnings and log records: none of it may reach a log.
 pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
@@ -57,14 +58,6 @@ _NOT_CHEST = re.compile(
     r"CERVICALSPINE|LUMBARSPINE|THORACICSPINE|SACRUM|COCCYX|SIJOINT|KIDNEY|BLADDER|UTERUS|COLON|STOMACH|LIVER)S?$"
 )
 _LATERAL_CODES = frozenset({"399067008", "399173006", "399198007", "R-10228", "R-10232", "R-10236"})
-_VIEWS = {
-    "PA": "PA", "POSTEROANTERIOR": "PA", "AP": "AP", "ANTEROPOSTERIOR": "AP",
-    "LL": "LATERAL", "RL": "LATERAL", "L": "LATERAL", "LAT": "LATERAL", "LATERAL": "LATERAL",
-    "LLAT": "LATERAL", "RLAT": "LATERAL", "LEFTLATERAL": "LATERAL", "RIGHTLATERAL": "LATERAL",
-    "LATL": "LATERAL", "LATR": "LATERAL", "LLATERAL": "LATERAL", "RLATERAL": "LATERAL",
-    "LLD": "DECUBITUS", "RLD": "DECUBITUS", "RLO": "OBLIQUE", "LLO": "OBLIQUE", "RAO": "OBLIQUE", "LAO": "OBLIQUE",
-    "RPO": "OBLIQUE", "LPO": "OBLIQUE", "OBL": "OBLIQUE", "OBLIQUE": "OBLIQUE",
-}  # fmt: skip
 
 _VRS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
@@ -177,20 +170,6 @@ def view(dataset: pydicom.Dataset) -> str | None:
     if text(dataset, "PatientOrientation")[:1] in ("A", "P"):
         return "LATERAL"
     return None
-
-
-def view_code(name: str) -> str | None:
-    """``PA``, ``AP``, ``LATERAL``, ``OBLIQUE`` or ``DECUBITUS`` for the many ways to write them.
-
-    A decubitus film is a frontal projection of a patient lying on one side, not a lateral view.
-    """
-    name = re.sub(r"[^A-Z]", "", name.upper())
-    if name in _VIEWS:
-        return _VIEWS[name]
-    for part, code in (("DECUB", "DECUBITUS"), ("LAT", "LATERAL"), ("OBL", "OBLIQUE")):
-        if part in name:
-            return code
-    return name[:2] if name[:2] in ("PA", "AP") else None
 
 
 def age_in_years(value: str) -> int | None:

@@ -38,7 +38,8 @@ class ManifestRow(BaseModel):
     """One landed image.
 
     ``status`` is ``accepted`` or ``rejected``; a rejected row names the stage, a code and a reason.
-    ``source`` is the key below ``landing/{cohort}/``. Width and height are the decoded pixels'.
+    ``source`` is what the landed file is called outside landing: a pseudonym of its key below ``landing/{cohort}/``, or
+    that key where ``labels.file_names`` says keep. Width and height are the decoded pixels'.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -50,7 +51,6 @@ class ManifestRow(BaseModel):
     source_sha256: str | None = None
     patient_id: str | None = None
     label: str | None = None
-    finding: str | None = None
     view: str | None = None
     sex: str | None = None
     age: int | None = None

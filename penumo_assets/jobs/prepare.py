@@ -10,6 +10,7 @@ Outputs: ``raw``, ``masks``, ``preprocessed``, ``npz`` and ``rows`` (rows-{host}
 """
 
 import argparse
+import contextlib
 import ctypes
 import logging
 import os
@@ -30,9 +31,9 @@ from penumo_assets.jobs.contract import (
 )
 from penumo_assets.jobs.manifest import ManifestRow, dump_row
 from penumo_assets.jobs.prepare_image import drop_rejected_stages
-from penumo_assets.jobs.prepare_stages import Preparer, key_from_environment
+from penumo_assets.jobs.prepare_stages import Preparer
 from penumo_assets.jobs.process_map import Workers, map_batches
-from penumo_assets.jobs.work import WorkItem, parse_item, work_lines
+from penumo_assets.jobs.work import WorkItem, key_from_environment, parse_item, work_lines
 
 log = logging.getLogger("prepare")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
@@ -122,14 +123,15 @@ def _batches(lines: list[bytes], arguments: argparse.Namespace) -> Iterator[list
     remaining = map(parse_item, lines)
     while batch := list(islice(remaining, size)):
         for item in batch:
-            _read_ahead(processing_input("landing") / item.row.source, item)
+            _read_ahead(processing_input("landing") / item.landed, item)
         yield batch
 
 
 def _read_ahead(path: Path, item: WorkItem) -> None:
     """Ask the system to fetch a file that a worker will read soon; it lies in no process's memory."""
     if "raw" in item.compute and hasattr(os, "posix_fadvise"):
-        with open(path, "rb") as file:
+        # What cannot be read ahead is read later, and the stage that fails at it does not name the file.
+        with contextlib.suppress(OSError), open(path, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 

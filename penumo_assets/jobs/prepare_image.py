@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,12 +50,17 @@ def guarded(image: Image, stage: str, step: Callable[[Image], None]) -> None:
         step(image)
     except ImageRejected as rejection:
         row.reject(stage, rejection.code, rejection.reason, image.item.fingerprints[stage])
-    except (JobError, OSError):
-        raise  # not this image's fault: the settings, the disk
+    except JobError:
+        raise  # not this image's fault: the settings
+    except OSError as error:  # the disk's fault; its text names the file, whose name may be a patient's
+        reason = error.strerror or type(error).__name__
+        raise JobError(f"stage {stage} of image {row.image_id}: {reason}") from None
     except Exception as error:
         # Without a fingerprint the next materialization tries again.
         row.reject(stage, "unexpected_error", f"{type(error).__name__} in stage {stage}")
-        log.exception("unexpected error in stage %s of image %s", stage, row.image_id)
+        # Where it happened, but not what it says: that can quote the image's header or name.
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        log.error("%s in stage %s of image %s\n%s", type(error).__name__, stage, row.image_id, frames)
     drop_rejected_stages(image.item)
     image.seconds[stage] = image.seconds.get(stage, 0.0) + time.process_time() - started
 

@@ -6,11 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from penumo_assets.configs.prepare import OnBadMask, SegmentConfig
-from penumo_assets.imaging.decode import encode_png
+from penumo_assets.imaging.decode import encode_png, read_gray
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.segment import assess_mask, clean_mask, segmentable
 from penumo_assets.imaging.segment_pspnet import BackendUnavailable, open_segmenter
@@ -69,7 +68,7 @@ def _against_truth(image: Image, mask: np.ndarray) -> dict[str, float]:
     """Dice and IoU against the ground-truth mask that landed with the image, if one did."""
     if image.item.truth is None:
         return {}
-    truth = cv2.imread(str(processing_input("landing") / image.item.truth), cv2.IMREAD_GRAYSCALE)
+    truth = read_gray(processing_input("landing") / image.item.truth)
     if truth is None or truth.shape != (image.item.row.height, image.item.row.width):
         log.warning("the ground-truth mask of image %s does not fit it and is left out", image.item.row.image_id)
         return {}

@@ -1,7 +1,6 @@
 """What the prepare job does with a batch of images: decode, letterbox, (segment), enhance, pack."""
 
 import hashlib
-import os
 from pathlib import Path
 
 import cv2
@@ -10,14 +9,14 @@ import numpy as np
 from penumo_assets.configs.prepare import Deidentify, PrepareConfig
 from penumo_assets.imaging.decode import DecodedImage, decode_image, decode_png, encode_png
 from penumo_assets.imaging.deidentify import is_safe_id, pseudonym
-from penumo_assets.imaging.dicom_header import view_code
 from penumo_assets.imaging.enhance import enhance, fit_mask
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.pack import npz_bytes, pack_tensor
+from penumo_assets.imaging.view import view_code
 from penumo_assets.jobs.contract import JobError, processing_input
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.jobs.prepare_image import Image, guarded, store, stored
-from penumo_assets.jobs.work import KEY_VARIABLE, WorkItem
+from penumo_assets.jobs.work import KEY_VARIABLE, WorkItem, key_from_environment
 
 
 class Preparer:
@@ -75,7 +74,7 @@ class Preparer:
 
     def _decode(self, image: Image) -> None:
         item, row = image.item, image.item.row
-        data = (processing_input("landing") / row.source).read_bytes()
+        data = (processing_input("landing") / item.landed).read_bytes()
         row.source_sha256 = hashlib.sha256(data).hexdigest()
         if self.config.decode.reject_lateral and view_code(row.view or "") == "LATERAL":
             raise ImageRejected("lateral_view", f"labels.csv says the view is {row.view}")
@@ -122,20 +121,6 @@ class Preparer:
             assert image.mask is not None
             image.small_mask = fit_mask(image.mask, tuple(image.item.row.stages["preprocessed"].facts["crop_box"]))
         store(image, "npz", f"{image.item.row.image_id}.npz", npz_bytes(pack_tensor(image.enhanced, image.small_mask)))
-
-
-def key_from_environment() -> bytes | None:
-    """The pseudonymisation key, ``None`` where there is none.
-
-    Raises
-    ------
-    JobError
-        If it is too short to be a secret.
-    """
-    value = os.environ.get(KEY_VARIABLE, "")
-    if value and len(value) < 16:
-        raise JobError(f"{KEY_VARIABLE} must have at least 16 bytes")
-    return value.encode() or None
 
 
 def _mean(pixels: np.ndarray) -> float:

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from penumo_assets.imaging.decode import read_gray
 from penumo_assets.imaging.letterbox import Letterbox
 from penumo_assets.jobs.contract import JobError
 
@@ -39,7 +40,7 @@ class Pair:
 
 
 class PairRefused(ValueError):
-    """An image and mask that cannot train; the message names the file and what is wrong with it."""
+    """An image and mask that cannot train; the message names the image's file and what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,10 @@ def read_pair(images: Path, masks: Path, row: dict[str, str]) -> Pair:
     PairRefused
         See `read_channel` for what is refused.
     """
-    image = _read_gray(images, row["file"])
-    mask = _read_gray(masks, row["mask"])
+    image = _read_gray(images, row["file"], row["file"])
+    mask = _read_gray(masks, row["mask"], f"the mask of {row['file']}")
     if image.shape != mask.shape:
-        raise PairRefused(f"{row['file']}: the image is {image.shape} but its mask {row['mask']} is {mask.shape}")
+        raise PairRefused(f"{row['file']}: the image is {image.shape} but its mask is {mask.shape}")
     box = Letterbox.fit(*image.shape)
     binary = np.where(mask > 127, 255, 0).astype(np.uint8)
     return Pair(
@@ -134,15 +135,16 @@ def read_pair(images: Path, masks: Path, row: dict[str, str]) -> Pair:
     )
 
 
-def _read_gray(folder: Path, name: str) -> np.ndarray:
+def _read_gray(folder: Path, name: str, called: str) -> np.ndarray:
+    # Masks come from landing, and a name that landed may be a patient's: no message repeats it.
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise PairRefused(f"{name}: the index must name files inside {folder.name}/")
+        raise PairRefused(f"{called}: the index must name files inside {folder.name}/")
     if not path.is_file():
-        raise PairRefused(f"{name}: named by the index but not in {folder.name}/")
-    pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        raise PairRefused(f"{called}: named by the index but not in {folder.name}/")
+    pixels = read_gray(path)
     if pixels is None:
-        raise PairRefused(f"{name}: cannot be read as an image")
+        raise PairRefused(f"{called}: cannot be read as an image")
     return pixels
 
 

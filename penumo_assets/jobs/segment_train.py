@@ -29,6 +29,7 @@ from penumo_assets.jobs.segment_augment import AugmentConfig
 from penumo_assets.jobs.segment_data import Pair, assign_folds, read_channel
 from penumo_assets.jobs.segment_fit import Plan, Stage, Tracker, train
 from penumo_assets.jobs.segment_score import ROW_FIELDS, VARIANTS, score, summarise
+from penumo_assets.jobs.tracking_address import uri_from_environment
 from penumo_assets.models.lung_unet import LungUNet, LungUNetConfig
 
 LOG = logging.getLogger("segment_train")
@@ -245,7 +246,7 @@ def tracking(name: str, parameters: dict) -> Iterator[tuple[Tracker, str | None]
 
     Yields what logs metrics, and the run's id.
     """
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
+    if not uri_from_environment():
         yield lambda metrics, step: None, None
         return
     import mlflow  # takes seconds, and a job without a server should not pay them

@@ -15,6 +15,7 @@ import pandas as pd
 
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.shards import IMAGE_SHAPE, DatasetFile
+from penumo_assets.jobs.tracking_address import uri_from_environment
 
 SYSTEM_METRICS_SECONDS = 5
 DIGEST_LENGTH = 36  # MLflow's limit
@@ -41,7 +42,7 @@ class TrainingLog:
         JobError
             If the tracking server named by MLFLOW_TRACKING_URI does not answer.
         """
-        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        uri = uri_from_environment()
         if not uri:
             return
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -1,10 +1,12 @@
 """The work list that the orchestrator hands to the prepare job: one item per image that needs computing."""
 
 import json
+import os
 from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict
 
+from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.manifest import ManifestRow
 
 # The variable with the pseudonymisation key: the orchestrator passes it on, the prepare job reads it.
@@ -14,9 +16,10 @@ KEY_VARIABLE = "PENUMO_DEID_KEY"
 class WorkItem(BaseModel):
     """One image and the stages to compute for it.
 
-    ``label_patient_id`` is the patient id as labels.csv gives it, before pseudonymisation; ``truth`` is the
-    landed ground-truth mask, if there is one. Stages that are not to be computed are read from their stored
-    outputs, which ``row.stages`` names.
+    ``landed`` is the image file's name below the landing input, ``truth`` that of its ground-truth mask, if there is
+    one; ``label_patient_id`` is the patient id as labels.csv gives it, before pseudonymisation. These three can
+    identify somebody: they are for reading, and not for a message or an output. Stages that are not to be computed
+    are read from their stored outputs, which ``row.stages`` names.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -24,6 +27,7 @@ class WorkItem(BaseModel):
     row: ManifestRow
     compute: list[str]
     fingerprints: dict[str, str]
+    landed: str
     label_patient_id: str | None = None
     truth: str | None = None
 
@@ -40,3 +44,17 @@ def work_lines(data: bytes) -> list[bytes]:
 
 def parse_item(line: bytes) -> WorkItem:
     return WorkItem.model_validate_json(line)
+
+
+def key_from_environment() -> bytes | None:
+    """The pseudonymisation key, ``None`` where there is none.
+
+    Raises
+    ------
+    JobError
+        If it is too short to be a secret.
+    """
+    value = os.environ.get(KEY_VARIABLE, "")
+    if value and len(value) < 16:
+        raise JobError(f"{KEY_VARIABLE} must have at least 16 bytes")
+    return value.encode() or None

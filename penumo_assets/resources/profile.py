@@ -71,13 +71,13 @@ def embedded_resources() -> dict[str, Any]:
     """Storage under ``PENUMO_ROOT``, jobs as subprocesses, MLflow on SQLite or ``MLFLOW_TRACKING_URI``."""
     local = local_folder()
     storage = Storage(root=storage_root())
-    tracking_uri = os.environ.get("MLFLOW_TRACKING_URI")
+    elsewhere = bool(os.environ.get("MLFLOW_TRACKING_URI"))
     return {
         "storage": storage,
         "jobs": LocalJobRunner(storage=storage, scratch=str(local / "scratch")),
         "tracking": Tracking(
-            tracking_uri=tracking_uri or f"sqlite:///{local / 'mlflow' / 'mlflow.db'}",
-            artifact_root="" if tracking_uri else (local / "mlflow" / "artifacts").as_uri(),
+            tracking_uri="" if elsewhere else f"sqlite:///{local / 'mlflow' / 'mlflow.db'}",
+            artifact_root="" if elsewhere else (local / "mlflow" / "artifacts").as_uri(),
             experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME", "pneumonia"),
             ui_url=os.environ.get("PENUMO_MLFLOW_UI", ""),
         ),
@@ -109,11 +109,10 @@ def aws_resources() -> dict[str, Any]:
             secret_arns={
                 name.removesuffix(SECRET_SUFFIX): value
                 for name, value in os.environ.items()
-                if name.startswith("PENUMO_") and name.endswith(SECRET_SUFFIX)
+                if name.startswith(("PENUMO_", "MLFLOW_")) and name.endswith(SECRET_SUFFIX)
             },
         ),
         "tracking": Tracking(
-            tracking_uri=os.environ.get("MLFLOW_TRACKING_URI", ""),
             experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME", "pneumonia"),
             ui_url=os.environ.get("PENUMO_MLFLOW_UI", ""),
         ),

@@ -38,6 +38,7 @@ from penumo_assets.resources.storage import (
     StorageError,
     check_key,
     file_errors,
+    told,
 )
 
 PART_BYTES = 16 * 2**20
@@ -155,7 +156,7 @@ class S3Store(ObjectStore):
             with translated(key, self.bucket):
                 answer = obstore.get(self._objects, self._key(key))
                 if max_bytes is not None and answer.meta["size"] > max_bytes:
-                    raise StorageError(f"{key} is larger than the {max_bytes} bytes allowed for it")
+                    raise StorageError(f"{told(key)} is larger than the {max_bytes} bytes allowed for it")
                 data = answer.bytes().to_bytes()
             if answer.attributes.get(_DIGEST) in (None, hashlib.sha256(data).hexdigest()):
                 return data, str(answer.meta["e_tag"])
@@ -172,13 +173,13 @@ class S3Store(ObjectStore):
                 with translated(key, self.bucket):
                     obstore.put(self._objects, self._key(key), data, attributes=digest, mode=mode, use_multipart=False)
                 return
-            except StorageError as error:
+            except StorageError:
                 # obstore sends a conditional request once: what became of one whose answer was lost shows the object.
                 found, now = self._state(key)
                 if found == data:
                     return
                 if now != version:
-                    raise ObjectChanged(f"{key} was written by somebody else meanwhile") from error
+                    raise ObjectChanged(f"{told(key)} was written by somebody else meanwhile") from None
                 if pause is None:
                     raise
                 time.sleep(pause)

@@ -1,6 +1,7 @@
 """What S3 and its two client libraries say when something fails, in the words of the storage interface.
 
-Each message names the variable to look at; credentials and addresses stay out of it.
+Each message names the variable to look at; credentials, addresses and landed names stay out of it, and so do the
+libraries' own texts, which quote requests and answers.
 """
 
 import re
@@ -11,7 +12,7 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError, UnauthenticatedError
 
-from penumo_assets.resources.storage import ObjectChanged, ObjectMissing, StorageError
+from penumo_assets.resources.storage import ObjectChanged, ObjectMissing, StorageError, told
 
 _CODES = (re.compile(r"<Code>(\w+)</Code>"), re.compile(r"status code: (\d{3})"), re.compile("(without LOCATION)"))
 _ABSENT = {"NoSuchKey", "NotFound", "404"}
@@ -42,29 +43,31 @@ def translated(what: str, bucket: str) -> Iterator[None]:
     StorageError
         Otherwise.
     """
+    what = told(what)
     try:
         yield
-    except NoCredentialsError as error:
-        raise StorageError(f"{what}: {_NO_CREDENTIALS}") from error
+    except NoCredentialsError:
+        raise StorageError(f"{what}: {_NO_CREDENTIALS}") from None
     except ClientError as error:
-        raise named(what, bucket, error.response.get("Error", {}).get("Code", "unknown")) from error
-    except (AlreadyExistsError, PreconditionError) as error:
-        raise ObjectChanged(f"{what} was written by somebody else meanwhile") from error
+        raise named(what, bucket, error.response.get("Error", {}).get("Code", "unknown")) from None
+    except (AlreadyExistsError, PreconditionError):
+        raise ObjectChanged(f"{what} was written by somebody else meanwhile") from None
     except (FileNotFoundError, BaseError) as error:
         code = _code(error)
         if code:
-            raise named(what, bucket, code) from error
+            raise named(what, bucket, code) from None
         if isinstance(error, UnauthenticatedError):  # without an answer from S3: there was nothing to sign with
-            raise StorageError(f"{what}: {_NO_CREDENTIALS}") from error
+            raise StorageError(f"{what}: {_NO_CREDENTIALS}") from None
         reason = "S3 cannot be reached or the transfer broke off; check the network and AWS_ENDPOINT_URL"
-        raise StorageError(f"{what}: {reason}") from error
+        raise StorageError(f"{what}: {reason}") from None
     except (BotoCoreError, Boto3Error) as error:
         reason = f"S3 cannot be used ({type(error).__name__}); check the network and AWS_ENDPOINT_URL"
-        raise StorageError(f"{what}: {reason}") from error
+        raise StorageError(f"{what}: {reason}") from None
 
 
 def named(what: str, bucket: str, code: str) -> StorageError:
     """The error that S3's ``code`` means, with the variable to look at."""
+    what = told(what)
     if code in _ABSENT:
         return ObjectMissing(f"there is no object {what}")
     if code == "InvalidRequest":

@@ -15,6 +15,14 @@ from urllib.parse import urlparse
 from dagster import ConfigurableResource, Failure
 from pydantic import Field
 
+from penumo_assets.jobs.tracking_address import (
+    SECRET_VARIABLES,
+    URI_VARIABLE,
+    USER_VARIABLE,
+    has_password,
+    uri_from_environment,
+)
+
 CHAMPION = "champion"
 PREVIOUS = "previous"
 RULE_TAG = "decision_rule"
@@ -25,7 +33,9 @@ class Tracking(ConfigurableResource):
     """An MLflow tracking server or database, one experiment and one registered model."""
 
     tracking_uri: str = Field(
-        description="MLflow tracking URI, e.g. sqlite:////folder/mlflow.db or https://host; empty is refused when used."
+        default="",
+        description="MLflow tracking URI without a password, e.g. sqlite:////folder/mlflow.db or https://host; empty: "
+        "MLFLOW_TRACKING_URI, read when it is used, because Dagster shows and stores what a resource is set to.",
     )
     artifact_root: str = Field(
         default="", description="Where a new experiment keeps artifacts; empty: the server decides."
@@ -38,11 +48,20 @@ class Tracking(ConfigurableResource):
         """What a job needs to report to this experiment. Creates the experiment, and with it the database schema,
         here and once: parallel jobs that all try to create it break each other."""
         self._client()
+        uri, user = self._uri(), os.environ.get(USER_VARIABLE)
         return {
-            "MLFLOW_TRACKING_URI": self.tracking_uri,
+            **({} if has_password(uri) else {URI_VARIABLE: uri}),
+            **({USER_VARIABLE: user} if user else {}),
             "MLFLOW_EXPERIMENT_NAME": self.experiment,
             "PENUMO_DAGSTER_RUN_ID": dagster_run_id,
         }
+
+    def job_secrets(self) -> tuple[str, ...]:
+        """Names of the variables that a job needs beside these and that nobody may see in its description."""
+        return (*SECRET_VARIABLES, *([URI_VARIABLE] if has_password(self._uri()) else []))
+
+    def _uri(self) -> str:
+        return self.tracking_uri or uri_from_environment()
 
     def run_link(self, run_id: str | None) -> str:
         """Markdown that leads to a run."""
@@ -127,15 +146,16 @@ class Tracking(ConfigurableResource):
             return None
 
     def _client(self) -> Any:
-        if not self.tracking_uri:
+        uri = self._uri()
+        if not uri:
             raise Failure("set MLFLOW_TRACKING_URI to an MLflow server that jobs can reach", allow_retries=False)
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient, set_tracking_uri  # 2 s that loading the definitions does not need
 
-        if self.tracking_uri.startswith("sqlite:"):
-            Path(urlparse(self.tracking_uri).path[1:]).parent.mkdir(parents=True, exist_ok=True)
-        set_tracking_uri(self.tracking_uri)  # the registry looks logged models up there, whatever its client was given
-        client = MlflowClient(self.tracking_uri)
+        if uri.startswith("sqlite:"):
+            Path(urlparse(uri).path[1:]).parent.mkdir(parents=True, exist_ok=True)
+        set_tracking_uri(uri)  # the registry looks logged models up there, whatever its client was given
+        client = MlflowClient(uri)
         if client.get_experiment_by_name(self.experiment) is None:
             client.create_experiment(self.experiment, artifact_location=self.artifact_root or None)
         return client

@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 from dagster import DefaultSensorStatus, SensorEvaluationContext, SensorResult, SkipReason, sensor
 
 from penumo_assets.cohort import events
-from penumo_assets.cohort.arrivals import LANDING, START, Arrival, look
+from penumo_assets.cohort.arrivals import LANDING, START, Arrival, Position, look
 from penumo_assets.cohort.settle import Launch, UnreadableCursor
 from penumo_assets.resources.event_queue import EventQueue, Message, QueueError
 from penumo_assets.resources.storage import ObjectStore, Storage, StorageError
@@ -34,10 +34,14 @@ _RECEIVING_SECONDS = 10.0
 
 @dataclass
 class Unconfirmed:
-    """Messages of the last tick of this process, and the cursor that Dagster stores if that tick counted."""
+    """Messages of the last tick of this process, and the cursor that Dagster stores if that tick counted.
+
+    ``position`` is where that tick left a listing: a key, which may be a patient's name, so the cursor has it not.
+    """
 
     cursor: str = ""
     receipts: Sequence[str] = ()
+    position: Position = START
 
 
 _unconfirmed = Unconfirmed()
@@ -70,7 +74,7 @@ def landing_events(context: SensorEvaluationContext, storage: Storage) -> Sensor
         return SensorResult(skip_reason=SkipReason(str(error)), cursor=context.cursor)
     inbox, launches, problem = _look(storage.impatient(), events.note(inbox, touches, now), now, settle, out_of_time)
     cursor = events.dump_inbox(replace(inbox, tick=inbox.tick + 1))
-    _unconfirmed.cursor, _unconfirmed.receipts = cursor, receipts
+    _unconfirmed.cursor, _unconfirmed.receipts, _unconfirmed.position = cursor, receipts, inbox.position
     if launches:
         if problem:
             context.log.warning(problem)
@@ -82,7 +86,7 @@ def landing_events(context: SensorEvaluationContext, storage: Storage) -> Sensor
 
 def _inbox(context: SensorEvaluationContext, now: float) -> events.Inbox:
     try:
-        return events.load_inbox(context.cursor, now)
+        return events.load_inbox(context.cursor, now, _unconfirmed.position)
     except UnreadableCursor as error:
         context.log.warning(f"{error}: it begins anew; cohorts that were waiting are found by landing_listing")
         return events.Inbox(int(now))

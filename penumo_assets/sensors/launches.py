@@ -16,7 +16,6 @@ SETTLE_VARIABLE = "PENUMO_SETTLE_SECONDS"
 SETTLE_SECONDS = 60.0
 TICK_SECONDS = 15.0  # Dagster ends a tick after 60; one request to a store that does not answer takes up to 31
 MAX_LAUNCHES = 100
-_NAMED = 5
 _DATA_VERSION = "dagster/data_version"  # how an event of an asset that is made elsewhere tells its version
 
 
@@ -60,8 +59,8 @@ def launched(launches: Sequence[Launch], cursor: str) -> SensorResult:
 
 
 def refusal(names: Sequence[str]) -> str:
-    """Says which names below landing cannot be a cohort's; nothing if all can."""
+    """Says how many names below landing cannot be a cohort's, and not which: a patient's may be among them."""
     if not names:
         return ""
-    shown = ", ".join(ascii(name[:80]) for name in names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
-    return f"left alone in landing: {shown}: a cohort is a folder named with A-Z a-z 0-9 . _ - (at most 128)"
+    rule = "a cohort is a folder named with A-Z a-z 0-9 . _ - (at most 128)"
+    return f"left alone in landing/, which shows them: {len(set(names))} names that are no cohort's: {rule}"

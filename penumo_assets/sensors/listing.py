@@ -1,10 +1,11 @@
 """New objects in landing, found by listing it: needs nothing but read access, costs one request per 1,000 objects."""
 
 import time
+from dataclasses import dataclass
 
 from dagster import DefaultSensorStatus, SensorEvaluationContext, SensorResult, SkipReason, sensor
 
-from penumo_assets.cohort.arrivals import LANDING, look
+from penumo_assets.cohort.arrivals import LANDING, START, Position, look
 from penumo_assets.cohort.settle import Sweep, UnreadableCursor, dump_sweep, load_sweep, plan_sweep
 from penumo_assets.resources.storage import Storage, StorageError
 from penumo_assets.sensors.launches import (
@@ -16,6 +17,16 @@ from penumo_assets.sensors.launches import (
     settle_seconds,
     timer,
 )
+
+
+@dataclass
+class Reached:
+    """Where the last tick of this process left the listing: a key, which may be a patient's name, so in no cursor."""
+
+    position: Position = START
+
+
+_reached = Reached()
 
 
 @sensor(
@@ -42,7 +53,7 @@ def landing_listing(context: SensorEvaluationContext, storage: Storage) -> Senso
     refused = refusal(seen.refused)
     if refused:
         context.log.warning(refused)
-    cursor = dump_sweep(plan.sweep)
+    cursor, _reached.position = dump_sweep(plan.sweep), plan.sweep.position
     if plan.launches:
         return launched(plan.launches, cursor)
     words = [f"{len(seen.arrivals)} cohorts looked at, none newly settled"]
@@ -55,7 +66,7 @@ def landing_listing(context: SensorEvaluationContext, storage: Storage) -> Senso
 
 def _sweep(context: SensorEvaluationContext, now: float) -> Sweep:
     try:
-        return load_sweep(context.cursor, now)
+        return load_sweep(context.cursor, now, _reached.position)
     except UnreadableCursor as error:
         context.log.warning(f"{error}: every cohort is looked at anew, and what has not changed is not computed again")
         return Sweep(int(now))

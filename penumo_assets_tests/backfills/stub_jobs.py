@@ -28,7 +28,7 @@ class StubJobRunner(JobRunner):
         rows = []
         for line in work_lines(spec.documents["work"]["work.jsonl"]):
             item = parse_item(line)
-            data = self.storage.store.read(f"landing/{spec.partition}/{item.row.source}")
+            data = self.storage.store.read(f"landing/{spec.partition}/{item.landed}")
             if data.startswith(b"\x89PNG"):
                 item.row.status, item.row.stage, item.row.code, item.row.reason = "accepted", None, None, None
                 for stage, file, content in _outputs(item):

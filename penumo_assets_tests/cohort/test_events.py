@@ -127,6 +127,8 @@ def test_a_half_listed_cohort_goes_first_and_begins_again_when_it_changes() -> N
 def test_the_cursor_survives_as_json() -> None:
     inbox = Inbox(9, {}, {"b": "d1"}, Position("landing/c/5", Arrival("c", A, 5, True)))
     inbox = note(inbox, [Touch("a", True)], 12.5)
-    assert load_inbox(dump_inbox(inbox), 0.0) == inbox
+    assert load_inbox(dump_inbox(inbox), 0.0, inbox.position) == inbox
+    assert "landing/c/5" not in dump_inbox(inbox)
+    assert load_inbox(dump_inbox(inbox), 0.0).position == Position("landing/c")
     with pytest.raises(UnreadableCursor):
         load_inbox('{"format": 0}', 0.0)

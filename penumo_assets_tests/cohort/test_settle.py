@@ -13,7 +13,7 @@ A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 def tick(sweep: Sweep, now: float, *arrivals: Arrival, position: Position | None = None, most: int = 100) -> Plan:
     """One tick; the cursor goes through its text, as between two ticks of the daemon."""
     plan = plan_sweep(sweep, Look(arrivals, position, ()), now, 60, most)
-    return replace(plan, sweep=load_sweep(dump_sweep(plan.sweep), now))
+    return replace(plan, sweep=load_sweep(dump_sweep(plan.sweep), now, plan.sweep.position))
 
 
 def ran(plan: Plan) -> list[str]:
@@ -88,6 +88,15 @@ def test_a_cohort_that_has_gone_is_forgotten_and_runs_when_it_comes_back() -> No
     assert plan.sweep.seen == {}
     again = tick(plan.sweep, 2, Arrival("c", A, 3, True)).launches[0]
     assert again.run_key != first.run_key
+
+
+def test_a_cursor_names_no_landed_file_and_a_new_process_lists_its_cohort_again() -> None:
+    reached = Position("landing/b/DOE^JANE.dcm", Arrival("b", B, 9))
+    cursor = dump_sweep(tick(Sweep(0), 0, Arrival("a", A, 1), position=reached).sweep)
+    assert "DOE" not in cursor
+    assert load_sweep(cursor, 1, reached).position == reached
+    assert load_sweep(cursor, 1).position == Position("landing/b")
+    assert load_sweep(cursor, 1, Position("landing/b/other", reached.part)).position == Position("landing/b")
 
 
 def test_a_cohort_is_not_forgotten_while_the_listing_has_not_come_to_it() -> None:

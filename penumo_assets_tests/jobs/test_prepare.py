@@ -13,7 +13,7 @@ import pytest
 from penumo_assets.cohort.landing import read_landing
 from penumo_assets.cohort.plan import Plan, PlanSettings, plan_cohort
 from penumo_assets.cohort.publish import open_manifest, plan_publication, publish, read_manifest
-from penumo_assets.configs.prepare import DecodeConfig, PrepareConfig
+from penumo_assets.configs.prepare import DecodeConfig, LabelsConfig, PrepareConfig
 from penumo_assets.imaging.decode import decode_png
 from penumo_assets.imaging.pack import load_npz
 from penumo_assets.jobs import prepare
@@ -27,6 +27,7 @@ from penumo_assets.resources.storage import ObjectStore, Storage
 from penumo_assets_tests.imaging.samples import dicom_bytes
 
 COHORT = "films"
+LABELS = LabelsConfig(allowed=[], file_names="keep")
 SETTINGS = PlanSettings(PrepareConfig(), "weights", "key", STAGES)
 
 
@@ -53,7 +54,7 @@ class House:
     def materialize(self, settings: PlanSettings = SETTINGS, *arguments: str) -> Plan:
         """Plan, run the job's `main` in this process, publish; the plan."""
         self.runs += 1
-        landing, base = read_landing(self.store, COHORT, ()), open_manifest(self.store, COHORT)
+        landing, base = read_landing(self.store, COHORT, LABELS, None), open_manifest(self.store, COHORT)
         plan = plan_cohort(landing, base.rows, settings)
         opt_ml = self.root / "jobs" / str(self.runs)
         inputs = opt_ml / "processing" / "input"
@@ -235,6 +236,6 @@ def test_no_more_than_two_batches_per_worker_are_taken_ahead() -> None:
 
 def test_an_image_that_kills_its_process_becomes_a_rejected_row(house: House) -> None:
     house.land("a.png", png(1))
-    plan = plan_cohort(read_landing(house.store, COHORT, ()), [], SETTINGS)
+    plan = plan_cohort(read_landing(house.store, COHORT, LABELS, None), [], SETTINGS)
     row, _ = prepare._crashed(plan.items[0])
     assert (row.status, row.stage, row.code, row.attempted) == ("rejected", "raw", "unexpected_error", {})

@@ -60,7 +60,7 @@ def test_an_empty_index_is_refused(folder: Path) -> None:
     ("change", "message"),
     [
         ({"patient_id": ""}, "row 1 of the index lacks patient_id"),
-        ({"mask": "b.png"}, r"b\.png: named by the index but not in masks/"),
+        ({"mask": "b.png"}, r"the mask of a\.png: named by the index but not in masks/"),
         ({"file": "../masks/a.png"}, "must name files inside images/"),
     ],
 )
@@ -72,7 +72,7 @@ def test_a_row_that_cannot_be_used_is_named(folder: Path, change: dict[str, str]
 
 def test_a_mask_of_another_size_is_refused(folder: Path) -> None:
     cv2.imwrite(str(folder / "masks" / "a.png"), np.zeros((60, 79), np.uint8))
-    with pytest.raises(JobError, match=r"a\.png: the image is \(60, 80\) but its mask a\.png is \(60, 79\)"):
+    with pytest.raises(JobError, match=r"a\.png: the image is \(60, 80\) but its mask is \(60, 79\)"):
         read_channel(folder)
 
 

@@ -1,12 +1,13 @@
 """The listing sensor on a folder, and on a bucket that does not always answer."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from dagster import DagsterInstance, SensorResult, build_sensor_context
 
-from penumo_assets.cohort.arrivals import LANDING
+from penumo_assets.cohort.arrivals import LANDING, START
 from penumo_assets.resources.storage import ObjectStore, Storage
 from penumo_assets.sensors import listing
 from penumo_assets.sensors.launches import SETTLE_VARIABLE
@@ -86,16 +87,17 @@ def test_late_files_start_one_more_run_when_they_have_settled(
 def test_a_folder_that_is_no_cohort_name_is_reported_and_left_alone(landing: Landing) -> None:
     landing.land("ward 7/_COMPLETE", "Müller/a.png", "a.png")
     text = reason(landing.tick())
-    assert "'ward 7'" in text
-    assert "M\\xfcller" in text
-    assert "'a.png'" in text
+    assert "3 names that are no cohort's" in text
+    assert not re.search(r"ward 7|ller|a\.png", text)
 
 
 def test_a_large_landing_is_listed_over_several_ticks(landing: Landing, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "TICK_SECONDS", -1.0)
     for cohort in ("a", "b", "c"):
         landing.land(*(f"{cohort}/{number:03d}.png" for number in range(200)), f"{cohort}/_COMPLETE")
-    ticks = [landing.runs() for _ in range(6)]
+    ticks = [landing.runs()]
+    listing._reached.position = START  # as in a process that was started anew: it lists one cohort a second time
+    ticks += [landing.runs() for _ in range(6)]
     assert [len(cohorts) for cohorts in ticks[:3]] == [1, 1, 1]
     assert sorted(cohort for cohorts in ticks for cohort in cohorts) == ["a", "b", "c"]
 
@@ -106,7 +108,7 @@ def test_a_store_that_does_not_answer_leaves_the_cursor(landing: Landing, monkey
     before = landing.cursor
     folder = Path(landing.storage.root) / "landing" / "ward-7"
     monkeypatch.setattr("os.scandir", lambda path: (_ for _ in ()).throw(OSError(116, "Stale file handle")))
-    assert "landing cannot be listed: Stale file handle" in reason(landing.tick())
+    assert "landing cannot be listed: landing: Stale file handle" in reason(landing.tick())
     assert landing.cursor == before
     monkeypatch.undo()
     (folder / "_COMPLETE").touch()

@@ -166,6 +166,12 @@ class LocalJob:
                 process.terminate()
         _, left = psutil.wait_procs(family, timeout=10)
         kill(left)
+        self.remove_inputs()
+
+    def remove_inputs(self) -> None:
+        """Leave nothing of landing behind. The supervisor does so too, unless it was killed."""
+        for inputs in (self.opt_ml / "processing" / "input", self.opt_ml / "input"):
+            shutil.rmtree(inputs, ignore_errors=True)
 
     def _ended(self) -> dict[str, Any] | None:
         """How the program ended; None if its supervisor was killed before it could tell."""
@@ -192,6 +198,7 @@ class LocalJob:
             If the program failed, or ended well without a valid result.
         """
         key = f"{self.output_prefix}/{RESULT_NAME}"
+        self.remove_inputs()
         if self.store.exists(key):
             return ResultFile.model_validate_json(self.store.read(key))
         ended, result = self._ended(), self._valid_result()

@@ -87,6 +87,7 @@ class SageMakerJobRunner(SageMakerSettings, Tuner):
             values, outputs = job.collect()
             metadata["job_seconds"] = round(time.monotonic() - started, 1)
             return JobResult(job.name, values, job.output_prefix, outputs, metadata)
+        job.remove_inputs()
         tail = "\n".join(log.tail)
         cause = description.cause(tail)
         raise JobFailed(
@@ -113,6 +114,7 @@ class SageMakerJobRunner(SageMakerSettings, Tuner):
                 context.log.info(f"Job {job.name} has finished before: its result is used")
                 return job, found
             else:
+                job.remove_inputs()
                 attempt += 1
 
     def _create(self, context: AssetExecutionContext, job: SageMakerJob) -> bool:
@@ -153,6 +155,7 @@ class SageMakerJobRunner(SageMakerSettings, Tuner):
         if self.forward_termination:
             context.log.info(f"Stopping job {job.name}")
             job.stop()
+            job.remove_inputs()
         else:
             context.log.info(f"Job {job.name} goes on; launching again attaches to it")
 

@@ -69,6 +69,10 @@ class SageMakerJob:
         else:
             stopped(lambda: self._client.stop_training_job(TrainingJobName=self.name))
 
+    def remove_inputs(self) -> None:
+        """Remove documents and manifests of a job that has ended: they name what landed, and so perhaps patients."""
+        self.store.delete_folder(f"jobs/{self.name}/input")
+
     def has_result(self) -> bool:
         """A completed job has none any more once its outputs were discarded."""
         if self.spec.kind == "training":

@@ -8,6 +8,7 @@ takes back from the dead), so the job counts as running while either lives.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,9 @@ def main() -> None:
             process.kill()
             code = process.wait()
             log.write(f"ERROR stopped after the limit of {limit:.0f} s\n".encode())
+    # What landed may name a patient and may be withdrawn: it does not stay here, however the program ended.
+    for inputs in ("ml/processing/input", "ml/input"):
+        shutil.rmtree(folder / inputs, ignore_errors=True)
     _write(folder / "exit.json", {"code": code, "stopped": stopped.is_set()})
     os.killpg(0, signal.SIGKILL)  # workers of a program that was killed would wait for it for ever
 

@@ -1,0 +1,182 @@
+"""What names a patient goes no further than landing: not its header, its comments, its file's name, nor labels.csv.
+
+A cohort with a planted word in every place that can hold one goes through the whole graph, its rejects and failures
+included. Then every byte that was written anywhere but in landing is searched.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from dagster import DagsterInstance
+
+from penumo_assets.cli import main
+from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.resources.profile import embedded_resources
+from penumo_assets.resources.storage import FileStore
+from penumo_assets_tests.house import House
+from penumo_assets_tests.test_pipeline import LENIENT, STAGES, TRAINING
+from penumo_assets_tests.trust.planting import DIGITS, Planter, write_planted_cohort
+from penumo_assets_tests.trust.search import search
+
+pytestmark = pytest.mark.trust
+
+KEY = "a key for phantoms only"
+PREPARE = {"prepare_cohort": {"npz": {"filename": "{image_id}"}}}
+DATASET = {"training_set": {"dataset": {"test_fraction": 0.3}}}
+OVERLAYS = {"predictions": {"overlay": True}}
+
+
+@dataclass
+class Ward:
+    """A house that a planted cohort went through: ``house`` writes below ``written``, and reads ``films``."""
+
+    house: House
+    films: Path
+    written: Path
+    planted: Planter
+    codes: dict[str, set[str]] = field(default_factory=dict)
+
+
+@contextmanager
+def output_in(folder: Path) -> Iterator[None]:
+    """What this process and its children write to stdout and stderr, in two files."""
+    folder.mkdir()
+    kept = {number: os.dup(number) for number in (1, 2)}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for number in kept:
+        target = os.open(folder / f"output-{number}.txt", os.O_WRONLY | os.O_CREAT)
+        os.dup2(target, number)
+        os.close(target)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, handle in kept.items():
+            os.dup2(handle, number)
+            os.close(handle)
+
+
+@pytest.fixture(scope="module")
+def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
+    folder, planted = tmp_path_factory.mktemp("trust"), Planter()
+    films, written = folder / "films", folder / "written"
+    write_planted_cohort(films, planted, patients=20)
+    home = written / "dagster"
+    home.mkdir(parents=True)
+    (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    with pytest.MonkeyPatch.context() as patch, DagsterInstance.from_config(str(home)) as instance:
+        patch.setenv("PENUMO_ROOT", str(written / "root"))
+        patch.setenv("PENUMO_DEID_KEY", KEY)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        ward = Ward(House(instance, embedded_resources(), written), films, written, planted)
+        with output_in(written / "terminal"):
+            through_the_graph(ward)
+            into_failures(ward, patch)
+            past_the_graph(ward)
+        yield ward
+
+
+def through_the_graph(ward: Ward) -> None:
+    house = ward.house
+    house.land("ward", ward.films)
+    name = f"\\{ward.planted('name of a file: unsafe_name')}.png"
+    (ward.written / "root" / "landing" / "ward" / name).write_bytes(b"a name that another system allowed")
+    house.materialize(*STAGES, partition="ward", config=PREPARE)
+    house.materialize("training_set", config=DATASET)
+    house.materialize("trained_model", partition="resnet34", config=TRAINING)
+    house.materialize("evaluation_report", partition="resnet34", config=LENIENT)
+    house.materialize("champion_model")
+    house.materialize("predictions", partition="ward", config=OVERLAYS)
+
+
+def into_failures(ward: Ward, patch: pytest.MonkeyPatch) -> None:
+    """A job that fails while it reads what landed, and one whose input is gone when it is laid out."""
+    with pytest.MonkeyPatch.context() as without:
+        without.delenv("PENUMO_DEID_KEY")
+        ward.house.land("keyless", ward.films)
+        ward.house.materialize(*STAGES, partition="keyless", config=PREPARE, fails=True)
+    ward.house.land("gone", ward.films)
+    download = FileStore.download
+
+    def vanishes(store: FileStore, key: str, target: Path) -> None:
+        if key.startswith("landing/gone/"):
+            store.path(key).unlink()
+        download(store, key, target)
+
+    with pytest.MonkeyPatch.context() as meanwhile:
+        meanwhile.setattr(FileStore, "download", vanishes)
+        ward.house.materialize(*STAGES, partition="gone", config=PREPARE, fails=True)
+
+
+def past_the_graph(ward: Ward) -> None:
+    """`penumo predict` and `penumo segment`, on files whose names are harmless: they name results like their input."""
+    picked = ward.written.parent / "picked"
+    picked.mkdir()
+    for number, film in enumerate(sorted(path for path in ward.films.rglob("*") if path.suffix in (".dcm", ".png"))):
+        if "masks" not in film.parts:
+            (picked / f"film-{number}{film.suffix}").symlink_to(film)
+    out = ward.written / "results"
+    files = [str(path) for path in sorted(picked.iterdir())]
+    for options in (["--json"], ["--overlay", str(out / "predict")]):
+        answer = CliRunner().invoke(main, ["predict", *options, *files[:: 1 if options == ["--json"] else 9]])
+        assert answer.exit_code in (0, 3), answer.output
+        (ward.written / f"predict{options[0]}.txt").write_text(answer.output)
+    answer = CliRunner().invoke(main, ["segment", str(picked), "--out", str(out / "segment")])
+    assert answer.exit_code == 0, answer.output
+    (ward.written / "segment.txt").write_text(answer.output)
+
+
+def in_landing(relative: Path) -> bool:
+    return relative.parts[:2] == ("root", "landing")
+
+
+def test_nothing_that_was_planted_stands_outside_landing(ward: Ward) -> None:
+    found = search(ward.written, in_landing, DIGITS)
+    leaks = {f"{ward.planted.places.get(word, word)} ({word})": sorted(places) for word, places in found.items()}
+    assert not leaks, json.dumps(leaks, indent=1)[:5000]
+
+
+def test_every_planted_word_is_found_in_landing(ward: Ward) -> None:
+    """The search and the planting are worth something: each place holds its word, and the search sees it."""
+    found = search(ward.written / "root" / "landing" / "ward", lambda _: False, DIGITS)
+    unseen = {place for word, place in ward.planted.places.items() if word not in found}
+    assert not unseen
+    assert set(DIGITS) <= set(found)
+    assert len(ward.planted.places) > 2000
+
+
+def test_every_way_to_be_rejected_was_gone(ward: Ward) -> None:
+    codes = {row.code for row in read_manifest(ward.house.store, "ward")}
+    assert codes >= {
+        "missing_file", "unknown_label", "duplicate_label", "malformed_label", "unsafe_name", "empty", "not_an_image",
+        "truncated", "not_a_radiograph", "not_chest", "lateral_view", "multi_frame", "too_small", "constant_image",
+        "unsafe_patient_id", "implausible_mask", "unsupported_colour", "unsupported_transfer_syntax",
+    }  # fmt: skip
+
+
+def test_who_may_read_landing_finds_each_rejected_file_by_its_name(ward: Ward) -> None:
+    answer = CliRunner().invoke(main, ["rejected", "ward"])
+    assert answer.exit_code == 0, answer.output
+    told = {line.split("\t")[0]: line.split("\t")[2] for line in answer.output.splitlines()}
+    rows = [row for row in read_manifest(ward.house.store, "ward") if row.status == "rejected"]
+    assert len(told) == len(rows)
+    for word, place in ward.planted.places.items():
+        code = place.removeprefix("name of a file: ")
+        if code in {row.code for row in rows}:
+            (why,) = [why for name, why in told.items() if word in name]
+            assert why.startswith(f"{code}: "), place
+
+
+def test_patients_keep_one_pseudonym_each(ward: Ward) -> None:
+    rows = [row for row in read_manifest(ward.house.store, "ward") if row.format == "dicom" and row.patient_id]
+    assert all(row.patient_id.startswith("p-") for row in rows if row.patient_id)
+    assert len({row.patient_id for row in rows}) > 10
