@@ -6,6 +6,7 @@ included. Then every byte that was written anywhere but in landing is searched.
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,7 +81,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
         ward = Ward(House(instance, embedded_resources(), written), films, written, planted)
         with output_in(written / "terminal"):
             through_the_graph(ward)
-            into_failures(ward, patch)
+            into_failures(ward)
             past_the_graph(ward)
         yield ward
 
@@ -98,13 +99,19 @@ def through_the_graph(ward: Ward) -> None:
     house.materialize("predictions", partition="ward", config=OVERLAYS)
 
 
-def into_failures(ward: Ward, patch: pytest.MonkeyPatch) -> None:
+def into_failures(ward: Ward) -> None:
     """A job that fails while it reads what landed, and one whose input is gone when it is laid out."""
+    few = ward.films.parent / "few"
+    for film in sorted(ward.films.rglob("*/*.dcm"))[:3]:
+        target = few / film.relative_to(ward.films)
+        target.parent.mkdir(parents=True)
+        shutil.copyfile(film, target)
+    shutil.copyfile(ward.films / "labels.csv", few / "labels.csv")
     with pytest.MonkeyPatch.context() as without:
         without.delenv("PENUMO_DEID_KEY")
-        ward.house.land("keyless", ward.films)
+        ward.house.land("keyless", few)
         ward.house.materialize(*STAGES, partition="keyless", config=PREPARE, fails=True)
-    ward.house.land("gone", ward.films)
+    ward.house.land("gone", few)
     download = FileStore.download
 
     def vanishes(store: FileStore, key: str, target: Path) -> None:

@@ -150,7 +150,11 @@ class _LocalJob:
             self.folder.mkdir()
         except FileExistsError:
             return False
-        self._lay_out_inputs()
+        try:
+            self._lay_out_inputs()
+        except BaseException:  # an object that has gone, a full disk, a cancelled run: leave nothing of landing behind
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
         module = f"penumo_assets.jobs.{self.spec.program}"
         command = [sys.executable, "-m", module, *self.spec.arguments]
         limit = str(self.spec.max_runtime_seconds)
