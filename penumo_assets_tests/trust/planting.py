@@ -197,6 +197,7 @@ def _further(folder: Path, plant: Planter) -> Iterator[tuple[str, dict[str, str]
     sixteen = draw_phantom(12, height=300, width=300)[0].astype(np.uint16)
     for keyword, elements in coded_elements(plant):
         yield _put(folder, plant, keyword, ".dcm", _dicom(sixteen, plant, **elements)), {}
+    yield _put(folder, plant, "burned in", ".dcm", _dicom(sixteen, plant, BurnedInAnnotation="YES")), {}
     for code, elements in {
         "not_a_radiograph": {"Modality": "CT"},
         "not_chest": {"BodyPartExamined": "SKULL"},
