@@ -40,6 +40,7 @@ from penumo_assets.cohort.publish import (
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.manifest import STAGE_VERSIONS, STAGES, ManifestRow, load_rows, stage_version
+from penumo_assets.jobs.quality import identity_counts
 from penumo_assets.jobs.work import KEY_VARIABLE, dump_work, key_from_environment
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
@@ -225,6 +226,7 @@ def _metadata(store: ObjectStore, cohort: str, done: Done, stage: str) -> dict[s
         "rejected_by_reason": reason_table(rows),
         "rejected_files": reject_table(rows),
         "removed": len(plan.removed),
+        **(identity_counts(rows) if stage == "raw" else {}),
         "landed_megabytes": round(sum(row.source_bytes for row in rows) / 1e6, 3),
         "location": store.location(manifest_key(cohort)),
     }

@@ -67,7 +67,7 @@ def decode_dicom(data: bytes, config: DecodeConfig) -> DecodedImage:
         tags=dicom_header.read_tags(dataset),
         size=size,
         patient_id=dicom_header.patient_id(dataset),
-        notes=notes,
+        notes=(*notes, *dicom_header.identity_notes(dataset)),
     )
 
 

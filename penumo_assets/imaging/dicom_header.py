@@ -31,7 +31,7 @@ for _name in ("pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle"):
 _TAGS = [
     "SpecificCharacterSet", "SOPClassUID", "Modality", "PatientID", "PatientSex", "PatientAge",
     "BodyPartExamined", "ViewPosition", "ViewCodeSequence", "PatientOrientation", "ImagerPixelSpacing",
-    "PixelSpacing", "BurnedInAnnotation", "SamplesPerPixel", "PhotometricInterpretation",
+    "PixelSpacing", "BurnedInAnnotation", "RecognizableVisualFeatures", "SamplesPerPixel", "PhotometricInterpretation",
     "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth",
     "VOILUTFunction", "VOILUTSequence", "ModalityLUTSequence", "RescaleIntercept", "RescaleSlope",
@@ -63,6 +63,7 @@ _VRS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
 )
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # its multi-frame kinds begin alike
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 
@@ -154,6 +155,18 @@ def read_tags(dataset: pydicom.Dataset) -> Tags:
         pixel_spacing_mm=_spacing(dataset),
         burned_in={"YES": True, "NO": False}.get(burned_in),
     )
+
+
+def identity_notes(dataset: pydicom.Dataset) -> tuple[str, ...]:
+    """What in the picture itself may identify somebody, beside annotation that the header owns up to.
+
+    ``recognizable_visual_features``, and ``secondary_capture``: a screenshot or a scan, which often shows a name,
+    unless its header denies that annotation is burned in.
+    """
+    notes = ["recognizable_visual_features"] if text(dataset, "RecognizableVisualFeatures") == "YES" else []
+    captured = text(dataset, "Modality") == "SC" or text(dataset, "SOPClassUID").startswith(_SECONDARY_CAPTURE)
+    denied = text(dataset, "BurnedInAnnotation") == "NO"
+    return (*notes, "secondary_capture") if captured and not denied else tuple(notes)
 
 
 def view(dataset: pydicom.Dataset) -> str | None:

@@ -2,9 +2,13 @@
 
 from collections.abc import Iterable
 
+from penumo_assets.jobs.manifest import ManifestRow
+
 BURNED_IN = "burned_in_annotation"
 BAD_MASK = "implausible_mask"
-# Of what decoding notes, these say that the gray levels are a guess; the others say which of the header's were used.
+# Of what decoding notes, these say that the picture itself may tell who it is of.
+IDENTIFYING = ("recognizable_visual_features", "secondary_capture")
+# And these that the gray levels are a guess; the others say which of the header's were used.
 DOUBTFUL = frozenset({"window:percentile", "voi:unusable", "voi:invalid"})
 
 
@@ -13,8 +17,20 @@ def quality_flags(notes: Iterable[str], burned_in: bool | None, mask_problems: I
 
     ``window:percentile``: the file carries no window, so percentiles were used; ``voi:unusable`` and ``voi:invalid``:
     it carries one that makes no sense; ``implausible_mask:<problem>``: the whole image was used, not the lungs;
-    ``burned_in_annotation``: the header says that text is burned into the pixels.
+    ``burned_in_annotation``: the header says that text is burned into the pixels; ``recognizable_visual_features`` and
+    ``secondary_capture``: the picture may show who it is of, as `imaging/dicom_header.py` explains.
     """
-    flags = [note for note in notes if note in DOUBTFUL]
+    flags = [note for note in notes if note in DOUBTFUL or note in IDENTIFYING]
     flags += [f"{BAD_MASK}:{problem}" for problem in mask_problems]
     return (*flags, BURNED_IN) if burned_in else tuple(flags)
+
+
+def identity_counts(rows: Iterable[ManifestRow]) -> dict[str, int]:
+    """How many accepted images may show in the picture who they are of, by flag."""
+    counts = dict.fromkeys((BURNED_IN, *IDENTIFYING), 0)
+    for row in rows:
+        if row.status == "accepted":
+            for flag in quality_flags(row.notes, row.tags.get("burned_in"), ()):
+                if flag in counts:
+                    counts[flag] += 1
+    return counts

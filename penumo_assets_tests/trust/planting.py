@@ -197,6 +197,7 @@ def _further(folder: Path, plant: Planter) -> Iterator[tuple[str, dict[str, str]
     sixteen = draw_phantom(12, height=300, width=300)[0].astype(np.uint16)
     for keyword, elements in coded_elements(plant):
         yield _put(folder, plant, keyword, ".dcm", _dicom(sixteen, plant, **elements)), {}
+    yield _put(folder, plant, "burned in", ".dcm", _dicom(sixteen, plant, BurnedInAnnotation="YES")), {}
     for code, elements in {
         "not_a_radiograph": {"Modality": "CT"},
         "not_chest": {"BodyPartExamined": "SKULL"},
@@ -209,7 +210,7 @@ def _further(folder: Path, plant: Planter) -> Iterator[tuple[str, dict[str, str]
         if code == "unsupported_transfer_syntax":
             data = data.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0")
         yield _put(folder, plant, code, ".dcm", data), {}
-    noise = np.random.default_rng(5).integers(0, 255, (300, 300)).astype(np.uint8)
+    no_lung = np.tile(np.linspace(0, 255, 300).astype(np.uint8), (300, 1))
     png = png_with_comments(gray, plant)
     jpeg = jpeg_with_comments(picture(13), plant)
     pictures = {
@@ -219,7 +220,7 @@ def _further(folder: Path, plant: Planter) -> Iterator[tuple[str, dict[str, str]
         "corrupt JPEG": (jpeg[:-3000] + jpeg[-2000:], {}),
         "too_small": (png_with_comments(gray[:16], plant), {}),
         "constant_image": (png_with_comments(np.zeros_like(gray), plant), {}),
-        "implausible_mask": (png_with_comments(noise, plant), {"patient_id": "png-2"}),
+        "implausible_mask": (png_with_comments(no_lung, plant), {"patient_id": "png-2"}),
         "duplicate_patient_id": (png_with_comments(picture(14), plant), {"patient_id": "png-1"}),
         "unsafe_patient_id": (png, {"patient_id": f"{plant('unsafe patient id')} Jane"}),
         "unknown_label": (png, {"label": plant("unknown label")}),

@@ -4,20 +4,25 @@ A cohort with a planted word in every place that can hold one goes through the w
 included. Then every byte that was written anywhere but in landing is searched.
 """
 
+import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
-from dagster import DagsterInstance
+from dagster import AssetKey, DagsterInstance
 
 from penumo_assets.cli import main
+from penumo_assets.cohort.landing import read_landing
 from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.configs.prepare import LabelsConfig
 from penumo_assets.resources.profile import embedded_resources
 from penumo_assets.resources.storage import FileStore
 from penumo_assets_tests.house import House
@@ -41,7 +46,12 @@ class Ward:
     films: Path
     written: Path
     planted: Planter
-    codes: dict[str, set[str]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What landed, by its source: the name that it landed under."""
+        landing = read_landing(self.house.store, "ward", LabelsConfig(), KEY.encode())
+        return {file.source: file.landed_name for file in landing.files}
 
 
 @contextmanager
@@ -80,7 +90,7 @@ def ward(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
         ward = Ward(House(instance, embedded_resources(), written), films, written, planted)
         with output_in(written / "terminal"):
             through_the_graph(ward)
-            into_failures(ward, patch)
+            into_failures(ward)
             past_the_graph(ward)
         yield ward
 
@@ -98,13 +108,19 @@ def through_the_graph(ward: Ward) -> None:
     house.materialize("predictions", partition="ward", config=OVERLAYS)
 
 
-def into_failures(ward: Ward, patch: pytest.MonkeyPatch) -> None:
+def into_failures(ward: Ward) -> None:
     """A job that fails while it reads what landed, and one whose input is gone when it is laid out."""
+    few = ward.films.parent / "few"
+    for film in sorted(ward.films.rglob("*/*.dcm"))[:3]:
+        target = few / film.relative_to(ward.films)
+        target.parent.mkdir(parents=True)
+        shutil.copyfile(film, target)
+    shutil.copyfile(ward.films / "labels.csv", few / "labels.csv")
     with pytest.MonkeyPatch.context() as without:
         without.delenv("PENUMO_DEID_KEY")
-        ward.house.land("keyless", ward.films)
+        ward.house.land("keyless", few)
         ward.house.materialize(*STAGES, partition="keyless", config=PREPARE, fails=True)
-    ward.house.land("gone", ward.films)
+    ward.house.land("gone", few)
     download = FileStore.download
 
     def vanishes(store: FileStore, key: str, target: Path) -> None:
@@ -174,6 +190,22 @@ def test_who_may_read_landing_finds_each_rejected_file_by_its_name(ward: Ward) -
         if code in {row.code for row in rows}:
             (why,) = [why for name, why in told.items() if word in name]
             assert why.startswith(f"{code}: "), place
+
+
+def test_text_in_the_picture_is_counted_and_flagged_until_the_prediction(ward: Ward) -> None:
+    word = next(word for word, place in ward.planted.places.items() if place == "name of a file: burned in")
+    (source,) = [source for source, name in ward.names.items() if word in name]
+    row = next(row for row in read_manifest(ward.house.store, "ward") if row.source == source)
+    assert row.tags["burned_in"] is True
+    event = ward.house.instance.get_latest_materialization_event(AssetKey("raw_images"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert event.asset_materialization.metadata["burned_in_annotation"].value == 1
+    record = ward.house.store.read_json("predictions/ward/current.json")
+    table = pd.read_parquet(io.BytesIO(ward.house.store.read(f"{record['prefix']}/predictions.parquet")))
+    flags = table.set_index("image_id")["quality_flags"]
+    assert "burned_in_annotation" in flags[row.image_id].split(";")
+    assert flags.str.contains("burned_in_annotation").sum() == 1
 
 
 def test_patients_keep_one_pseudonym_each(ward: Ward) -> None:

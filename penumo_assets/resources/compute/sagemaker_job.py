@@ -58,9 +58,15 @@ class SageMakerJob:
         """
         manifests = write_inputs(self.store, self.spec, self.name, publish_bundle(self.store))
         request = creation_request(self.settings, self.spec, self.name, manifests, tags)
-        if self.spec.kind == "processing":
-            return created(self.name, lambda: self._client.create_processing_job(**request))
-        return created(self.name, lambda: self._client.create_training_job(**request))
+        create = self._client.create_processing_job
+        if self.spec.kind == "training":
+            create = self._client.create_training_job
+        try:
+            return created(self.name, lambda: create(**request))
+        except JobFailed as failed:
+            if not failed.passing:  # else there may be a job all the same
+                self.remove_inputs()
+            raise
 
     def stop(self) -> None:
         """Ask the service to stop the job, if it runs."""
