@@ -14,7 +14,9 @@ COHORT = "ward"
 IMAGING = ("raw_images", "lung_masks", "preprocessed_images", "npz_tensors")
 NAMES = {"npz": {"filename": "{patient_id}_{image_id}"}}
 MASKED = NAMES | {"enhance": {"apply_mask": True}}
-SPLITS = {"training_set": {"cohorts": [COHORT], "dataset": {"test_fraction": 0.3, "validation_fraction": 0.3}}}
+# This salt gives every split at least two patients of each class.
+DATASET = {"test_fraction": 0.25, "validation_fraction": 0.25, "salt": "s0"}
+SPLITS = {"training_set": {"cohorts": [COHORT], "dataset": DATASET}}
 TRAINING = {"epochs": 2, "warmup_epochs": 0, "resolution": 32, "batch_size": 8, "num_workers": 0, "checkpoint_steps": 1}
 OFF = dict.fromkeys(("min_roc_auc_low", "min_sensitivity", "max_ece", "min_subgroup_roc_auc"))
 
