@@ -1,9 +1,10 @@
 """The stages of a tiny installation, one after the other: each is disturbed alone, from the end of the one before."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+
+import cv2
+import numpy as np
 
 from penumo_assets.champion import NoChampion, rollback
 from penumo_assets.partitions import cohorts
@@ -37,13 +38,12 @@ def land(house: House) -> None:
 
 
 def change_landing(house: House) -> None:
-    """One film rewritten, one gone, one more."""
-    landed = sorted((Path(house.folder) / "root" / "landing" / COHORT / "images").iterdir())
-    first, second, third = landed[:3]
-    replacement = second.with_name(".new")
-    shutil.copyfile(second, replacement)
-    replacement.replace(first)
-    third.rename(third.with_name("renamed" + third.suffix))
+    """One film rewritten, one under another name."""
+    first, second = sorted((house.folder / "root" / "landing" / COHORT / "images").iterdir())[:2]
+    darker = first.with_name("new" + first.suffix)
+    cv2.imwrite(str(darker), (cv2.imread(str(first), cv2.IMREAD_UNCHANGED) * 0.9).astype(np.uint8))
+    darker.replace(first)
+    second.rename(second.with_name("renamed" + second.suffix))
 
 
 def prepare(config: dict) -> Callable[[House], None]:
