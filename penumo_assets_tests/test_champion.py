@@ -129,16 +129,16 @@ def test_a_report_about_another_training_set_is_left_out_by_name(house: House) -
 def test_a_crash_between_registry_and_record_is_seen_and_mended_by_the_next_run(
     two_champions: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = FileStore.write_json
+    swap = FileStore.swap
 
-    def crash(store: FileStore, key: str, value: object) -> None:
+    def crash(store: FileStore, key: str, data: bytes, version: str | None) -> None:
         if key == "models/champion.json":
             raise StorageError("the disk is full")
-        write(store, key, value)
+        swap(store, key, data, version)
 
     add_report(two_champions, "resnet34", job="train-c", validation_auc=0.99)
     with monkeypatch.context() as patch:
-        patch.setattr(FileStore, "write_json", crash)
+        patch.setattr(FileStore, "swap", crash)
         two_champions.materialize("champion_model", fails=True)
     assert alias(two_champions, "champion") == "3"
     assert not run_check(two_champions, "champion_agrees")
@@ -152,6 +152,26 @@ def test_rollback_moves_alias_and_record_together_and_can_be_undone(two_champion
     assert_agree(two_champions, "1", "2")
     rollback(*parts(two_champions))
     assert_agree(two_champions, "2", "1")
+
+
+def test_a_rollback_killed_before_its_record_is_finished_by_the_next_and_not_taken_back(
+    two_champions: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(store: FileStore, key: str, data: bytes, version: str | None) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileStore, "swap", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rollback(*parts(two_champions))
+    assert alias(two_champions, "champion") == "1"
+    assert read_champion(two_champions.store)["version"] == "2"
+    record, left = rollback(*parts(two_champions))
+    assert (record["version"], left) == ("1", "2")
+    assert_agree(two_champions, "1", "2")
+    assert set(two_champions.resources["tracking"].withdrawn_runs()) == {
+        read_version(two_champions.store, "2")["model"]["mlflow_run_id"]
+    }
 
 
 def test_what_was_rolled_back_is_not_chosen_again_by_itself(two_champions: House) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,6 +20,10 @@ def main(argv: list[str] | None) -> None:
     what = options.get("--do", "")
     if what == "fail":
         raise contract.JobError("the films are upside down")
+    if what == "orphan":  # a worker that outlives the program that was killed
+        with marker.open("a") as file:
+            file.write(f"{subprocess.Popen(['sleep', '600']).pid}\n")
+        os.kill(os.getpid(), 9)
     if what == "crash":
         os.kill(os.getpid(), 9)
     if what == "exhaust":

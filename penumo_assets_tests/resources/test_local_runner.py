@@ -1,13 +1,17 @@
 """What only the local runner promises: its scratch, its supervisor, its processes. The rest: test_job_runners.py."""
 
+import contextlib
+import errno
 import json
 import os
+import subprocess
 import threading
 from pathlib import Path
 
 import psutil
 import pytest
 
+from penumo_assets.resources.compute import claims, local_job
 from penumo_assets.resources.compute.spec import JobFailed, JobSpec
 from penumo_assets_tests.resources.bench import Bench, local_bench, wait_until
 
@@ -78,3 +82,113 @@ def test_a_job_survives_its_orchestrator_and_is_found_again(bench: Bench) -> Non
     result = bench.run("wait")
     assert bench.starts() == 1
     assert result.job_name == name
+
+
+def start(bench: Bench, *what: str, **changes: str) -> threading.Thread:
+    """A launch in a thread of its own, whose job has begun; it may fail."""
+
+    def launch() -> None:
+        with contextlib.suppress(JobFailed):
+            bench.run(*what, **changes)
+
+    orchestrator = threading.Thread(target=launch, daemon=True)
+    before = bench.starts()
+    orchestrator.start()
+    wait_until(lambda: bench.starts() > before)
+    return orchestrator
+
+
+def supervisor_of(bench: Bench, name: str) -> psutil.Process:
+    record = scratch(bench) / name / "process.json"
+    wait_until(record.exists)
+    return psutil.Process(json.loads(record.read_text())["pid"])
+
+
+def test_a_job_whose_supervisor_was_killed_goes_on_alone_and_is_not_started_twice(bench: Bench) -> None:
+    orchestrator = start(bench, "wait")
+    supervisor_of(bench, bench.spec("wait").job_name("penumo", 1)).kill()
+    bench.open_gate()
+    assert bench.run("wait").metadata["job_attempt"] == 1
+    orchestrator.join(timeout=20)
+    assert bench.starts() == 1
+
+
+def test_a_launch_killed_before_its_job_began_holds_up_nobody(bench: Bench) -> None:
+    folder = scratch(bench) / bench.spec().job_name("penumo", 1)
+    claim = claims.claim(folder, {"asset": "films", "partition": "c 1"})
+    assert claim is not None
+    assert claims.is_held(folder)
+    os.close(claim)  # what the system does for a process that was killed
+    assert bench.run().metadata["job_attempt"] == 2
+
+
+def test_what_a_killed_program_had_started_ends_with_it(bench: Bench) -> None:
+    with pytest.raises(JobFailed, match="exit status -9"):
+        bench.run("orphan")
+    assert not psutil.pid_exists(bench.process_id()) or is_zombie(bench.process_id())
+
+
+def test_what_a_program_left_running_whose_supervisor_was_killed_ends_before_the_next_attempt(bench: Bench) -> None:
+    start(bench, "wait")
+    name = bench.spec("wait").job_name("penumo", 1)
+    stray = subprocess.Popen(["sleep", "600"], env={"PENUMO_OPT_ML": str(scratch(bench).absolute() / name / "ml")})
+    supervisor_of(bench, name).kill()
+    psutil.Process(bench.process_id()).kill()
+    bench.open_gate()
+    wait_until(lambda: not claims.is_held(scratch(bench) / name))
+    assert bench.run("wait").metadata["job_attempt"] == 2
+    assert stray.wait(timeout=10) == -9
+
+
+def test_a_training_goes_on_from_the_checkpoints_of_the_attempt_that_was_killed(bench: Bench) -> None:
+    start(bench, "checkpoint", kind="training")
+    checkpoint = scratch(bench) / bench.spec("checkpoint", kind="training").job_name("penumo", 1) / "ml" / "checkpoints"
+    wait_until((checkpoint / "last.txt").exists)
+    psutil.Process(bench.process_id()).kill()
+    wait_until(lambda: not claims.is_held(checkpoint.parent.parent))
+    assert bench.run("checkpoint", kind="training").metadata["job_attempt"] == 2  # without it, it would sleep a minute
+
+
+def test_a_success_clears_away_what_killed_launches_of_the_same_work_have_left(bench: Bench) -> None:
+    with pytest.raises(JobFailed):
+        bench.run("crash")
+    never_discarded = bench.run(documents={"notes": {"n.json": b"before"}})
+    other = bench.run(partition="another cohort")
+    bench.runner.discard_outputs(bench.run())
+    left = {path.name for path in scratch(bench).iterdir()}
+    assert left == {never_discarded.job_name, other.job_name}  # this process may still read them
+    for job in (never_discarded, other):
+        os.close(bench.runner._in_use.pop(job.job_name))
+    bench.runner.discard_outputs(bench.run())
+    assert {path.name for path in scratch(bench).iterdir()} == {other.job_name}
+    assert {info.key.split("/")[1] for info in bench.store.list_objects("jobs")} == {other.job_name}
+
+
+def test_outputs_stay_while_another_run_attached_to_the_job_reads_them(bench: Bench) -> None:
+    first = bench.run()
+    reader = claims.use(scratch(bench) / first.job_name)
+    assert reader is not None
+    bench.runner.discard_outputs(first)
+    assert bench.store.exists(first.key("made", "sub/algo-1.txt"))
+    os.close(reader)
+    bench.runner.discard_outputs(first)
+    assert not list(bench.store.list_objects("jobs"))
+
+
+def test_a_scratch_folder_without_space_says_so_and_keeps_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(local_job, "write_atomic", full)
+        with pytest.raises(JobFailed, match="No space left on device") as caught:
+            bench.run()
+    assert str(scratch(bench)) not in str(caught.value)
+    assert list(scratch(bench).iterdir()) == []
+    assert bench.run().metadata["job_attempt"] == 1
+
+
+def is_zombie(pid: int) -> bool:
+    return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE

@@ -1,5 +1,6 @@
 """Both stores keep the same promises: one suite runs against a folder and against a bucket."""
 
+import errno
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -384,3 +385,86 @@ def test_known_names_are_moved_without_listing(s3: S3Server, bucket: S3Store, tm
     bucket.delete(["copy/a", "copy/b"])
     assert not any("list-type" in path for _, path in s3.seen)
     assert len(s3.seen) == 8
+
+
+def test_a_byte_that_changes_on_its_way_is_noticed_and_read_again(
+    s3: S3Server, bucket: S3Store, tmp_path: Path
+) -> None:
+    bucket.write("raw/a.png", b"pixels")
+    s3.fail("GET", "flip")
+    assert bucket.read("raw/a.png") == b"pixels"
+    s3.fail("GET", "flip")
+    bucket.download("raw/a.png", tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes() == b"pixels"
+    s3.fail("GET", "flip", times=100)
+    for attempt in (lambda: bucket.read("raw/a.png"), lambda: bucket.download("raw/a.png", tmp_path / "b.png")):
+        with pytest.raises(StorageError, match=r"raw/a\.png: its bytes are not those that were stored"):
+            attempt()
+    assert not (tmp_path / "b.png").exists()
+
+
+def test_a_large_object_that_changes_on_its_way_is_noticed(s3: S3Server, bucket: S3Store, tmp_path: Path) -> None:
+    bucket.write("models/m.bin", b"w" * (PART_BYTES + 1))
+    s3.fail("GET", "flip", times=1, after=1)  # the first part; what comes before asks for the size
+    bucket.download("models/m.bin", tmp_path / "m.bin")
+    assert (tmp_path / "m.bin").read_bytes() == b"w" * (PART_BYTES + 1)
+
+
+def test_a_byte_that_changes_on_its_way_to_the_bucket_is_refused(s3: S3Server, bucket: S3Store) -> None:
+    s3.fail("PUT", "flip")
+    with pytest.raises(StorageError, match="XAmzContentSHA256Mismatch"):
+        bucket.write("raw/a.png", b"pixels")
+    assert not bucket.exists("raw/a.png")
+
+
+def test_a_copy_keeps_the_digest(s3: S3Server, bucket: S3Store) -> None:
+    bucket.write("jobs/a.png", b"pixels")
+    bucket.copy("jobs/a.png", "raw/a.png")
+    s3.fail("GET", "flip", times=100)
+    with pytest.raises(StorageError, match="not those that were stored"):
+        bucket.read("raw/a.png")
+
+
+def test_a_file_on_its_way_into_a_folder_is_in_no_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, listed = FileStore(tmp_path / "root"), []
+    (tmp_path / "film").write_bytes(b"pixels")
+
+    def half(source: Path, target: Path) -> None:
+        target.write_bytes(b"pix")
+        listed.extend(info.key for info in store.list_objects("landing"))
+        listed.extend(store.folders("landing"))
+        target.write_bytes(source.read_bytes())
+
+    monkeypatch.setattr("shutil.copyfile", half)
+    store.upload(tmp_path / "film", "landing/a.png")
+    assert listed == []
+    assert [info.key for info in store.list_objects("landing")] == ["landing/a.png"]
+
+
+def test_what_a_killed_program_had_not_finished_writing_is_not_adopted_and_goes_with_its_folder(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "root")
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "a.png").write_bytes(b"pixels")
+    (tmp_path / "made" / ".x1y2.tmp").write_bytes(b"pix")
+    assert store.adopt_folder(tmp_path / "made", "jobs/a/output") == ["a.png"]
+    (store.path("jobs/a/output") / ".z.tmp").write_bytes(b"pix")
+    store.delete_folder("jobs/a")
+    assert not store.path("jobs").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_or_read_only_disk_is_named_without_a_path_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    store = FileStore(tmp_path / "root")
+    store.write("raw/a.png", b"pixels")
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(number, os.strerror(number), str(tmp_path / "root"))
+
+    for name in ("mkdir", "unlink"):
+        monkeypatch.setattr(Path, name, refuse)
+    for attempt in (lambda: store.write("npz/b.npz", b"1"), lambda: store.delete(["raw/a.png"])):
+        with pytest.raises(StorageError, match=os.strerror(number)) as caught:
+            attempt()
+        assert str(tmp_path) not in str(caught.value)

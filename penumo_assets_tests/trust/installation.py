@@ -28,8 +28,10 @@ class Installation:
     A fork starts at once, because everything is imported already. So this process must have no threads.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.root = folder, folder / "root"
+    def __init__(self, folder: Path, notes: Path) -> None:
+        """``notes`` is where launches and the witness write what must not fail when ``folder`` is full."""
+        self.folder, self.root, self.notes = folder, folder / "root", notes
+        notes.mkdir(parents=True, exist_ok=True)
         self.store = FileStore(self.root)
         self.database = self.root / "mlflow" / "mlflow.db"
         self.temporary = folder / "tmp"
@@ -63,14 +65,15 @@ class Installation:
         if process == 0:
             status = 1
             try:
-                log = os.open(self.folder / "launch.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+                log = os.open(self.notes / "launch.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
                 os.dup2(log, 1)
                 os.dup2(log, 2)
                 with self.house() as house:
                     run(house)
                 status = 0
-            except BaseException:
+            except BaseException as error:
                 traceback.print_exc()
+                (self.notes / "said").write_text(f"{type(error).__name__}: {error}")
             finally:
                 os._exit(status)
         return process
@@ -80,8 +83,12 @@ class Installation:
         started = time.monotonic()
         _, status = os.waitpid(self.launch(run), 0)
         if status != 0:
-            raise RuntimeError(f"an undisturbed launch failed: see {self.folder / 'launch.log'}")
+            raise RuntimeError(f"an undisturbed launch failed: see {self.notes / 'launch.log'}")
         return time.monotonic() - started
+
+    def said(self) -> str:
+        """What the launch that failed last said to the person who launched it."""
+        return (self.notes / "said").read_text()
 
     def jobs(self) -> dict[str, list[psutil.Process]]:
         """The living processes of this installation's jobs by what they are."""

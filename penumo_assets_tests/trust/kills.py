@@ -57,7 +57,7 @@ class Chain:
         """Kill ``victim`` when ``share`` of the stage's time has passed; None if the stage had ended by then."""
         here, moment = self.installation, share * self.expected[stage.name].seconds
         here.restore(stage.name)
-        notes = here.folder / "witness.json"
+        notes = here.notes / "witness.json"
         outcome = Outcome(stage.name, victim, moment)
         with watching(here.store, here.database, notes):
             process = here.launch(stage.run)
@@ -66,9 +66,9 @@ class Chain:
                 return None
             outcome.fault = here.kill(victim, process)
             _, status = os.waitpid(process, 0)
-            while status != 0 and outcome.launches <= MOST_LAUNCHES:
+            if status != 0:
                 outcome.launches += 1
-                _, status = os.waitpid(here.launch(stage.run), 0)
+                status = run_to_end(here, stage, outcome)
         outcome.looks, outcome.corrupted = read_notes(notes)
         outcome.lost = status != 0
         self.compare(stage, outcome)
@@ -98,6 +98,15 @@ class Chain:
             while outcome is None:  # a stage that was faster than usual has not been disturbed: another moment
                 outcome = self.disturb(stage, victim, chance.random())
             yield outcome
+
+
+def run_to_end(here: Installation, stage: Stage, outcome: Outcome) -> int:
+    """Launch the stage until it ends well, but not for ever; the last launch's status."""
+    while True:
+        _, status = os.waitpid(here.launch(stage.run), 0)
+        if status == 0 or outcome.launches > MOST_LAUNCHES:
+            return status
+        outcome.launches += 1
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:

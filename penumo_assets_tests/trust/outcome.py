@@ -35,7 +35,7 @@ def table(outcomes: Iterable[Outcome]) -> str:
     for outcome in outcomes:
         groups.setdefault((outcome.stage, outcome.fault), []).append(outcome)
     columns = ("injected", "relaunched", "recovered", "lost", "corrupted", "left over", "unclear")
-    lines = [f"{'stage':<12}{'fault':<20}" + "".join(f"{column:>12}" for column in columns)]
+    lines = [f"{'stage':<15}{'fault':<20}" + "".join(f"{column:>12}" for column in columns)]
     everything = [outcome for group in groups.values() for outcome in group]
     for (stage, fault), group in [*sorted(groups.items()), (("all", ""), everything)]:
         counts = (
@@ -47,5 +47,5 @@ def table(outcomes: Iterable[Outcome]) -> str:
             sum(bool(outcome.left_over) for outcome in group),
             sum(bool(outcome.unclear) for outcome in group),
         )
-        lines.append(f"{stage:<12}{fault:<20}" + "".join(f"{count:>12}" for count in counts))
+        lines.append(f"{stage:<15}{fault:<20}" + "".join(f"{count:>12}" for count in counts))
     return "\n".join(lines)

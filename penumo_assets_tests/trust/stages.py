@@ -1,9 +1,10 @@
 """The stages of a tiny installation, one after the other: each is disturbed alone, from the end of the one before."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+
+import cv2
+import numpy as np
 
 from penumo_assets.champion import NoChampion, rollback
 from penumo_assets.partitions import cohorts
@@ -14,7 +15,9 @@ COHORT = "ward"
 IMAGING = ("raw_images", "lung_masks", "preprocessed_images", "npz_tensors")
 NAMES = {"npz": {"filename": "{patient_id}_{image_id}"}}
 MASKED = NAMES | {"enhance": {"apply_mask": True}}
-SPLITS = {"training_set": {"cohorts": [COHORT], "dataset": {"test_fraction": 0.3, "validation_fraction": 0.3}}}
+# This salt gives every split at least two patients of each class.
+DATASET = {"test_fraction": 0.25, "validation_fraction": 0.25, "salt": "s0"}
+SPLITS = {"training_set": {"cohorts": [COHORT], "dataset": DATASET}}
 TRAINING = {"epochs": 2, "warmup_epochs": 0, "resolution": 32, "batch_size": 8, "num_workers": 0, "checkpoint_steps": 1}
 OFF = dict.fromkeys(("min_roc_auc_low", "min_sensitivity", "max_ece", "min_subgroup_roc_auc"))
 
@@ -35,13 +38,12 @@ def land(house: House) -> None:
 
 
 def change_landing(house: House) -> None:
-    """One film rewritten, one gone, one more."""
-    landed = sorted((Path(house.folder) / "root" / "landing" / COHORT / "images").iterdir())
-    first, second, third = landed[:3]
-    replacement = second.with_name(".new")
-    shutil.copyfile(second, replacement)
-    replacement.replace(first)
-    third.rename(third.with_name("renamed" + third.suffix))
+    """One film rewritten, one under another name."""
+    first, second = sorted((house.folder / "root" / "landing" / COHORT / "images").iterdir())[:2]
+    darker = first.with_name("new" + first.suffix)
+    cv2.imwrite(str(darker), (cv2.imread(str(first), cv2.IMREAD_UNCHANGED) * 0.9).astype(np.uint8))
+    darker.replace(first)
+    second.rename(second.with_name("renamed" + second.suffix))
 
 
 def prepare(config: dict) -> Callable[[House], None]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.cohort.publish import read_manifest, read_settings
 from penumo_assets.resources.storage import ObjectMissing, ObjectStore
 
 _ATTEMPT = re.compile(r"-([0-9a-f]{12})-\d+")
@@ -34,7 +34,7 @@ def content(store: ObjectStore, database: Path) -> dict[str, Any]:
             for output in values["stages"].values():
                 del output["key"]
             found[f"manifest/{cohort}/{row.source}"] = values
-        found[f"settings/{cohort}"] = _json(store, f"manifests/{cohort}.settings.json")
+        found[f"settings/{cohort}"] = read_settings(store, cohort)
         found[f"predictions/{cohort}"] = _versions(store, f"predictions/{cohort}")
     found["training_set"] = _versions(store, "training_set")
     for architecture in ("resnet34", "resnet50"):

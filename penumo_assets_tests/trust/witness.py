@@ -67,7 +67,7 @@ class Witness:
                     return
 
     def _manifest(self, key: str, data: bytes) -> None:
-        for row in load_rows(data):
+        for row in load_rows(data.partition(b"\n")[2]):  # behind the head
             for output in row.stages.values():
                 if (output.key, output.sha256) in self._known:
                     if not self.store.exists(output.key):
