@@ -63,17 +63,17 @@ def duplicates(config: DuplicatesConfig, storage: Storage) -> AssetCheckResult:
     store = storage.store
     index = _whole_index(store)
     # An image id is unique in its cohort only; a tensor's file names both.
-    pairs = duplicates_across_patients(index.assign(image_id=index["file"]), config.max_distance)
-    shown = [(f"npz/{pair.image_a}", f"npz/{pair.image_b}") for pair in pairs]
+    found = duplicates_across_patients(index.assign(image_id=index["file"]), config.max_distance)
+    shown = [(f"npz/{pair.image_a}", f"npz/{pair.image_b}") for pair in found.nearest]
     columns = ("image_a", "image_b", "split_a", "split_b", "distance", "identical")
     return AssetCheckResult(
-        passed=not pairs,
+        passed=not found.count,
         severity=AssetCheckSeverity.WARN,
         metadata={
             "images": len(index),
-            "pairs": len(pairs),
-            "across_splits": sum(pair.split_a != pair.split_b for pair in pairs),
-            "offenders": table([pair.as_dict() for pair in pairs], columns),
+            "pairs": found.count,
+            "across_splits": found.across_splits,
+            "offenders": table([pair.as_dict() for pair in found.nearest], columns),
             **({"pictures": pair_sheet(store, shown)} if shown else {}),
         },
     )

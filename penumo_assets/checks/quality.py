@@ -1,17 +1,21 @@
 """Checks of what a cohort looks like: how much was rejected, whether masks are believable, how bright its films are."""
 
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, Config, asset_check
 from pydantic import Field
 
 from penumo_assets.assets.previews import reason_table, reject_table, table
-from penumo_assets.checks.scope import all_cohorts, cohorts_in_question, rows_in_question, scope
+from penumo_assets.checks.scope import all_cohorts, cohorts_in_question, manifests_in_question, scope
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.resources.storage import ObjectStore, Storage
+
+if TYPE_CHECKING:
+    import numpy as np
 
 IMPLAUSIBLE = "implausible_mask"
 
@@ -43,8 +47,11 @@ class IntensityDriftConfig(Config):
     "files are left out, the others go on.",
 )
 def reject_rate(context: AssetCheckExecutionContext, config: RejectRateConfig, storage: Storage) -> AssetCheckResult:
-    rows = rows_in_question(context, storage.store)
-    rate = sum(row.status == "rejected" for row in rows) / max(1, len(rows))
+    files, rejected = 0, []
+    for rows in manifests_in_question(context, storage.store):
+        files += len(rows)
+        rejected += [row for row in rows if row.status == "rejected"]
+    rate = len(rejected) / max(1, files)
     return AssetCheckResult(
         passed=rate <= config.max_rate,
         severity=AssetCheckSeverity.WARN,
@@ -52,9 +59,9 @@ def reject_rate(context: AssetCheckExecutionContext, config: RejectRateConfig, s
             "judged": scope(context),
             "rate": rate,
             "tolerated": f"{config.max_rate:.0%}",
-            "files": len(rows),
-            "by_reason": reason_table(rows),
-            "offenders": reject_table(rows),
+            "files": files,
+            "by_reason": reason_table(rejected),
+            "offenders": reject_table(rejected),
         },
     )
 
@@ -68,9 +75,10 @@ def reject_rate(context: AssetCheckExecutionContext, config: RejectRateConfig, s
 def mask_plausibility(
     context: AssetCheckExecutionContext, config: MaskPlausibilityConfig, storage: Storage
 ) -> AssetCheckResult:
-    rows = rows_in_question(context, storage.store)
-    offenders = [offender for row in rows if (offender := _mask_offender(row))]
-    judged = sum("masks" in row.stages or row.code == IMPLAUSIBLE for row in rows)
+    judged, offenders = 0, []
+    for rows in manifests_in_question(context, storage.store):
+        judged += sum("masks" in row.stages or row.code == IMPLAUSIBLE for row in rows)
+        offenders += [offender for row in rows if (offender := _mask_offender(row))]
     rate = len(offenders) / max(1, judged)
     return AssetCheckResult(
         passed=rate <= config.max_rate,
@@ -101,9 +109,9 @@ def _mask_offender(row: ManifestRow) -> dict[str, Any] | None:
 def intensity_drift(
     context: AssetCheckExecutionContext, config: IntensityDriftConfig, storage: Storage
 ) -> AssetCheckResult:
-    store, known = storage.store, all_cohorts(context)
+    known, intensities = all_cohorts(context), cache(partial(_intensities, storage.store))  # each manifest once
     rows = [
-        _intensity_row(store, cohort, _others(known, cohort, config.compared_with), config.max_psi)
+        _intensity_row(intensities, cohort, _others(known, cohort, config.compared_with), config.max_psi)
         for cohort in cohorts_in_question(context)
     ]
     moved = [row["cohort"] for row in rows if row["moved"]]
@@ -125,13 +133,15 @@ def _others(known: Sequence[str], cohort: str, most: int) -> list[str]:
     return others if len(others) <= most else sorted(random.Random(cohort).sample(others, most))
 
 
-def _intensity_row(store: ObjectStore, cohort: str, others: Sequence[str], limit: float) -> dict[str, Any]:
+def _intensity_row(
+    intensities: Callable[[str], "np.ndarray"], cohort: str, others: Sequence[str], limit: float
+) -> dict[str, Any]:
     import numpy as np  # like scipy below: loading the definitions does not need it
 
     from penumo_assets.metrics.drift import drift_rows
 
-    own = np.array(_intensities(store, cohort))
-    reference = np.array([value for name in others for value in _intensities(store, name)])
+    own = intensities(cohort)
+    reference = np.concatenate([np.empty(0), *map(intensities, others)])
     (row,) = drift_rows({"mean_intensity": reference}, {"mean_intensity": own}, limit)
     return {
         "index": row["index"] and round(row["index"], 3),
@@ -145,5 +155,7 @@ def _intensity_row(store: ObjectStore, cohort: str, others: Sequence[str], limit
     }
 
 
-def _intensities(store: ObjectStore, cohort: str) -> list[float]:
-    return [row.mean_intensity for row in read_manifest(store, cohort) if row.mean_intensity is not None]
+def _intensities(store: ObjectStore, cohort: str) -> "np.ndarray":
+    import numpy as np
+
+    return np.array([row.mean_intensity for row in read_manifest(store, cohort) if row.mean_intensity is not None])

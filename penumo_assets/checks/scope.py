@@ -1,5 +1,7 @@
 """Which cohorts a check is about, and their manifests."""
 
+from collections.abc import Iterator
+
 from dagster import AssetCheckExecutionContext
 
 from penumo_assets.cohort.publish import read_manifest
@@ -17,8 +19,9 @@ def cohorts_in_question(context: AssetCheckExecutionContext) -> list[str]:
     return [context.partition_key] if context.has_partition_key else all_cohorts(context)
 
 
-def rows_in_question(context: AssetCheckExecutionContext, store: ObjectStore) -> list[ManifestRow]:
-    return [row for cohort in cohorts_in_question(context) for row in read_manifest(store, cohort)]
+def manifests_in_question(context: AssetCheckExecutionContext, store: ObjectStore) -> Iterator[list[ManifestRow]]:
+    """The manifest of each cohort in question, one at a time: those of all cohorts together may not fit in memory."""
+    return (read_manifest(store, cohort) for cohort in cohorts_in_question(context))
 
 
 def scope(context: AssetCheckExecutionContext) -> str:

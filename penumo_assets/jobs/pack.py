@@ -227,7 +227,7 @@ def _result_values(
 ) -> dict[str, Any]:
     index = pd.concat([frame.assign(split=name) for name, frame in frames.items()], ignore_index=True)
     patients_per_split = index.groupby("patient_id")["split"].nunique()
-    pairs = duplicates_across_patients(index)
+    duplicates = duplicates_across_patients(index)
     return {
         "images": len(index),
         "patients": int(index["patient_id"].nunique()),
@@ -241,8 +241,8 @@ def _result_values(
         "unusable_count": len(unusable),
         "unusable": unusable[:MAX_NAMED],
         "patients_in_several_splits": int((patients_per_split > 1).sum()),
-        "duplicate_count": len(pairs),
-        "duplicates_across_patients": [pair.as_dict() for pair in pairs[:MAX_NAMED]],
+        "duplicate_count": duplicates.count,
+        "duplicates_across_patients": [pair.as_dict() for pair in duplicates.nearest[:MAX_NAMED]],
         "reused": reused,
     }
 

@@ -1,0 +1,165 @@
+"""Many cohorts through the real graph at once: how fast, how much memory, and whether the pages still answer.
+
+`dg dev` on loopback with the shipped settings, one backfill of all cohorts through GraphQL, real prepare jobs, then the
+training set over all of them. Meanwhile, every second: resident memory of each kind of process, and the requests of an
+asset's page, caught from Chromium once and sent again.
+
+    python benchmarks/load.py                                # 6 cohorts of 100 images
+    python benchmarks/load.py --cohorts 200 --images 500     # full size: 100,000 images, some 45 GB below --folder
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+from dagster import DagsterInstance
+
+if not __package__:  # run as a file: its neighbours and the tests' helpers are found from the checkout
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.load_inputs import land_cohorts
+from benchmarks.load_watch import AssetPage, Memory, visit
+from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.partitions import cohorts as cohort_partitions
+from penumo_assets.resources.storage import FileStore
+from penumo_assets_tests.browser.conftest import BROWSERS
+from penumo_assets_tests.browser.site import Site, start
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+STAGES = ("raw_images", "lung_masks", "preprocessed_images", "npz_tensors")
+PAGES = ("/assets/raw_images", "/assets/npz_tensors?view=partitions&partition={cohort}")
+LAUNCH = """mutation Launch($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
+  ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+BACKFILL = """query Backfill($id: String!) { partitionBackfillOrError(backfillId: $id) {
+  ... on PartitionBackfill { status } } }"""
+MATERIALIZE = """mutation Materialize($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
+  ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+RUN = "query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+ENDED = ("SUCCESS", "FAILURE", "CANCELED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED")
+
+
+@contextmanager
+def chromium() -> "Iterator[Browser]":
+    from playwright.sync_api import sync_playwright
+
+    found = [path for name in BROWSERS if (path := shutil.which(name))]
+    if not found:
+        sys.exit(f"no browser: none of {', '.join(BROWSERS)} is on the PATH")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found[0], args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def caught(site: Site, cohort: str) -> list[AssetPage]:
+    """The pages' requests, and what a browser takes to show each of them."""
+    pages = []
+    with chromium() as browser:
+        page = browser.new_page(base_url=site.url)
+        page.goto("/overview", wait_until="networkidle")  # the application itself is in the browser's cache now
+        for path in PAGES:
+            bodies, seconds = visit(page, path.format(cohort=cohort))
+            print(f"  in Chromium, last answer: {path} {seconds:.2f} s")
+            pages.append(AssetPage(site.url, bodies))
+    return pages
+
+
+def watch(memory: Memory, pages: list[AssetPage], ended: Callable[[], bool], until: float) -> None:
+    """A sample a second until something has ended."""
+    while not ended():
+        if time.monotonic() > until:
+            raise TimeoutError("not done within --minutes")
+        began = time.monotonic()
+        memory.sample()
+        for page in pages:
+            page.open()
+        time.sleep(max(0.0, 1.0 - (time.monotonic() - began)))
+
+
+def backfill(site: Site, names: list[str]) -> Callable[[], bool]:
+    """Start a backfill of the four stages; returns whether it has ended."""
+    params = {"assetSelection": [{"path": [stage]} for stage in STAGES], "partitionNames": names}
+    started = site.ask(LAUNCH, params=params)["launchPartitionBackfill"]["backfillId"]
+    return lambda: site.ask(BACKFILL, id=started)["partitionBackfillOrError"]["status"] in ENDED
+
+
+def training_set(site: Site) -> Callable[[], bool]:
+    """Start the training set; returns whether it has ended well."""
+    selector = {
+        "repositoryLocationName": "penumo_assets",
+        "repositoryName": "__repository__",
+        "pipelineName": "__ASSET_JOB",
+        "assetSelection": [{"path": ["training_set"]}],
+    }
+    answer = site.ask(MATERIALIZE, params={"selector": selector, "mode": "default"})["launchPipelineExecution"]
+    run = answer["run"]["runId"]
+
+    def ended() -> bool:
+        status = site.ask(RUN, id=run)["runOrError"]["status"]
+        assert status not in ("FAILURE", "CANCELED"), "the training set failed"
+        return status in ENDED
+
+    return ended
+
+
+def measure(site: Site, names: list[str], images: int, minutes: float) -> None:
+    began = time.monotonic()
+    broken = land_cohorts(site.root / "landing", names, images)
+    print(f"landed {len(names)} cohorts of {images} images in {time.monotonic() - began:.0f} s")
+    with DagsterInstance.from_config(str(site.root / "dagster")) as instance:
+        instance.add_dynamic_partitions(str(cohort_partitions.name), names)
+    memory = Memory(psutil.Process(site.process.pid))
+    until = time.monotonic() + 60 * minutes
+    started = time.monotonic()
+    ended = backfill(site, names)
+    watch(memory, [], lambda: bool(site.filled("npz_tensors")), until)
+    pages = caught(site, site.filled("npz_tensors")[0])
+    watch(memory, pages, ended, until)
+    spent = time.monotonic() - started
+    store = FileStore(site.root)
+    rows = [row.status for name in names for row in read_manifest(store, name)]
+    assert (len(rows), rows.count("rejected")) == (len(names) * images, broken), "an image was lost, or not named"
+    print(f"backfill: {len(rows):,} images in {spent:.0f} s, {len(rows) / spent:.1f} images/s, {broken} rejected")
+    began = time.monotonic()
+    watch(memory, pages, training_set(site), until)
+    print(f"training set: {len(rows) - broken:,} images in {time.monotonic() - began:.0f} s")
+    report(site, memory, pages)
+    caught(site, names[-1])
+
+
+def report(site: Site, memory: Memory, pages: list[AssetPage]) -> None:
+    print("resident memory, all processes of a kind together:", *memory.report(), sep="\n")
+    for path, page in zip(PAGES, pages, strict=True):
+        print(f"{path}: {page.report()}")
+    databases = [path for path in (site.root / "dagster").rglob("*.db*") if path.is_file()]
+    print(f"Dagster's databases: {sum(path.stat().st_size for path in databases) / 2**20:.0f} MiB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cohorts", type=int, default=6, help="full size: 200 (default 6)")
+    parser.add_argument("--images", type=int, default=100, help="in each cohort; full size: 500 (default 100)")
+    parser.add_argument("--minutes", type=float, default=120, help="give up after so many (default 120)")
+    parser.add_argument("--folder", type=Path, help="where the installation is made and left; default: temporary")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="load-") as temporary:
+        site = start((options.folder or Path(temporary)) / "root")
+        try:
+            measure(site, [f"ward-{item:04d}" for item in range(options.cohorts)], options.images, options.minutes)
+        finally:
+            site.stop()
+    print(f"machine: {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} (this benchmark's included)")
+
+
+if __name__ == "__main__":
+    main()
