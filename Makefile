@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_HOME ?= $(CURDIR)/.penumo/dagster
 
-.PHONY: demo dev emulate test lint clean install
+.PHONY: demo dev emulate test lint audit sbom clean install
 
 demo: $(VENV)/.installed
 	$(BIN)/penumo demo
@@ -25,6 +25,16 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Known vulnerabilities of the locked packages, by a public database; the auditor has an environment of its own.
+audit:
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet --requirement supply_chain/requirements.txt
+	build/audit/bin/python supply_chain/audit.py constraints.txt
+
+# What the lock consists of, with versions and licences: build/sbom.cdx.json, CycloneDX.
+sbom: $(VENV)/.installed
+	$(BIN)/python supply_chain/sbom.py constraints.txt build/sbom.cdx.json
 
 install: $(VENV)/.installed
 

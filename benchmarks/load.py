@@ -37,7 +37,11 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 STAGES = ("raw_images", "lung_masks", "preprocessed_images", "npz_tensors")
-PAGES = ("/assets/raw_images", "/assets/npz_tensors?view=partitions&partition={cohort}")
+PAGES = (
+    "/assets/raw_images",
+    "/assets/npz_tensors?view=partitions&partition={cohort}",
+    "/assets/npz_tensors?view=events",
+)
 LAUNCH = """mutation Launch($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
   ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 BACKFILL = """query Backfill($id: String!) { partitionBackfillOrError(backfillId: $id) {
