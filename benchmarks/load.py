@@ -1,8 +1,8 @@
 """Many cohorts through the real graph at once: how fast, how much memory, and whether the pages still answer.
 
 `dg dev` on loopback with the shipped settings, one backfill of all cohorts through GraphQL, real prepare jobs, then the
-training set over all of them. Meanwhile, every second: resident memory of each kind of process, and the requests of an
-asset's page, caught from Chromium once and sent again.
+training set over all of them. Meanwhile, every second: resident memory of each kind of process, and the requests of
+one of three pages of an asset, caught from Chromium once and sent again.
 
     python benchmarks/load.py                                # 6 cohorts of 100 images
     python benchmarks/load.py --cohorts 200 --images 500     # full size: 100,000 images, some 45 GB below --folder
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,14 +80,15 @@ def caught(site: Site, cohort: str) -> list[AssetPage]:
 
 
 def watch(memory: Memory, pages: list[AssetPage], ended: Callable[[], bool], until: float) -> None:
-    """A sample a second until something has ended."""
+    """A sample of memory and one of the pages, in turn, every second until something has ended."""
+    visits = cycle(pages)
     while not ended():
         if time.monotonic() > until:
             raise TimeoutError("not done within --minutes")
         began = time.monotonic()
         memory.sample()
-        for page in pages:
-            page.open()
+        if pages:
+            next(visits).open()
         time.sleep(max(0.0, 1.0 - (time.monotonic() - began)))
 
 

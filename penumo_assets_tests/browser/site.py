@@ -100,7 +100,7 @@ def start(root: Path) -> Site:
     root.mkdir(parents=True)
     home = "from penumo_assets.instance import dagster_home; dagster_home()"
     subprocess.run([sys.executable, "-c", home], cwd=CHECKOUT, env=environment, check=True)
-    command = [str(binaries / "dg"), "dev", "--host", "127.0.0.1", "--port", str(port)]
+    command = [str(binaries / "dg"), "dev", "--port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=CHECKOUT, env=environment, stdout=output, stderr=output, start_new_session=True

@@ -1,0 +1,55 @@
+"""Dagster's pages have no login: what serves them listens on loopback unless somebody says otherwise."""
+
+import re
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow.cli import server
+
+from penumo_assets_tests.browser.site import CHECKOUT, Site, start
+from penumo_assets_tests.docs.commands import PAGES, commands
+
+pytestmark = pytest.mark.trust
+# Programs that serve, when a page or the Makefile names them.
+SERVERS = re.compile(r"\b(dg dev|dagster dev|dagster-webserver|mlflow (?:ui|server)|dagster api grpc)\b")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = start(tmp_path / "root")
+    yield site
+    site.stop()
+
+
+@pytest.mark.slow
+def test_everything_that_make_dev_starts_listens_on_loopback_alone(site: Site) -> None:
+    processes = [psutil.Process(site.process.pid), *psutil.Process(site.process.pid).children(recursive=True)]
+    listening = {
+        (connection.laddr.ip, connection.laddr.port)
+        for process in processes
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert int(site.url.rpartition(":")[2]) in {port for _, port in listening}
+    assert [address for address, _ in listening if not ip_address(address).is_loopback] == []
+
+
+def test_make_dev_names_no_other_address() -> None:
+    makefile = (CHECKOUT / "Makefile").read_text(encoding="utf-8")
+    lines = [line for line in makefile.splitlines() if SERVERS.search(line)]
+    assert len(lines) == 1
+    assert "--host" not in lines[0]
+
+
+def test_no_page_tells_anybody_to_serve_to_the_network() -> None:
+    for page in PAGES:
+        for command in commands(page):
+            assert "0.0.0.0" not in command.words, command
+
+
+def test_mlflows_own_server_listens_on_loopback_by_default() -> None:
+    (host,) = [parameter for parameter in server.params if parameter.name == "host"]
+    assert ip_address(host.default).is_loopback
