@@ -1,4 +1,4 @@
-"""A cohort costs the same whether it is the tenth or the hundredth, and all cohorts together fit in memory.
+"""A cohort costs the same whether it is the tenth or the hundredth, and checks of all cohorts fit in memory.
 
 Counts, not seconds: the figures are those of ``benchmarks/load.py``.
 """
@@ -12,28 +12,24 @@ from typing import Any
 import pytest
 from dagster import (
     AssetCheckEvaluation,
-    AssetExecutionContext,
     AssetSelection,
     DagsterInstance,
-    ResourceDependency,
     asset,
     materialize,
 )
 
-from penumo_assets.assets import dataset
 from penumo_assets.checks import quality, scope
 from penumo_assets.checks.quality import intensity_drift, mask_plausibility, reject_rate
-from penumo_assets.cohort.publish import manifest_key, read_manifest
-from penumo_assets.jobs.manifest import ManifestRow, StageOutput, dump_rows
+from penumo_assets.cohort.publish import Manifest, dump_manifest, manifest_key, read_manifest
+from penumo_assets.jobs.manifest import ManifestRow, StageOutput
 from penumo_assets.partitions import cohorts
-from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobRunner, JobSpec
 from penumo_assets.resources.storage import FileStore, ObjectStore, Storage
 from penumo_assets_tests.backfills.daemon import Daemon, running_daemon
 from penumo_assets_tests.backfills.stub_jobs import png
 
 STAGES = ("raw_images", "lung_masks", "preprocessed_images", "npz_tensors")
 IMAGES = 12
-OPERATIONS = ("list_objects", "folders", "exists", "read", "write", "upload", "download", "copy", "delete")
+OPERATIONS = ("list_objects", "folders", "exists", "read", "read_version", "swap", "write", "upload", "copy", "delete")
 pytestmark = pytest.mark.trust
 
 
@@ -80,7 +76,7 @@ def test_what_a_cohort_asks_of_the_store_does_not_grow_with_the_number_of_cohort
         for number, name in enumerate(names):
             land(store, name, 1000 * number)
         for name in others:
-            store.write(manifest_key(name), dump_rows([row(name, number) for number in range(5)]))
+            write_manifest(store, name, 5)
         daemon.instance.add_dynamic_partitions(str(cohorts.name), [*names, *others])
         calls.clear()
         assert daemon.finish(daemon.backfill(STAGES, names)) == "COMPLETED_SUCCESS"
@@ -107,6 +103,11 @@ def row(cohort: str, number: int) -> ManifestRow:
     )
 
 
+def write_manifest(store: ObjectStore, cohort: str, images: int) -> None:
+    rows = [row(cohort, number) for number in range(images)]
+    store.write(manifest_key(cohort), dump_manifest(Manifest(cohort).head, rows))
+
+
 class Reads:
     """Stands in for `read_manifest`: which manifests were read, and how many rows were alive when one was."""
 
@@ -123,7 +124,7 @@ class Reads:
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Reads:
     reads = Reads()
-    for module in (dataset, quality, scope):
+    for module in (quality, scope):
         monkeypatch.setattr(module, "read_manifest", reads)
     return reads
 
@@ -133,7 +134,7 @@ def wards(tmp_path: Path) -> Iterator[DagsterInstance]:
     """Ten cohorts of fifty rows, one of them rejected."""
     names = [f"ward-{number:02d}" for number in range(10)]
     for name in names:
-        FileStore(tmp_path).write(manifest_key(name), dump_rows([row(name, number) for number in range(50)]))
+        write_manifest(FileStore(tmp_path), name, 50)
     with DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions(str(cohorts.name), names)
         yield instance
@@ -167,26 +168,5 @@ def test_the_brightness_of_all_cohorts_is_judged_from_one_look_at_each_manifest(
 ) -> None:
     assert judge(intensity_drift, wards, tmp_path).passed
     assert len(reads.cohorts) == 10
-    assert set(reads.cohorts.values()) == {1}
-    assert reads.most_alive <= 2 * 50
-
-
-class NoJobs(JobRunner):
-    """Ends where a job would begin."""
-
-    storage: ResourceDependency[Storage]
-
-    def run(self, context: AssetExecutionContext, spec: JobSpec) -> JobResult:
-        raise JobFailed(f"{len(spec.documents['index']['items.jsonl'].splitlines())} items were to be packed")
-
-    def discard_outputs(self, result: JobResult) -> None: ...
-
-
-def test_the_training_set_holds_one_manifest_at_a_time(wards: DagsterInstance, tmp_path: Path, reads: Reads) -> None:
-    storage = Storage(root=str(tmp_path))
-    with pytest.raises(Exception, match="500 items were to be packed"):
-        materialize(
-            [dataset.training_set], instance=wards, resources={"storage": storage, "jobs": NoJobs(storage=storage)}
-        )
     assert set(reads.cohorts.values()) == {1}
     assert reads.most_alive <= 2 * 50
