@@ -28,7 +28,7 @@ _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "OM
 
 
 class LocalJobRunner(JobRunner):
-    """Jobs as local subprocesses in a scratch folder with the layout of ``/opt/ml``.
+    """Jobs as local subprocesses in a scratch folder with the layout of `/opt/ml`.
 
     Every job runs under a supervisor in its own session: if the orchestrator dies, the job goes on and the
     next launch attaches to it; if the run is cancelled, the whole process group is stopped.
