@@ -5,12 +5,14 @@ a thing per object.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, field, replace
+from typing import Any
 
 from penumo_assets.cohort.arrivals import START, Arrival, Look, Position, past, vanished
 
-_FORMAT = 1
+CURSOR_FORMAT = 1
 _DIGEST = 16  # hexadecimal digits that a cursor keeps of a digest
 
 
@@ -84,18 +86,27 @@ def is_due(arrival: Arrival, seen: Seen, now: float, settle_seconds: float) -> b
     return (arrival.complete and not seen.launched) or now - seen.since >= settle_seconds
 
 
-def plan_sweep(sweep: Sweep, look: Look, now: float, settle_seconds: float, max_launches: int) -> Plan:
+def plan_sweep(
+    sweep: Sweep,
+    look: Look,
+    now: float,
+    settle_seconds: float,
+    max_launches: int,
+    is_prepared: Callable[[Arrival], bool],
+) -> Plan:
     """What follows from one piece of the listing.
 
-    At most ``max_launches`` cohorts are launched: the listing goes on after the last of them at the next tick. Cohorts
-    whose landing folder has gone are forgotten.
+    A cohort that the sensor meets for the first time does not run if ``is_prepared`` says that somebody else has seen
+    to it. At most ``max_launches`` cohorts are launched: the listing goes on after the last of them at the next tick.
+    Cohorts whose landing folder has gone are forgotten.
     """
     seen, launches = dict(sweep.seen), []
     settling = without_images = 0
     for number, arrival in enumerate(look.arrivals, 1):
         item = observe(arrival, seen.get(arrival.cohort), now)
         if is_due(arrival, item, now, settle_seconds):
-            launches.append(launch(arrival, sweep.tick))
+            if item.launched or not is_prepared(arrival):
+                launches.append(launch(arrival, sweep.tick))
             item = replace(item, launched=item.digest)
         seen[arrival.cohort] = item
         settling += item.launched != item.digest and arrival.images > 0
@@ -116,8 +127,8 @@ def dump_sweep(sweep: Sweep) -> str:
         for cohort, item in sorted(sweep.seen.items())
     }
     part = astuple(sweep.position.part) if sweep.position.part else None
-    values = {"format": _FORMAT, "tick": sweep.tick, "after": sweep.position.after, "part": part, "cohorts": seen}
-    return json.dumps(values, separators=(",", ":"))
+    values = {"format": CURSOR_FORMAT, "tick": sweep.tick, "after": sweep.position.after, "part": part}
+    return json.dumps(values | {"cohorts": seen}, separators=(",", ":"))
 
 
 def load_sweep(cursor: str | None, now: float) -> Sweep:
@@ -132,15 +143,27 @@ def load_sweep(cursor: str | None, now: float) -> Sweep:
     """
     if not cursor:
         return Sweep(int(now))
-    try:
-        values = json.loads(cursor)
-        if values["format"] != _FORMAT:
-            raise UnreadableCursor(f"format {values['format']}")
+    with open_cursor(cursor) as (values, position):
         seen = {
             cohort: Seen(item, 0.0, item) if isinstance(item, str) else Seen(*item)
             for cohort, item in values["cohorts"].items()
         }
-        part = Arrival(*values["part"]) if values["part"] else None
-        return Sweep(int(values["tick"]), Position(values["after"], part), seen)
+        return Sweep(int(values["tick"]), position, seen)
+
+
+@contextmanager
+def open_cursor(cursor: str) -> Iterator[tuple[dict[str, Any], Position]]:
+    """The values of a sensor's cursor, and where its listing stands.
+
+    Raises
+    ------
+    UnreadableCursor
+        If it is not a cursor of this version, also where that shows only while its values are read.
+    """
+    try:
+        values = json.loads(cursor)
+        if values["format"] != CURSOR_FORMAT:
+            raise ValueError(f"format {values['format']}")
+        yield values, Position(values["after"], Arrival(*values["part"]) if values["part"] else None)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnreadableCursor(f"the cursor cannot be read ({type(error).__name__})") from error
