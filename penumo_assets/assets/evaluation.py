@@ -153,11 +153,15 @@ def _interval_table(values: Mapping[str, Any]) -> TableMetadataValue:
     """The metrics that have a 95 % interval, with it."""
     ends = {"value": "", "low": "_low", "high": "_high"}
     found = (
-        {"metric": name, **{column: values[name + end] for column, end in ends.items()}}
+        {"metric": name, **{column: _or_undefined(values[name + end]) for column, end in ends.items()}}
         for name in values
         if f"{name}_low" in values
     )
     return table(found, ("metric", *ends))
+
+
+def _or_undefined(value: float | None) -> float | str:
+    return "undefined" if value is None else value
 
 
 def _curves(report: Mapping[str, Any]) -> dict[str, MetadataValue]:

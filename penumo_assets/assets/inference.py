@@ -170,12 +170,12 @@ def _item(row: ManifestRow) -> dict[str, Any]:
 def _tables(values: Mapping[str, Any]) -> dict[str, TableMetadataValue]:
     """What was decided, what is unusual about the images, and which could not be used."""
     decisions = (
-        {"decision": label, "images": images, "mean_probability": values["mean_probability"][label]}
+        {"class": label, "decided": images, "mean_probability": values["mean_probability"][label]}
         for label, images in values["decisions"].items()
     )
     flags = ({"flag": flag, "images": images} for flag, images in values["quality_flags"].items())
     return {
-        "decisions": table(decisions, ("decision", "images", "mean_probability")),
+        "decisions": table(decisions, ("class", "decided", "mean_probability")),
         "quality_flags": table(flags, ("flag", "images")),
         "unusable": table(values["unusable"], ("file", "reason")),
     }
