@@ -15,6 +15,7 @@ from penumo_assets.assets.evaluation import EvaluationConfig
 from penumo_assets.checks.dataset import ClassBalanceConfig, DuplicatesConfig
 from penumo_assets.checks.objects import SampleConfig, TensorSampleConfig
 from penumo_assets.checks.quality import IntensityDriftConfig, MaskPlausibilityConfig, RejectRateConfig
+from penumo_assets.configs.base import leaves
 from penumo_assets.configs.inference import InferenceConfig
 from penumo_assets.configs.search import SearchConfig
 from penumo_assets.configs.segmenter import SegmenterConfig
@@ -149,27 +150,21 @@ def page() -> str:
         parts.append(f"## {section.title} (`{section.asset}`)\n\n")
         parts.append(section.note + "\n\n" if section.note else "")
         parts.append("| key | default | meaning |\n|---|---|---|\n")
-        parts += [f"| `{key}` | {default} | {meaning} |\n" for key, default, meaning in leaves(section.model)]
-        parts.append("\n")
+        parts += [*rows(section.model), "\n"]
     parts.append(CHECKS_NOTE)
     for check in CHECKS:
-        rows = leaves(check.model)
-        parts += [f"| `{check.asset}` | `{key}` | {default} | {meaning} |\n" for key, default, meaning in rows]
+        parts += rows(check.model, f"`{check.asset}` | ")
     parts.append(ENVIRONMENT_NOTE + "| variable | default | meaning |\n|---|---|---|\n")
     parts += [f"| `{name}` | {default} | {meaning} |\n" for name, default, meaning in ENVIRONMENT]
     return "".join(parts)
 
 
-def leaves(model: BaseModel, prefix: str = "") -> list[tuple[str, str, str]]:
-    """Every key with its default and its description, in the order of the model."""
-    found = []
-    for name, field in type(model).model_fields.items():
-        value = getattr(model, name)
-        if isinstance(value, BaseModel):
-            found += leaves(value, f"{prefix}{name}.")
-        else:
-            found.append((f"{prefix}{name}", shown(value), (field.description or "").replace("|", "\\|")))
-    return found
+def rows(model: BaseModel, start: str = "") -> list[str]:
+    """A line of the table for each key."""
+    return [
+        f"| {start}`{key}` | {shown(default)} | {meaning.replace('|', '&#124;')} |\n"
+        for key, default, meaning in leaves(model)
+    ]
 
 
 def shown(value: Any) -> str:

@@ -15,10 +15,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pydicom
-from pydantic import BaseModel
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from penumo_assets.configs.base import leaves
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.imaging.decode import decode_image, encode_png
 from penumo_assets.imaging.enhance import enhance
@@ -90,18 +90,6 @@ def page() -> str:
             effect = f"`{_shown(EXAMPLES[key].change)}`<br>![{key}](images/prepare/{key}.png)"
         rows.append(f"| `{key}` | `{_shown(default)}` | {description} | {effect} |")
     return INTRODUCTION + "\n".join(rows) + "\n"
-
-
-def leaves(model: BaseModel, prefix: str = "") -> list[tuple[str, Any, str]]:
-    """Every key with its default and its description, in the order of the file."""
-    found = []
-    for name, field in type(model).model_fields.items():
-        value = getattr(model, name)
-        if isinstance(value, BaseModel):
-            found += leaves(value, f"{prefix}{name}.")
-        else:
-            found.append((f"{prefix}{name}", value, field.description or ""))
-    return found
 
 
 def picture(key: str) -> np.ndarray:

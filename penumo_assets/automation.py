@@ -4,9 +4,10 @@ Conditions only take effect where a sensor that evaluates them is switched on (`
 
 **Backfills**: no asset has a backfill policy, and that is the policy: a run for each cohort or architecture. A run
 costs some seconds beside its job (`benchmarks/orchestration.py --runs`), against minutes of work in it. Ten cohorts in
-a run would save seconds, fail all ten for one bad cohort, compute them one after the other whatever the pools allow,
-and give them one retry and one data version. `BackfillPolicy.multi_run(1)`, which reads like the same, tags its runs
-with a range of partitions instead of the partition: the queue could not keep two runs of one cohort apart any more.
+a run would save seconds, fail all ten for one bad cohort (`benchmarks/backfill_policies.py` shows both), compute them
+one after the other whatever the pools allow, and give them one retry and one data version.
+`BackfillPolicy.multi_run(1)`, which reads like the same, tags its runs with a range of partitions instead of the
+partition: the queue could not keep two runs of one cohort apart any more.
 """
 
 from datetime import timedelta

@@ -16,7 +16,8 @@ from dagster import (
 
 from penumo_assets.definitions import build_definitions
 from penumo_assets.partitions import cohorts
-from penumo_assets.sensors.automation import COHORTS_TO_TENSORS, WEEKLY_TRAINING
+from penumo_assets.sensors.automation import WEEKLY_TRAINING
+from penumo_assets.sensors.launches import PREPARED
 
 STAGES = {"raw_images", "lung_masks", "preprocessed_images", "npz_tensors"}
 FRIDAY = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -67,7 +68,7 @@ def definitions() -> Definitions:
 @pytest.fixture
 def imaging(definitions: Definitions) -> Iterator[Machine]:
     with DagsterInstance.ephemeral() as instance:
-        machine = Machine(definitions, instance, COHORTS_TO_TENSORS)
+        machine = Machine(definitions, instance, PREPARED)
         machine.tick()
         yield machine
 

@@ -82,6 +82,32 @@ def test_broken_files_are_rejected_by_name_and_the_cohort_goes_on(prepared: Hous
         }
 
 
+def test_images_and_rejected_files_add_up_on_every_page(prepared: House) -> None:
+    for asset in STAGES:
+        event = prepared.instance.get_latest_materialization_event(AssetKey(asset))
+        assert event is not None
+        assert event.asset_materialization is not None
+        shown = {name: item.value for name, item in event.asset_materialization.metadata.items()}
+        assert shown["dagster/row_count"] + shown["rejected"] == shown["files"], asset
+        assert len(shown["rejected_files"].records) == shown["rejected"]
+
+
+def test_no_page_shows_more_than_four_decimals(trained: House) -> None:
+    assets = ("npz_tensors", "trained_model", "evaluation_report", "champion_model", "predictions")
+    floats = 0
+    for asset in assets:
+        event = trained.instance.get_latest_materialization_event(AssetKey(asset))
+        assert event is not None
+        assert event.asset_materialization is not None
+        for name, item in event.asset_materialization.metadata.items():
+            cells = [cell for record in getattr(item, "records", ()) for cell in record.data.values()]
+            for value in (*cells, getattr(item, "value", None)):
+                if isinstance(value, float):
+                    assert value == round(value, 4), f"{asset}: {name}"
+                    floats += 1
+    assert floats > 20
+
+
 def test_a_run_is_found_by_the_name_of_its_job(prepared: House) -> None:
     tags = [run.tags.get("penumo/job", "") for run in prepared.instance.get_runs()]
     assert any(tag.startswith("penumo-prepare-dicom-") for tag in tags)

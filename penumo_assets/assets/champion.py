@@ -23,8 +23,7 @@ from dagster import (
     DataVersion,
     Failure,
     MaterializeResult,
-    MetadataValue,
-    TableRecord,
+    TableMetadataValue,
     asset,
 )
 from pydantic import Field
@@ -32,6 +31,7 @@ from pydantic import Field
 from penumo_assets.assets.catalog import OWNERS, SERVING
 from penumo_assets.assets.dataset import current_training_set
 from penumo_assets.assets.evaluation import existing_reports
+from penumo_assets.assets.previews import listed, rounded, table
 from penumo_assets.assets.segmenter import current_segmenter
 from penumo_assets.automation import REPORTS_UPDATED
 from penumo_assets.champion import Winner, promote
@@ -109,13 +109,13 @@ def champion_model(
             "architecture": architecture,
             "model_version": record["version"],
             "previous_version": record["previous"] or "none",
-            "validation_roc_auc": values["validation_roc_auc"],
-            "test_roc_auc": values["test_roc_auc"],
-            "threshold": winner.rule["threshold"] if winner.rule["threshold"] is not None else "none",
+            "validation_roc_auc": rounded(values["validation_roc_auc"]),
+            "test_roc_auc": rounded(values["test_roc_auc"]),
+            "threshold": rounded(winner.rule["threshold"]) if winner.rule["threshold"] is not None else "none",
             "approval": winner.approval.value,
             "model_package": record["package"] or "none",
             "candidates": _table(candidates),
-            "doubts": doubts,
+            "doubts": listed(doubts),
             "location": store.location(f"{record['serving']['prefix']}/{record['serving']['name']}"),
         },
         data_version=DataVersion(f"{model['job_name']}:{record['version']}"),
@@ -185,16 +185,13 @@ def _prepared_with(store: ObjectStore) -> tuple[dict[str, Any], list[str]]:
     return chosen, differ if len(images) > 1 else []
 
 
-def _table(candidates: Mapping[str, Candidate]) -> MetadataValue:
-    return MetadataValue.table(
-        [
-            TableRecord(
-                {
-                    "architecture": name,
-                    "validation_roc_auc": item.report["performance"]["validation"]["roc_auc"]["value"] or "undefined",
-                    "verdict": item.refused or "may win",
-                }
-            )
-            for name, item in candidates.items()
-        ]
+def _table(candidates: Mapping[str, Candidate]) -> TableMetadataValue:
+    records = (
+        {
+            "architecture": name,
+            "validation_roc_auc": item.report["performance"]["validation"]["roc_auc"]["value"],
+            "verdict": item.refused or "may win",
+        }
+        for name, item in candidates.items()
     )
+    return table(records, ("architecture", "validation_roc_auc", "verdict"))

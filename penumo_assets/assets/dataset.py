@@ -28,6 +28,7 @@ from penumo_assets.assets.columns import TRAINING_INDEX
 from penumo_assets.assets.defaults import DATASET_DEFAULTS
 from penumo_assets.assets.jobs import run_job
 from penumo_assets.assets.launchpad import launchpad_config, parsed
+from penumo_assets.assets.previews import listed, table
 from penumo_assets.automation import WEEKLY_IF_COHORTS_CHANGED
 from penumo_assets.cohort.publish import Reader, on_current_manifests
 from penumo_assets.configs.train import DatasetConfig
@@ -90,10 +91,10 @@ def training_set(
             "dagster/row_count": images,
             "dagster/column_schema": TRAINING_INDEX,
             "splits": _split_table(dataset["splits"], dataset["classes"]),
-            "cohorts": chosen,
+            "cohorts": listed(chosen),
             "digest": digest,
             "taken_from_previous_set": result.values["reused"],
-            "unusable": result.values.get("unusable", []),
+            "unusable": table(result.values.get("unusable", []), ("file", "reason")),
             "location": store.location(f"{prefix}/dataset.json"),
             **result.metadata,
         },

@@ -9,7 +9,16 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from dagster import AssetExecutionContext, Config, DataVersion, Failure, MaterializeResult, MetadataValue, asset
+from dagster import (
+    AssetExecutionContext,
+    Config,
+    DataVersion,
+    Failure,
+    MaterializeResult,
+    MetadataValue,
+    TableMetadataValue,
+    asset,
+)
 from pydantic import Field
 
 from penumo_assets.assets.catalog import LEARNING, OWNERS, PROCESSING_POOL, report_record
@@ -17,6 +26,7 @@ from penumo_assets.assets.dataset import current_training_set
 from penumo_assets.assets.defaults import GATE_DEFAULTS
 from penumo_assets.assets.jobs import run_job
 from penumo_assets.assets.launchpad import launchpad_config, parsed
+from penumo_assets.assets.previews import listed, rounded, table
 from penumo_assets.assets.training import current_model
 from penumo_assets.automation import INPUTS_UPDATED, REPORT_FRESHNESS
 from penumo_assets.champion import NoChampion, read_champion
@@ -90,18 +100,15 @@ def evaluation_report(
     record = {"prefix": prefix, "names": list(names), "model": model, "values": result.values}
     store.write_json(report_record(architecture), record)
     jobs.discard_outputs(result)
-    numbers = {
-        name: round(value, 4) if isinstance(value, float) else value
-        for name, value in result.values.items()
-        if isinstance(value, int | float)
-    }
-    undefined = [name for name, value in result.values.items() if value is None]
+    report = store.read_json(f"{prefix}/report.json")
     return MaterializeResult(
         metadata={
             "report": store.location(f"{prefix}/report.html"),
-            **_curves(json.loads(store.read(f"{prefix}/report.json"))),
-            **numbers,
-            "undefined": undefined,
+            "gates": table(report["gates"], ("gate", "passed", "reason")),
+            "intervals": _interval_table(result.values),
+            **_curves(report),
+            **_numbers(result.values),
+            "undefined": listed(name for name, value in result.values.items() if value is None),
             "model_job": model["job_name"],
             **result.metadata,
         },
@@ -132,6 +139,29 @@ def _reference(store: ObjectStore, model: Mapping[str, Any]) -> dict[str, JobInp
     known = store.exists(f"{champion['report']}/predictions.parquet")
     own = champion["training_job"] == model["job_name"]
     return {"reference": JobInput(champion["report"], ("predictions.parquet",))} if known and not own else {}
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Every figure that Dagster can plot over time; the ends of the intervals stand in their table."""
+    ends = {f"{name}_{end}" for name in values for end in ("low", "high")}
+    return {
+        name: rounded(value) for name, value in values.items() if isinstance(value, int | float) and name not in ends
+    }
+
+
+def _interval_table(values: Mapping[str, Any]) -> TableMetadataValue:
+    """The metrics that have a 95 % interval, with it."""
+    ends = {"value": "", "low": "_low", "high": "_high"}
+    found = (
+        {"metric": name, **{column: _or_undefined(values[name + end]) for column, end in ends.items()}}
+        for name in values
+        if f"{name}_low" in values
+    )
+    return table(found, ("metric", *ends))
+
+
+def _or_undefined(value: float | None) -> float | str:
+    return "undefined" if value is None else value
 
 
 def _curves(report: Mapping[str, Any]) -> dict[str, MetadataValue]:

@@ -8,14 +8,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dagster import AssetExecutionContext, DataVersion, Failure, MaterializeResult, MetadataValue, asset
+from dagster import (
+    AssetExecutionContext,
+    DataVersion,
+    Failure,
+    MaterializeResult,
+    MetadataValue,
+    TableMetadataValue,
+    asset,
+)
 
 from penumo_assets.assets.catalog import OWNERS, PROCESSING_POOL, SERVING, predictions_record
 from penumo_assets.assets.columns import prediction_columns
 from penumo_assets.assets.defaults import INFERENCE_DEFAULTS
 from penumo_assets.assets.jobs import run_job
 from penumo_assets.assets.launchpad import launchpad_config, parsed
-from penumo_assets.assets.previews import contact_sheet
+from penumo_assets.assets.previews import contact_sheet, listed, rounded, table
 from penumo_assets.assets.training import current_model
 from penumo_assets.champion import NoChampion, disagreement, read_version
 from penumo_assets.cohort.publish import Reader, on_current_manifests
@@ -79,14 +87,15 @@ def predictions(
     overlays = [f"{prefix}/overlays/{name}" for name in values["shown"]]
     return MaterializeResult(
         metadata={
-            "dagster/row_count": values["images"],
-            "dagster/column_schema": prediction_columns(values["mean_probability"]),
-            "model_version": model.version,
-            **{name: value for name, value in values.items() if isinstance(value, int | float | str)},
-            **{name: values[name] for name in ("decisions", "mean_probability", "quality_flags", "unusable")},
-            **_psi(values["drift"]),
-            **({"overlay_preview": contact_sheet(store, overlays)} if overlays else {}),
             "notice": MetadataValue.text("Not a medical device: for research, not for diagnosis."),
+            **({"overlay_preview": contact_sheet(store, overlays)} if overlays else {}),
+            "dagster/row_count": values["images"],
+            **_tables(values),
+            "model_version": model.version,
+            **{name: rounded(values[name]) for name in ("architecture", "threshold", "labelled", "overlays")},
+            "labels_the_model_does_not_know": listed(values["labels_the_model_does_not_know"]),
+            **_psi(values["drift"]),
+            "dagster/column_schema": prediction_columns(values["mean_probability"]),
             "location": store.location(f"{prefix}/predictions.parquet"),
             **result.metadata,
         },
@@ -162,6 +171,20 @@ def _item(row: ManifestRow) -> dict[str, Any]:
     }
 
 
+def _tables(values: Mapping[str, Any]) -> dict[str, TableMetadataValue]:
+    """What was decided, what is unusual about the images, and which could not be used."""
+    decisions = (
+        {"class": label, "decided": images, "mean_probability": values["mean_probability"][label]}
+        for label, images in values["decisions"].items()
+    )
+    flags = ({"flag": flag, "images": images} for flag, images in values["quality_flags"].items())
+    return {
+        "decisions": table(decisions, ("class", "decided", "mean_probability")),
+        "quality_flags": table(flags, ("flag", "images")),
+        "unusable": table(values["unusable"], ("file", "reason")),
+    }
+
+
 def _psi(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Stability indices as numbers that Dagster plots over time."""
-    return {f"psi_{row['feature']}": row["index"] for row in rows if row["index"] is not None}
+    return {f"psi_{row['feature']}": rounded(row["index"]) for row in rows if row["index"] is not None}

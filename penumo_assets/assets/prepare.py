@@ -218,13 +218,17 @@ def _require_usable(cohort: str, rows: Sequence[ManifestRow]) -> None:
 def _metadata(store: ObjectStore, cohort: str, done: Done, stage: str) -> dict[str, Any]:
     rows, plan, result = done.publication.rows, done.plan, done.result
     mine = [row for row in rows if stage in row.stages]
+    # What a later stage refuses is that stage's: so images and rejected add up to the files on every page.
+    reached = ("landing", *STAGES[: STAGES.index(stage) + 1])
+    rejected = [row for row in rows if row.status == "rejected" and row.stage in reached]
     metadata: dict[str, Any] = {
         "preview": stage_preview(store, mine, stage),
+        "files": len(rows),
         "dagster/row_count": len(mine),
+        "rejected": len(rejected),
+        "rejected_by_reason": reason_table(rejected),
+        "rejected_files": reject_table(rejected),
         "computed": sum(stage in item.compute for item in plan.items),
-        "rejected": sum(row.status == "rejected" for row in rows),
-        "rejected_by_reason": reason_table(rows),
-        "rejected_files": reject_table(rows),
         "removed": len(plan.removed),
         **(identity_counts(rows) if stage == "raw" else {}),
         "landed_megabytes": round(sum(row.source_bytes for row in rows) / 1e6, 3),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 TILE = 144
 MAX_TILES = 6
 MAX_RECORDS = 100
+DECIMALS = 4
 
 
 def stage_preview(store: ObjectStore, rows: Sequence[ManifestRow], stage: str) -> MarkdownMetadataValue:
@@ -74,16 +75,26 @@ def _picture(pixels: "np.ndarray", name: str) -> MarkdownMetadataValue:
 def table(records: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> TableMetadataValue:
     """At most `MAX_RECORDS` records; what is not known stands as ``unknown``. An empty table keeps its columns."""
     shown = [
-        TableRecord({name: "unknown" if record.get(name) is None else record[name] for name in columns})
+        TableRecord({name: "unknown" if record.get(name) is None else rounded(record[name]) for name in columns})
         for record in islice(records, MAX_RECORDS)
     ]
     kinds = {name: _kind({type(record.data[name]) for record in shown}) for name in columns}
     return MetadataValue.table(shown, TableSchema(columns=[TableColumn(name, kinds[name]) for name in columns]))
 
 
+def rounded(value: Any) -> Any:
+    """A number as a page shows it: Dagster prints all sixteen digits of a float. Anything else as it is."""
+    return round(value, DECIMALS) if isinstance(value, float) else value
+
+
+def listed(values: Iterable[str]) -> str:
+    """A list as words: Dagster prints it as JSON, over as many lines."""
+    return ", ".join(values) or "none"
+
+
 def _kind(types: set[type]) -> str:
-    names = {bool: "bool", int: "int", float: "float"}
-    return names.get(next(iter(types)), "string") if len(types) == 1 else "string"
+    kinds = {bool: "bool", int: "int", float: "float"}
+    return kinds.get(next(iter(types)), "string") if len(types) == 1 else "string"
 
 
 def reject_table(rows: Sequence[ManifestRow]) -> TableMetadataValue:

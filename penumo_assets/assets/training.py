@@ -16,6 +16,7 @@ from penumo_assets.assets.dataset import current_training_set, split_channel
 from penumo_assets.assets.defaults import TRAIN_DEFAULTS
 from penumo_assets.assets.jobs import run_job
 from penumo_assets.assets.launchpad import launchpad_config, parsed
+from penumo_assets.assets.previews import rounded
 from penumo_assets.assets.search import best_hyperparameters
 from penumo_assets.automation import TRAINING_SET_CHANGED
 from penumo_assets.configs.train import TrainConfig
@@ -91,9 +92,9 @@ def trained_model(
     jobs.discard_outputs(result)
     return MaterializeResult(
         metadata={
+            "mlflow_run": MetadataValue.md(tracking.run_link(result.values.get("mlflow_run_id"))),
             **_plain(result.values),
             "dataset_digest": dataset["digest"],
-            "mlflow_run": MetadataValue.md(tracking.run_link(result.values.get("mlflow_run_id"))),
             "location": store.location(f"{prefix}/model.tar.gz"),
             **result.metadata,
         },
@@ -119,4 +120,6 @@ def _pretrained(store: ObjectStore, uri: str) -> dict[str, JobInput]:
 
 
 def _plain(values: dict) -> dict:
-    return {name: value for name, value in values.items() if isinstance(value, int | float | str) and value != ""}
+    """What a page shows of a training's values; the MLflow run has a line of its own."""
+    shown = {name: value for name, value in values.items() if isinstance(value, int | float | str) and value != ""}
+    return {name: rounded(value) for name, value in shown.items() if name != "mlflow_run_id"}

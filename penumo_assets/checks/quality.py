@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, Config, asset_check
 from pydantic import Field
 
-from penumo_assets.assets.previews import reason_table, reject_table, table
+from penumo_assets.assets.previews import reason_table, reject_table, rounded, table
 from penumo_assets.checks.scope import all_cohorts, cohorts_in_question, manifests_in_question, scope
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.jobs.manifest import ManifestRow
@@ -57,7 +57,7 @@ def reject_rate(context: AssetCheckExecutionContext, config: RejectRateConfig, s
         severity=AssetCheckSeverity.WARN,
         metadata={
             "judged": scope(context),
-            "rate": rate,
+            "rate": rounded(rate),
             "tolerated": f"{config.max_rate:.0%}",
             "files": files,
             "by_reason": reason_table(rejected),
@@ -85,7 +85,7 @@ def mask_plausibility(
         severity=AssetCheckSeverity.ERROR,
         metadata={
             "judged": scope(context),
-            "rate": rate,
+            "rate": rounded(rate),
             "tolerated": f"{config.max_rate:.0%}",
             "masks": judged,
             "offenders": table(offenders, ("file", "problem", "outcome")),

@@ -5,17 +5,15 @@ is decided from the cohort's folder itself, compared with what ran before.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote_plus
 
-from penumo_assets.cohort.arrivals import LANDING, START, Arrival, Position, bookmark, resumed
+from penumo_assets.cohort.arrivals import LANDING, START, Arrival, Position, bookmark
 from penumo_assets.cohort.landing import COMPLETE_MARKER, is_hidden
-from penumo_assets.cohort.settle import Launch, UnreadableCursor, launch
+from penumo_assets.cohort.settle import CURSOR_FORMAT, Launch, launch, open_cursor
 from penumo_assets.imaging.deidentify import is_safe_id
-
-_FORMAT = 2
 
 
 class UnreadableMessage(ValueError):
@@ -120,8 +118,11 @@ def due(inbox: Inbox, now: float, settle_seconds: float) -> list[str]:
     return sorted(rested, key=lambda cohort: (cohort != begun, inbox.pending[cohort].since, cohort))
 
 
-def settle(inbox: Inbox, arrival: Arrival) -> tuple[Inbox, Launch | None]:
-    """The run for a cohort that was listed to its end, if what lies there has not run: events come more than once."""
+def settle(inbox: Inbox, arrival: Arrival, is_prepared: Callable[[Arrival], bool]) -> tuple[Inbox, Launch | None]:
+    """The run for a cohort that was listed to its end, if what lies there has not run: events come more than once.
+
+    Nor does a cohort run that the sensor meets for the first time and that ``is_prepared`` already.
+    """
     pending = {cohort: item for cohort, item in inbox.pending.items() if cohort != arrival.cohort}
     rested = replace(inbox, pending=pending, position=START)
     run = launch(arrival, inbox.tick)
@@ -130,13 +131,14 @@ def settle(inbox: Inbox, arrival: Arrival) -> tuple[Inbox, Launch | None]:
         return replace(rested, launched=launched), None
     if run.digest == inbox.launched.get(arrival.cohort):
         return rested, None
-    return replace(rested, launched={**inbox.launched, arrival.cohort: run.digest}), run
+    known = arrival.cohort not in inbox.launched and is_prepared(arrival)
+    return replace(rested, launched={**inbox.launched, arrival.cohort: run.digest}), None if known else run
 
 
 def dump_inbox(inbox: Inbox) -> str:
     """The cursor as JSON."""
     pending = {cohort: [round(item.since, 1), item.complete] for cohort, item in inbox.pending.items()}
-    values = {"format": _FORMAT, "tick": inbox.tick, "pending": pending, "launched": dict(inbox.launched)}
+    values = {"format": CURSOR_FORMAT, "tick": inbox.tick, "pending": pending, "launched": dict(inbox.launched)}
     return json.dumps(values | {"position": bookmark(inbox.position)}, separators=(",", ":"), sort_keys=True)
 
 
@@ -150,15 +152,9 @@ def load_inbox(cursor: str | None, now: float, remembered: Position = START) -> 
     """
     if not cursor:
         return Inbox(int(now))
-    try:
-        values = json.loads(cursor)
-        if values["format"] != _FORMAT:
-            raise UnreadableCursor(f"format {values['format']}")
+    with open_cursor(cursor, remembered) as (values, position):
         pending = {cohort: Pending(*item) for cohort, item in values["pending"].items()}
-        position = resumed(values["position"], remembered)
         return Inbox(int(values["tick"]), pending, dict(values["launched"]), position)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnreadableCursor(f"the cursor cannot be read ({type(error).__name__})") from error
 
 
 def _text(values: Any, *path: str) -> str:

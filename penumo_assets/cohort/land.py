@@ -6,10 +6,14 @@ from pathlib import Path
 from dagster import AssetMaterialization, DagsterInstance
 from tqdm import tqdm
 
+from penumo_assets.cohort.arrivals import LANDING, START, look
 from penumo_assets.cohort.landing import COMPLETE_MARKER, LandingError
+from penumo_assets.cohort.settle import Launch, launch
 from penumo_assets.imaging.deidentify import is_safe_id
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.storage import ObjectStore
+
+DATA_VERSION = "dagster/data_version"  # how an event of an asset that is made elsewhere tells its version
 
 
 def land_folder(
@@ -31,7 +35,7 @@ def land_folder(
     files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
     if not files:
         raise LandingError(f"{folder.name} holds no files to land")
-    prefix = f"landing/{cohort}"
+    prefix = f"{LANDING}/{cohort}"
     present = {info.key: info.size for info in store.list_objects(prefix)}
 
     def land(path: Path) -> None:
@@ -45,7 +49,13 @@ def land_folder(
             pass
     store.write(f"{prefix}/{COMPLETE_MARKER}", b"")
     instance.add_dynamic_partitions(str(cohorts.name), [cohort])
-    instance.report_runless_asset_event(
-        AssetMaterialization("landing", partition=cohort, metadata={"files": len(files)})
-    )
+    (arrival,) = look(store.list_objects(prefix), START, lambda: False).arrivals
+    instance.report_runless_asset_event(landing_event(launch(arrival, 0)))
     return len(files)
+
+
+def landing_event(item: Launch) -> AssetMaterialization:
+    """Landing's materialization: a cohort lies there as ``item`` says."""
+    return AssetMaterialization(
+        LANDING, partition=item.cohort, metadata={"images": item.images}, tags={DATA_VERSION: item.digest}
+    )

@@ -5,12 +5,14 @@ a thing per object, nor any object's name.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from penumo_assets.cohort.arrivals import START, Arrival, Look, Position, bookmark, past, resumed, vanished
 
-_FORMAT = 2
+CURSOR_FORMAT = 2
 _DIGEST = 16  # hexadecimal digits that a cursor keeps of a digest
 
 
@@ -84,18 +86,27 @@ def is_due(arrival: Arrival, seen: Seen, now: float, settle_seconds: float) -> b
     return (arrival.complete and not seen.launched) or now - seen.since >= settle_seconds
 
 
-def plan_sweep(sweep: Sweep, look: Look, now: float, settle_seconds: float, max_launches: int) -> Plan:
+def plan_sweep(
+    sweep: Sweep,
+    look: Look,
+    now: float,
+    settle_seconds: float,
+    max_launches: int,
+    is_prepared: Callable[[Arrival], bool],
+) -> Plan:
     """What follows from one piece of the listing.
 
-    At most ``max_launches`` cohorts are launched: the listing goes on after the last of them at the next tick. Cohorts
-    whose landing folder has gone are forgotten.
+    A cohort that the sensor meets for the first time does not run if ``is_prepared`` says that somebody else has seen
+    to it. At most ``max_launches`` cohorts are launched: the listing goes on after the last of them at the next tick.
+    Cohorts whose landing folder has gone are forgotten.
     """
     seen, launches = dict(sweep.seen), []
     settling = without_images = 0
     for number, arrival in enumerate(look.arrivals, 1):
         item = observe(arrival, seen.get(arrival.cohort), now)
         if is_due(arrival, item, now, settle_seconds):
-            launches.append(launch(arrival, sweep.tick))
+            if item.launched or not is_prepared(arrival):
+                launches.append(launch(arrival, sweep.tick))
             item = replace(item, launched=item.digest)
         seen[arrival.cohort] = item
         settling += item.launched != item.digest and arrival.images > 0
@@ -115,7 +126,7 @@ def dump_sweep(sweep: Sweep) -> str:
         cohort: item.digest if item.digest == item.launched else [item.digest, round(item.since, 1), item.launched]
         for cohort, item in sorted(sweep.seen.items())
     }
-    values = {"format": _FORMAT, "tick": sweep.tick, "position": bookmark(sweep.position), "cohorts": seen}
+    values = {"format": CURSOR_FORMAT, "tick": sweep.tick, "position": bookmark(sweep.position), "cohorts": seen}
     return json.dumps(values, separators=(",", ":"))
 
 
@@ -131,14 +142,27 @@ def load_sweep(cursor: str | None, now: float, remembered: Position = START) -> 
     """
     if not cursor:
         return Sweep(int(now))
-    try:
-        values = json.loads(cursor)
-        if values["format"] != _FORMAT:
-            raise UnreadableCursor(f"format {values['format']}")
+    with open_cursor(cursor, remembered) as (values, position):
         seen = {
             cohort: Seen(item, 0.0, item) if isinstance(item, str) else Seen(*item)
             for cohort, item in values["cohorts"].items()
         }
-        return Sweep(int(values["tick"]), resumed(values["position"], remembered), seen)
+        return Sweep(int(values["tick"]), position, seen)
+
+
+@contextmanager
+def open_cursor(cursor: str, remembered: Position) -> Iterator[tuple[dict[str, Any], Position]]:
+    """The values of a sensor's cursor, and where its listing stands; ``remembered`` is that tick's position.
+
+    Raises
+    ------
+    UnreadableCursor
+        If it is not a cursor of this version, also where that shows only while its values are read.
+    """
+    try:
+        values = json.loads(cursor)
+        if values["format"] != CURSOR_FORMAT:
+            raise ValueError(f"format {values['format']}")
+        yield values, resumed(values["position"], remembered)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnreadableCursor(f"the cursor cannot be read ({type(error).__name__})") from error

@@ -42,3 +42,15 @@ class StrictModel(BaseModel):
         except yaml.YAMLError as error:
             raise ConfigError(f"{path.name} is not valid YAML: {error}") from error
         return cls.parse(values)
+
+
+def leaves(model: BaseModel, prefix: str = "") -> list[tuple[str, Any, str]]:
+    """Every key of a configuration (``segment.threshold``) with its value and its description, in the model's order."""
+    found: list[tuple[str, Any, str]] = []
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            found += leaves(value, f"{prefix}{name}.")
+        else:
+            found.append((f"{prefix}{name}", value, field.description or ""))
+    return found

@@ -2,15 +2,14 @@
 
 from dagster import AssetSelection, AutomationConditionSensorDefinition, DefaultSensorStatus
 
-from penumo_assets.assets.prepare import ASSET_OF_STAGE
+from penumo_assets.sensors.launches import PREPARED
 
-COHORTS_TO_TENSORS = AssetSelection.assets(*ASSET_OF_STAGE.values())
 WEEKLY_TRAINING = AssetSelection.assets("training_set", "trained_model", "evaluation_report", "champion_model")
 
 AUTOMATION_SENSORS = [
     AutomationConditionSensorDefinition(
         "cohorts_to_tensors",
-        target=COHORTS_TO_TENSORS,
+        target=PREPARED,
         default_status=DefaultSensorStatus.STOPPED,
         minimum_interval_seconds=30,
         description="Prepares each cohort that has settled in landing, up to npz_tensors, in one run. The landing "

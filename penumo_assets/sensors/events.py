@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from urllib.parse import urlparse
 
 from dagster import DefaultSensorStatus, SensorEvaluationContext, SensorResult, SkipReason, sensor
@@ -21,6 +22,7 @@ from penumo_assets.sensors.launches import (
     MAX_LAUNCHES,
     PREPARED,
     TICK_SECONDS,
+    is_prepared,
     launched,
     refusal,
     settle_seconds,
@@ -72,13 +74,17 @@ def landing_events(context: SensorEvaluationContext, storage: Storage) -> Sensor
         touches, refused, receipts = _read(context, queue, messages, root.netloc, root.path.strip("/"))
     except QueueError as error:
         return SensorResult(skip_reason=SkipReason(str(error)), cursor=context.cursor)
-    inbox, launches, problem = _look(storage.impatient(), events.note(inbox, touches, now), now, settle, out_of_time)
+    store, inbox, known = storage.impatient(), events.note(inbox, touches, now), partial(is_prepared, context.instance)
+    inbox, launches, problem = _look(store, inbox, now, settle, out_of_time, known)
     cursor = events.dump_inbox(replace(inbox, tick=inbox.tick + 1))
     _unconfirmed.cursor, _unconfirmed.receipts, _unconfirmed.position = cursor, receipts, inbox.position
     if launches:
         if problem:
             context.log.warning(problem)
-        return launched(launches, cursor)
+        try:
+            return launched(launches, cursor, store)
+        except StorageError as error:  # the old cursor stays, and so do the messages
+            return SensorResult(skip_reason=SkipReason(f"landing cannot be read: {error}"), cursor=context.cursor)
     words = [f"{len(messages)} messages, {len(inbox.pending)} cohorts still changing, none newly settled"]
     words += [text for text in (problem, refusal(refused)) if text]
     return SensorResult(skip_reason=SkipReason("; ".join(words)), cursor=cursor)
@@ -129,7 +135,12 @@ def _read(
 
 
 def _look(
-    store: ObjectStore, inbox: events.Inbox, now: float, settle: float, out_of_time: Callable[[], bool]
+    store: ObjectStore,
+    inbox: events.Inbox,
+    now: float,
+    settle: float,
+    out_of_time: Callable[[], bool],
+    known: Callable[[Arrival], bool],
 ) -> tuple[events.Inbox, list[Launch], str]:
     """List the cohorts that have come to rest, as many as the time allows; what is left waits for the next tick."""
     launches: list[Launch] = []
@@ -144,6 +155,6 @@ def _look(
         if seen.position:
             return replace(inbox, position=seen.position), launches, ""
         arrival = seen.arrivals[0] if seen.arrivals else Arrival(cohort)
-        inbox, run = events.settle(inbox, arrival)
+        inbox, run = events.settle(inbox, arrival, known)
         launches += [run] if run else []
     return inbox, launches, ""

@@ -3,20 +3,36 @@
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from dagster import AssetMaterialization, AssetSelection, RunRequest, SensorResult
+from dagster import (
+    AssetKey,
+    AssetRecordsFilter,
+    AssetSelection,
+    DagsterInstance,
+    EventLogRecord,
+    RunRequest,
+    SensorResult,
+)
 
+from penumo_assets.assets.catalog import IMAGING
+from penumo_assets.assets.defaults import PREPARE_DEFAULTS
 from penumo_assets.assets.prepare import ASSET_OF_STAGE
-from penumo_assets.cohort.arrivals import LANDING
-from penumo_assets.cohort.settle import Launch
+from penumo_assets.cohort.arrivals import LANDING, Arrival
+from penumo_assets.cohort.land import DATA_VERSION, landing_event
+from penumo_assets.cohort.publish import read_settings
+from penumo_assets.cohort.settle import Launch, launch
+from penumo_assets.configs.base import ConfigError
+from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.partitions import cohorts
+from penumo_assets.resources.storage import ObjectStore
 
-PREPARED = AssetSelection.assets(*ASSET_OF_STAGE.values())
+PREPARED = AssetSelection.groups(IMAGING)
 SETTLE_VARIABLE = "PENUMO_SETTLE_SECONDS"
 SETTLE_SECONDS = 60.0
 TICK_SECONDS = 15.0  # Dagster ends a tick after 60; one request to a store that does not answer takes up to 31
 MAX_LAUNCHES = 100
-_DATA_VERSION = "dagster/data_version"  # how an event of an asset that is made elsewhere tells its version
 
 
 def settle_seconds() -> float:
@@ -43,19 +59,60 @@ def timer(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() > end
 
 
-def launched(launches: Sequence[Launch], cursor: str) -> SensorResult:
-    """Each cohort becomes a partition, landing's materialization and one run that prepares it."""
+def launched(launches: Sequence[Launch], cursor: str, store: ObjectStore) -> SensorResult:
+    """Each cohort becomes a partition, landing's materialization and one run that prepares it.
+
+    Raises
+    ------
+    StorageError
+        If the store cannot say how the cohorts were prepared before.
+    """
+    with ThreadPoolExecutor(store.workers) as pool:
+        configs = list(pool.map(lambda item: as_before(store, item.cohort), launches))
     return SensorResult(
-        run_requests=[RunRequest(run_key=item.run_key, partition_key=item.cohort) for item in launches],
-        dynamic_partitions_requests=[cohorts.build_add_request([item.cohort for item in launches])],
-        asset_events=[
-            AssetMaterialization(
-                LANDING, partition=item.cohort, metadata={"images": item.images}, tags={_DATA_VERSION: item.digest}
-            )
-            for item in launches
+        run_requests=[
+            RunRequest(run_key=item.run_key, partition_key=item.cohort, run_config=config)
+            for item, config in zip(launches, configs, strict=True)
         ],
+        dynamic_partitions_requests=[cohorts.build_add_request([item.cohort for item in launches])],
+        asset_events=[landing_event(item) for item in launches],
         cursor=cursor,
     )
+
+
+def as_before(store: ObjectStore, cohort: str) -> dict[str, Any]:
+    """The run config that prepares what came late as the rest of the cohort was; empty where that is the default.
+
+    With other settings the run would compute the whole cohort anew. Settings that this version does not know any more
+    give way to the defaults.
+    """
+    try:
+        settings = PrepareConfig.parse(read_settings(store, cohort))
+    except ConfigError:
+        return {}
+    given = {"prepare_cohort": {"config": settings.model_dump(mode="json")}}
+    return {} if settings == PREPARE_DEFAULTS else {"ops": given}
+
+
+def is_prepared(instance: DagsterInstance, arrival: Arrival) -> bool:
+    """Whether a cohort was prepared as it lies there: by a run that began after landing was reported with this digest.
+
+    So it is where somebody landed and prepared it by hand before a sensor was switched on.
+    """
+    report = _newest(instance, LANDING, arrival.cohort)
+    tensors = _newest(instance, ASSET_OF_STAGE["npz"], arrival.cohort)
+    if report is None or tensors is None or report.asset_materialization is None:
+        return False
+    if (report.asset_materialization.tags or {}).get(DATA_VERSION) != launch(arrival, 0).digest:
+        return False
+    run = instance.get_run_record_by_id(tensors.run_id)
+    return run is not None and run.start_time is not None and run.start_time > report.timestamp
+
+
+def _newest(instance: DagsterInstance, asset: str, cohort: str) -> EventLogRecord | None:
+    wanted = AssetRecordsFilter(asset_key=AssetKey(asset), asset_partitions=[cohort])
+    records = instance.fetch_materializations(wanted, limit=1).records
+    return records[0] if records else None
 
 
 def refusal(names: Sequence[str]) -> str:

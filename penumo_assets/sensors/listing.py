@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from dagster import DefaultSensorStatus, SensorEvaluationContext, SensorResult, SkipReason, sensor
 
@@ -12,6 +13,7 @@ from penumo_assets.sensors.launches import (
     MAX_LAUNCHES,
     PREPARED,
     TICK_SECONDS,
+    is_prepared,
     launched,
     refusal,
     settle_seconds,
@@ -42,20 +44,21 @@ def landing_listing(context: SensorEvaluationContext, storage: Storage) -> Senso
     """One piece of the listing."""
     out_of_time, now = timer(TICK_SECONDS), time.time()
     settle = settle_seconds()
-    sweep = _sweep(context, now)
+    sweep, store = _sweep(context, now), storage.impatient()
     try:
-        objects = storage.impatient().list_objects(LANDING, sweep.position.after)
-        seen = look(objects, sweep.position, out_of_time)
+        seen = look(store.list_objects(LANDING, sweep.position.after), sweep.position, out_of_time)
+        plan = plan_sweep(sweep, seen, now, settle, MAX_LAUNCHES, partial(is_prepared, context.instance))
+        cursor = dump_sweep(plan.sweep)
+        result = launched(plan.launches, cursor, store) if plan.launches else None
     except (StorageError, OSError) as error:
         reason = error if isinstance(error, StorageError) else error.strerror or type(error).__name__
         return SensorResult(skip_reason=SkipReason(f"landing cannot be listed: {reason}"), cursor=context.cursor)
-    plan = plan_sweep(sweep, seen, now, settle, MAX_LAUNCHES)
     refused = refusal(seen.refused)
     if refused:
         context.log.warning(refused)
-    cursor, _reached.position = dump_sweep(plan.sweep), plan.sweep.position
-    if plan.launches:
-        return launched(plan.launches, cursor)
+    _reached.position = plan.sweep.position
+    if result:
+        return result
     words = [f"{len(seen.arrivals)} cohorts looked at, none newly settled"]
     words += [f"{plan.settling} still changing"] if plan.settling else []
     words += [f"{plan.without_images} without an image"] if plan.without_images else []

@@ -1,15 +1,18 @@
 """Sensors switched on as in the UI, through Dagster's daemon: a folder that is dropped fills up to its tensors."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from dagster import AssetKey
 
+from penumo_assets.cohort.land import land_folder
 from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.demo import switch_on
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.storage import ObjectStore, open_store
 from penumo_assets_tests.backfills.daemon import Daemon, running_daemon
-from penumo_assets_tests.backfills.stub_jobs import png
+from penumo_assets_tests.backfills.stub_jobs import png, stub_definitions
 
 pytestmark = pytest.mark.slow
 Installation = tuple[Daemon, ObjectStore]
@@ -53,6 +56,45 @@ def test_a_dropped_folder_becomes_tensors_and_late_files_are_added(here: Install
     assert event is not None
     assert event.asset_materialization is not None
     assert event.asset_materialization.metadata["dagster/row_count"].value == 2
+
+
+def test_what_the_demo_switches_on_prepares_a_new_folder(here: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon, store = here
+    monkeypatch.setenv("DAGSTER_HOME", daemon.instance.root_directory)
+    switch_on()
+    states = daemon.instance.all_instigator_state()
+    assert {state.name for state in states if state.is_running} == {"landing_listing", "cohorts_to_tensors"}
+    store.write("landing/ward-7/a.png", png(1))
+    daemon.tick_sensors()
+    assert runs(daemon) == [("ward-7", "SUCCESS")]
+
+
+def test_a_cohort_prepared_by_hand_runs_for_late_files_only_and_as_it_was_prepared(
+    here: Installation, tmp_path: Path
+) -> None:
+    daemon, store = here
+    name = {"npz": {"filename": "{patient_id}_{image_id}"}}
+    (tmp_path / "a.png").write_bytes(png(1))
+    land_folder(store, daemon.instance, "ward-7", tmp_path)
+    job = stub_definitions().resolve_job_def("prepare")
+    config = {"ops": {"prepare_cohort": {"config": name}}}
+    assert job.execute_in_process(config, instance=daemon.instance, partition_key="ward-7").success
+    before = read_manifest(store, "ward-7")
+    daemon.switch_on("landing_listing")
+    daemon.tick_sensors()
+    assert len(runs(daemon)) == 1
+    store.write("landing/ward-7/b.png", png(2))
+    daemon.tick_sensors()
+    daemon.tick_sensors()
+    assert runs(daemon) == [("ward-7", "SUCCESS")] * 2
+    after = {row.source: row for row in read_manifest(store, "ward-7")}
+    assert after["a.png"] in before
+    late = after["b.png"]
+    assert late.stages["npz"].key == f"npz/ward-7/{late.patient_id}_{late.image_id}.npz"
+    event = daemon.instance.get_latest_materialization_event(AssetKey("npz_tensors"))
+    assert event is not None
+    assert event.asset_materialization is not None
+    assert event.asset_materialization.metadata["computed"].value == 1
 
 
 def test_a_malformed_table_fails_its_cohort_by_name_and_a_mended_one_runs(here: Installation) -> None:

@@ -82,18 +82,23 @@ def test_a_cohort_is_due_when_no_event_has_come_for_a_while() -> None:
     assert due(inbox, 119, 60) == ["c"]
 
 
+def unknown(arrival: Arrival) -> bool:
+    """Nobody has prepared it."""
+    return False
+
+
 def test_the_marker_saves_the_first_run_the_wait_whenever_it_is_delivered() -> None:
     inbox = note(Inbox(1), [Touch("c", True), Touch("c", False)], 0)
     assert due(inbox, 0, 60) == ["c"]
-    inbox, launch = settle(inbox, Arrival("c", A, 2, True))
+    inbox, launch = settle(inbox, Arrival("c", A, 2, True), unknown)
     assert launch is not None
     assert due(note(inbox, [Touch("c", True)], 1), 2, 60) == []
 
 
 def test_an_event_that_is_delivered_again_starts_no_second_run() -> None:
-    inbox, launch = settle(note(Inbox(1), [Touch("c", False)], 0), Arrival("c", A, 2))
+    inbox, launch = settle(note(Inbox(1), [Touch("c", False)], 0), Arrival("c", A, 2), unknown)
     assert launch is not None
-    inbox, again = settle(note(inbox, [Touch("c", False)], 100), Arrival("c", A, 2))
+    inbox, again = settle(note(inbox, [Touch("c", False)], 100), Arrival("c", A, 2), unknown)
     assert again is None
     assert (inbox.pending, due(inbox, 1e9, 60)) == ({}, [])
 
@@ -102,17 +107,24 @@ def test_a_deleted_object_and_its_return_are_two_more_runs() -> None:
     inbox, keys = Inbox(1), []
     for tick, digest in enumerate((A, B, A)):
         inbox = note(Inbox(tick, inbox.pending, inbox.launched), [Touch("c", False)], tick * 100)
-        inbox, launch = settle(inbox, Arrival("c", digest, 2))
+        inbox, launch = settle(inbox, Arrival("c", digest, 2), unknown)
         assert launch is not None
         keys.append(launch.run_key)
     assert len(set(keys)) == 3
 
 
+def test_a_cohort_that_was_prepared_before_the_sensor_met_it_runs_when_it_changes() -> None:
+    inbox, launch = settle(note(Inbox(1), [Touch("c", False)], 0), Arrival("c", A, 2), lambda arrival: True)
+    assert (launch, inbox.pending) == (None, {})
+    _, launch = settle(note(inbox, [Touch("c", False)], 100), Arrival("c", B, 2), lambda arrival: True)
+    assert launch is not None
+
+
 def test_an_emptied_cohort_runs_when_it_is_filled_again() -> None:
-    inbox, _ = settle(note(Inbox(1), [Touch("c", False)], 0), Arrival("c", A, 2))
-    inbox, launch = settle(note(inbox, [Touch("c", False)], 1), Arrival("c"))
+    inbox, _ = settle(note(Inbox(1), [Touch("c", False)], 0), Arrival("c", A, 2), unknown)
+    inbox, launch = settle(note(inbox, [Touch("c", False)], 1), Arrival("c"), unknown)
     assert launch is None
-    _, launch = settle(note(inbox, [Touch("c", False)], 2), Arrival("c", A, 2))
+    _, launch = settle(note(inbox, [Touch("c", False)], 2), Arrival("c", A, 2), unknown)
     assert launch is not None
 
 

@@ -10,9 +10,16 @@ from penumo_assets.cohort.settle import Plan, Sweep, UnreadableCursor, dump_swee
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 
 
-def tick(sweep: Sweep, now: float, *arrivals: Arrival, position: Position | None = None, most: int = 100) -> Plan:
+def tick(
+    sweep: Sweep,
+    now: float,
+    *arrivals: Arrival,
+    position: Position | None = None,
+    most: int = 100,
+    prepared: bool = False,
+) -> Plan:
     """One tick; the cursor goes through its text, as between two ticks of the daemon."""
-    plan = plan_sweep(sweep, Look(arrivals, position, ()), now, 60, most)
+    plan = plan_sweep(sweep, Look(arrivals, position, ()), now, 60, most, lambda arrival: prepared)
     return replace(plan, sweep=load_sweep(dump_sweep(plan.sweep), now, plan.sweep.position))
 
 
@@ -29,6 +36,14 @@ def test_a_cohort_runs_once_after_it_has_settled() -> None:
     assert (ran(plan), plan.settling) == (["c"], 0)
     plan = tick(plan.sweep, 900, Arrival("c", A, 3))
     assert ran(plan) == []
+
+
+def test_a_cohort_that_was_prepared_before_the_sensor_met_it_runs_when_it_changes() -> None:
+    plan = tick(Sweep(0), 0, Arrival("c", A, 3, True), prepared=True)
+    assert (ran(plan), plan.settling) == ([], 0)
+    plan = tick(plan.sweep, 100, Arrival("c", B, 4, True), prepared=True)
+    assert (ran(plan), plan.settling) == ([], 1)
+    assert ran(tick(plan.sweep, 160, Arrival("c", B, 4, True), prepared=True)) == ["c"]
 
 
 def test_a_change_starts_the_wait_again() -> None:

@@ -1,21 +1,15 @@
-"""Every command in the documentation is one that its program takes; what is cheap is run, on phantoms."""
+"""Every command in the documentation is one that its program takes; `test_blocks.py` runs those that can be run."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import click
 import pytest
 
-from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.phantoms import write_cohort
-from penumo_assets.resources.storage import FileStore
-from penumo_assets_tests.docs.commands import CHECKOUT, NEEDS_AWS, PAGES, Command, blocks, check, commands
+from penumo_assets_tests.docs.commands import CHECKOUT, NEEDS_AWS, PAGES, Command, check, commands
 
 COMMANDS = [command for page in PAGES for command in commands(page)]
-OPERATIONS = CHECKOUT / "docs" / "operations.md"
 
 
 @pytest.fixture(scope="module")
@@ -78,32 +72,3 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((CHECKOUT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
-
-
-@pytest.mark.slow
-def test_a_cohort_is_added_and_its_objects_restored_as_the_page_says(films: Path, tmp_path: Path) -> None:
-    """The blocks of operations.md, as they stand there."""
-    root = tmp_path / "root"
-    binaries = Path(sys.executable).parent
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PENUMO_")} | {
-        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-        "VIRTUAL_ENV": str(binaries.parent),
-        "PENUMO_ROOT": str(root),
-        "DAGSTER_HOME": str(root / "dagster"),
-    }
-
-    def run(containing: str) -> None:
-        (block,) = [block for block in blocks(OPERATIONS) if containing in block]
-        script = block.replace("/path/to/folder", str(films))
-        done = subprocess.run(
-            ["bash", "-e", "-c", script], cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-
-    run("penumo land ward-7")
-    store = FileStore(root)
-    (lost, *_), rows = store.list_objects("npz/ward-7"), read_manifest(store, "ward-7")
-    store.delete([lost.key])
-    run('rm "$PENUMO_ROOT/manifests')
-    assert store.exists(lost.key)
-    assert read_manifest(store, "ward-7") == rows

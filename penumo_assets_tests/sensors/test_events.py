@@ -7,13 +7,15 @@ from typing import Any
 import boto3
 import pytest
 from dagster import DagsterInstance, SensorResult, build_sensor_context
-from moto import mock_aws
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.sqs.models import sqs_backends
 
 from penumo_assets.resources.storage import Storage
 from penumo_assets.sensors import events, launches, sensors
 from penumo_assets.sensors.events import QUEUE_VARIABLE, landing_events
+from penumo_assets_tests.resources.s3_server import S3Server, running_s3
 
-PREFIX = "penumo/landing"
+PREFIX, REGION = "penumo/landing", "us-east-1"
 
 
 class Ward:
@@ -24,7 +26,6 @@ class Ward:
         self.s3: Any = boto3.client("s3")
         self.sqs: Any = boto3.client("sqs")
         self.url = self.sqs.create_queue(QueueName="landing")["QueueUrl"]
-        self.s3.create_bucket(Bucket="films")
         arn = self.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         told = {"QueueArn": arn, "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]}
         self.s3.put_bucket_notification_configuration(
@@ -43,14 +44,7 @@ class Ward:
 
     def deliver_again(self) -> None:
         """What was taken and not deleted, as after the visibility time-out."""
-        from moto.sqs.models import sqs_backends
-
-        (queue,) = [
-            queue
-            for backend in sqs_backends["123456789012"].values()
-            for queue in backend.queues.values()
-            if queue.name == "landing"
-        ]
+        (queue,) = [queue for queue in _queues().values() if queue.name == "landing"]
         for message in queue._messages:
             message.change_visibility(0)
 
@@ -72,16 +66,28 @@ class Ward:
         return [str(request.partition_key) for request in self.tick(**options).run_requests or []]
 
 
+def _queues() -> dict[str, Any]:
+    return sqs_backends[DEFAULT_ACCOUNT_ID][REGION].queues
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    with running_s3() as server:
+        yield server
+
+
 @pytest.fixture
-def ward(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ward]:
+def ward(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ward]:
+    server.start_over("films", REGION)
+    _queues().clear()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
     monkeypatch.setenv(launches.SETTLE_VARIABLE, "0")
     monkeypatch.setattr(events, "_unconfirmed", events.Unconfirmed())
     monkeypatch.setattr("penumo_assets.resources.event_queue.LONG_POLL_SECONDS", 0)
-    with mock_aws(), DagsterInstance.ephemeral() as instance:
+    with DagsterInstance.ephemeral() as instance:
         yield Ward(instance, monkeypatch)
 
 
@@ -183,6 +189,25 @@ def test_a_bucket_that_cannot_be_listed_keeps_what_the_events_said(ward: Ward, m
     with monkeypatch.context() as patch:
         patch.setattr(S3Store, "list_objects", refuse)
         assert "cannot be listed: S3 cannot be reached" in message(ward.tick())
+    assert ward.runs() == ["ward-7"]
+
+
+def test_settings_that_cannot_be_read_leave_the_cursor_and_the_messages(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from penumo_assets.resources.storage import StorageError
+
+    def refuse(*_: object) -> None:
+        raise StorageError("S3 cannot be reached")
+
+    ward.tick()
+    before = ward.cursor
+    ward.land("ward-7/a.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(launches, "read_settings", refuse)
+        assert "S3 cannot be reached" in message(ward.tick())
+    assert ward.cursor == before
+    ward.deliver_again()
     assert ward.runs() == ["ward-7"]
 
 

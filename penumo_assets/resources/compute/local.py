@@ -17,7 +17,7 @@ from penumo_assets.resources.storage import Storage, alone_in
 
 
 class LocalJobRunner(JobRunner):
-    """Jobs as local subprocesses in a scratch folder with the layout of ``/opt/ml``.
+    """Jobs as local subprocesses in a scratch folder with the layout of `/opt/ml`.
 
     Every job runs under a supervisor in its own session: if the orchestrator dies, the job goes on and the
     next launch attaches to it; if the run is cancelled, the whole process group is stopped. Whether a job runs is

@@ -1,0 +1,204 @@
+"""The bash blocks of README.md and docs/operations.md, run as they stand there, one after the other, on phantoms.
+
+What a page leaves to its reader is put in: a folder of films, a key, a place for Dagster's instance. Models come from
+trainings of a minute instead of the ones that the pages launch at their defaults; what is not run has a reason here.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from penumo_assets.champion import read_champion
+from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.instance import open_instance
+from penumo_assets.phantoms import write_cohort
+from penumo_assets.resources.profile import embedded_resources
+from penumo_assets_tests.docs.commands import CHECKOUT, blocks
+from penumo_assets_tests.house import House
+
+README, OPERATIONS = CHECKOUT / "README.md", CHECKOUT / "docs" / "operations.md"
+TRAINING_LINE = "dg launch --assets 'key:trained_model or key:evaluation_report' --partition resnet34\n"
+TINY = {"epochs": 1, "warmup_epochs": 0, "resolution": 32, "batch_size": 16, "num_workers": 0}
+OPEN = dict.fromkeys(("min_roc_auc_low", "min_sensitivity", "max_ece", "min_subgroup_roc_auc"))
+# A word of each block that is run below, and of each that is not, with the reason.
+RUN = {
+    README: ("penumo land ward-7", '"npz": {"filename"', "penumo predict"),
+    OPERATIONS: (
+        "penumo land ward-7",
+        "dagster sensor start",
+        "dagster instance concurrency",
+        "dagster job backfill",
+        "for cohort in",
+        'rm "$PENUMO_ROOT',
+        "penumo rollback",
+        '"cohorts": ["ward-7", "ward-8"]',
+    ),
+}
+NOT_RUN = {
+    README: {
+        "make demo    #": "sets up an environment; .ci/run does, and the demo takes minutes",
+        "make emulate": "penumo_assets_tests/aws runs the whole graph on the same emulator",
+        "PENUMO_PROFILE=aws": "needs an account",
+    },
+    OPERATIONS: {
+        "--partition resnet50": "two trainings at their defaults take minutes; the rest is README's",
+        "hyperparameter_search": "a dozen trainings; penumo_assets_tests/assets/test_search.py runs small ones",
+        '"source": "retrain"': "a training of an hour; penumo_assets_tests/assets/test_segmenter.py runs a small one",
+        "git pull": "changes the checkout",
+    },
+}
+
+
+@dataclass
+class Installation:
+    """A root of its own, and a shell in which the pages' commands find it."""
+
+    house: House
+    environment: dict[str, str]
+
+    def block(self, page: Path, containing: str) -> str:
+        """The text of the one block of a page that holds these words, with what a reader puts in."""
+        (block,) = [block for block in blocks(page) if containing in block]
+        return (
+            block.replace("/path/to/folder", str(self.house.folder / "ward-7"))
+            .replace(". .venv/bin/activate\n", "")  # the tests' environment is on the PATH
+            .replace("$PWD/.penumo", self.environment["PENUMO_ROOT"])
+            .replace("PENUMO_DEID_KEY=...", "PENUMO_DEID_KEY='a key for phantoms only'")
+        )
+
+    def run(self, script: str, folder: Path = CHECKOUT) -> str:
+        """What a script says; it must end well, every command of it."""
+        command = ["bash", "-euo", "pipefail", "-c", script]
+        done = subprocess.run(command, cwd=folder, env=self.environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{script}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
+        return done.stdout
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
+def test_every_block_is_run_or_there_is_a_reason_why_not(page: Path) -> None:
+    for block in blocks(page):
+        known = [words for words in (*RUN[page], *NOT_RUN[page]) if words in block]
+        assert len(known) == 1, block
+
+
+@pytest.fixture(scope="module")
+def landed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """ward-7 landed and prepared by README's first lines, and the training set packed; ward-8 landed."""
+    folder = tmp_path_factory.mktemp("docs")
+    for seed, cohort in enumerate(("ward-7", "ward-8")):
+        write_cohort(folder / cohort, cohort, patients=16, seed=seed, dicom=False)
+    write_cohort(folder / "films", "film", patients=1, seed=9, dicom=True, broken=False)
+    next((folder / "films" / "images").iterdir()).rename(folder / "film.dcm")
+    next((folder / "ward-7" / "images").glob("*_1.png")).rename(folder / "other.png")
+    ours = ("PENUMO_", "DAGSTER_", "MLFLOW_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    binaries = Path(sys.executable).parent
+    environment = kept | {
+        "PATH": f"{binaries}{os.pathsep}{kept['PATH']}",
+        "VIRTUAL_ENV": str(binaries.parent),
+        "PENUMO_ROOT": str(folder / "root"),
+        "DAGSTER_HOME": str(folder / "root" / "dagster"),
+        "PENUMO_DEID_KEY": "a key for phantoms only",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(ours)]:
+            patch.delenv(name)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        with open_instance() as instance:
+            here = Installation(House(instance, embedded_resources(), folder), environment)
+            before, _ = here.block(README, "penumo land ward-7").split(TRAINING_LINE)
+            here.run(before)
+            here.house.land("ward-8", folder / "ward-8")
+            yield here
+
+
+@pytest.fixture(scope="module")
+def champions(landed: Installation) -> Installation:
+    """Three champions, one after the other; the last one by README's own command, with predictions."""
+    _, after = landed.block(README, "penumo land ward-7").split(TRAINING_LINE)
+    for seed in range(3):
+        landed.house.materialize("trained_model", partition="resnet34", config={"trained_model": TINY | {"seed": seed}})
+        evaluation = {"evaluation_report": {"bootstrap": 50, "gates": OPEN}}
+        landed.house.materialize("evaluation_report", partition="resnet34", config=evaluation)
+        if seed < 2:
+            landed.house.materialize("champion_model")
+    landed.run(after)
+    return landed
+
+
+@pytest.mark.slow
+def test_a_cohort_is_landed_and_prepared(landed: Installation) -> None:
+    landed.run(landed.block(OPERATIONS, "penumo land ward-7"))
+    assert sum(row.status == "accepted" for row in read_manifest(landed.house.store, "ward-7")) >= 16
+
+
+@pytest.mark.slow
+def test_a_champion_is_chosen_and_predicts(champions: Installation) -> None:
+    record = champions.house.store.read_json("predictions/ward-7/current.json")
+    assert record["model_version"] == "3"
+
+
+@pytest.mark.slow
+def test_single_films_are_answered_and_segmented(champions: Installation) -> None:
+    *_, rollback = champions.block(README, "penumo predict").strip().splitlines()
+    script = champions.block(README, "penumo predict").replace(rollback, "")
+    said = champions.run(script, champions.house.folder)
+    assert "film.dcm" in said
+    assert "PHANTOMS" in said
+    assert any((champions.house.folder / "pictures").iterdir())
+    assert (champions.house.folder / "masks" / "segment.csv").is_file()
+
+
+@pytest.mark.slow
+def test_a_champion_is_rolled_back_to_the_one_before_and_to_a_version(champions: Installation) -> None:
+    first, second = champions.block(OPERATIONS, "penumo rollback").strip().splitlines()
+    champions.run(first)
+    assert read_champion(champions.house.store)["version"] == "2"
+    champions.run(second)
+    assert read_champion(champions.house.store)["version"] == "3"
+
+
+@pytest.mark.slow
+def test_sensors_are_switched_and_limits_set(landed: Installation) -> None:
+    said = landed.run(landed.block(OPERATIONS, "dagster sensor start"))
+    assert "Started sensor landing_listing" in said
+    landed.run(landed.block(OPERATIONS, "dagster instance concurrency"))
+    info = landed.house.instance.event_log_storage.get_concurrency_info("sagemaker_processing")
+    assert info.slot_count == 4
+
+
+@pytest.mark.slow
+def test_several_cohorts_are_prepared_by_a_loop_and_by_a_backfill(landed: Installation) -> None:
+    assert "failed" not in landed.run(landed.block(OPERATIONS, "for cohort in"))
+    assert read_manifest(landed.house.store, "ward-8")
+    landed.run(landed.block(OPERATIONS, "dagster job backfill"))
+    (backfill,) = landed.house.instance.get_backfills()
+    assert sorted(backfill.partition_names or ()) == ["ward-7", "ward-8"]
+    landed.run(landed.block(OPERATIONS, '"cohorts": ["ward-7", "ward-8"]'))
+    assert landed.house.store.read_json("training_set/current.json")["cohorts"] == ["ward-7", "ward-8"]
+
+
+@pytest.mark.slow
+def test_lost_objects_are_computed_anew(landed: Installation) -> None:
+    store = landed.house.store
+    (lost, *_), rows = store.list_objects("npz/ward-7"), read_manifest(store, "ward-7")
+    store.delete([lost.key])
+    landed.run(landed.block(OPERATIONS, 'rm "$PENUMO_ROOT'))
+    assert store.exists(lost.key)
+    assert read_manifest(store, "ward-7") == rows
+
+
+@pytest.mark.slow
+def test_both_films_of_a_patient_are_kept_under_another_name(landed: Installation) -> None:
+    """Last: the tensors move."""
+    store = landed.house.store
+    refused = [row for row in read_manifest(store, "ward-7") if row.code == "duplicate_patient_id"]
+    landed.run(landed.block(README, '"npz": {"filename"'))
+    assert refused
+    assert not [row for row in read_manifest(store, "ward-7") if row.code == "duplicate_patient_id"]
