@@ -158,14 +158,14 @@ def in_landing(relative: Path) -> bool:
 
 def test_nothing_that_was_planted_stands_outside_landing(ward: Ward) -> None:
     found = search(ward.written, in_landing, DIGITS)
-    leaks = {f"{ward.planted.places.get(word, word)} ({word})": sorted(places) for word, places in found.items()}
+    leaks = {f"{ward.planted.places.get(text, text)} ({text})": sorted(places) for text, places in found.items()}
     assert not leaks, json.dumps(leaks, indent=1)[:5000]
 
 
 def test_every_planted_word_is_found_in_landing(ward: Ward) -> None:
     """The search and the planting are worth something: each place holds its word, and the search sees it."""
     found = search(ward.written / "root" / "landing" / "ward", lambda _: False, DIGITS)
-    unseen = {place for word, place in ward.planted.places.items() if word not in found}
+    unseen = {place for text, place in ward.planted.places.items() if text not in found}
     assert not unseen
     assert set(DIGITS) <= set(found)
     assert len(ward.planted.places) > 2000
@@ -186,16 +186,16 @@ def test_who_may_read_landing_finds_each_rejected_file_by_its_name(ward: Ward) -
     told = {line.split("\t")[0]: line.split("\t")[2] for line in answer.output.splitlines()}
     rows = [row for row in read_manifest(ward.house.store, "ward") if row.status == "rejected"]
     assert len(told) == len(rows)
-    for word, place in ward.planted.places.items():
+    for planted, place in ward.planted.places.items():
         code = place.removeprefix("name of a file: ")
         if code in {row.code for row in rows}:
-            (why,) = [why for name, why in told.items() if word in name]
+            (why,) = [why for name, why in told.items() if planted in name]
             assert why.startswith(f"{code}: "), place
 
 
 def test_text_in_the_picture_is_counted_and_flagged_until_the_prediction(ward: Ward) -> None:
-    word = next(word for word, place in ward.planted.places.items() if place == "name of a file: burned in")
-    (source,) = [source for source, name in ward.names.items() if word in name]
+    planted = next(text for text, place in ward.planted.places.items() if place == "name of a file: burned in")
+    (source,) = [source for source, name in ward.names.items() if planted in name]
     row = next(row for row in read_manifest(ward.house.store, "ward") if row.source == source)
     assert row.tags["burned_in"] is True
     event = ward.house.instance.get_latest_materialization_event(AssetKey("raw_images"))
