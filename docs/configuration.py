@@ -104,8 +104,8 @@ ENVIRONMENT: tuple[tuple[str, str, str], ...] = (
     (
         "PENUMO_DEID_KEY",
         "none",
-        "Secret of 16 bytes or more that pseudonymises patient ids (HMAC-SHA-256); without it DICOM is refused. With "
-        "another key a patient gets another id.",
+        "Secret of 16 bytes or more that pseudonymises patient ids and file names (HMAC-SHA-256); without it DICOM is "
+        "refused. With another key a patient and an image get other ids.",
     ),
     ("PENUMO_SETTLE_SECONDS", "60", "How long a landing folder must be unchanged before a sensor runs it."),
     ("PENUMO_EVENTS_QUEUE_URL", "none", "SQS queue with the bucket's event notifications, for `landing_events`."),
@@ -113,6 +113,13 @@ ENVIRONMENT: tuple[tuple[str, str, str], ...] = (
     ("PENUMO_ALERT_SNS_TOPIC_ARN", "none", "SNS topic to which `run_failure` publishes."),
     ("PENUMO_DAGSTER_UI", "none", "Address of Dagster's UI, for links in those messages."),
     ("MLFLOW_TRACKING_URI", "SQLite under the root", "Where training is tracked and models are registered."),
+    (
+        "MLFLOW_TRACKING_USERNAME",
+        "none",
+        "Who asks there. The user and the password of `https://user:password@host` count as these two variables.",
+    ),
+    ("MLFLOW_TRACKING_PASSWORD", "none", "Its password; handed to jobs as a secret."),
+    ("MLFLOW_TRACKING_TOKEN", "none", "Instead: a bearer token; handed to jobs as a secret."),
     ("MLFLOW_EXPERIMENT_NAME", "`pneumonia`", "The experiment of all runs."),
     ("PENUMO_MLFLOW_UI", "none", "Address of MLflow's UI: metadata then links to runs."),
     ("PENUMO_SAGEMAKER_ROLE", "none (needed)", "ARN of the role that jobs run as."),
@@ -131,7 +138,9 @@ ENVIRONMENT: tuple[tuple[str, str, str], ...] = (
     (
         "PENUMO_DEID_KEY_SECRET_ARN",
         "none",
-        "Secret in Secrets Manager from which jobs read `PENUMO_DEID_KEY`; any other `PENUMO_X` likewise.",
+        "Secret in Secrets Manager from which jobs read `PENUMO_DEID_KEY`; `PENUMO_X` and `MLFLOW_X` "
+        "likewise: `MLFLOW_TRACKING_PASSWORD_SECRET_ARN`, `MLFLOW_TRACKING_TOKEN_SECRET_ARN`, and "
+        "`MLFLOW_TRACKING_URI_SECRET_ARN` for a database's address with a password.",
     ),
     ("PENUMO_INFERENCE_IMAGE", "none", "Container that serves a model: champions then become model packages."),
     ("PENUMO_MODEL_PACKAGE_GROUP", "`pneumonia-classifier`", "Group of those packages in SageMaker's registry."),

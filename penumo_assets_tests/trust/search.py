@@ -1,6 +1,7 @@
 """Look for planted words in everything that was written: in every spelling, inside archives, pictures and databases.
 
-A planted word is `MARK` and a number, so that one pattern finds all of them and a hit tells which place leaked.
+A planted word is `MARK` and a number, so that one pattern finds all of them and a hit tells which place leaked. It
+is made of letters and digits, which no quoting for a URL or a shell changes.
 """
 
 import base64
@@ -14,7 +15,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
 
 import pandas as pd
 
@@ -70,8 +70,6 @@ def search(folder: Path, skip: Callable[[Path], bool], extra: Iterable[str] = ()
 
 def _unpacked(where: str, data: bytes, depth: int) -> Iterator[tuple[str, bytes]]:
     yield where, data
-    if b"%" in data and len(data) < 2**20:
-        yield f"{where}, unquoted", unquote_to_bytes(data)
     if depth == _DEEPEST:
         return
     for name, inner in _members(data):

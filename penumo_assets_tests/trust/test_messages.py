@@ -62,16 +62,23 @@ def test_an_unexpected_error_is_told_by_where_it_happened(caplog: pytest.LogCapt
     assert NAME not in caplog.text + image.item.row.model_dump_json()
 
 
-def test_a_ground_truth_mask_that_is_no_picture_is_not_named(
+def test_a_ground_truth_mask_that_cannot_be_read_is_not_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("PENUMO_OPT_ML", str(tmp_path))
     landed = tmp_path / "processing" / "input" / "landing" / "masks"
     landed.mkdir(parents=True)
+
+    def compare(image: Image) -> None:
+        _against_truth(image, np.zeros((64, 64), np.uint8))
+
     whole = cv2.imencode(".png", np.zeros((64, 64), np.uint8))[1].tobytes()
     for data in (b"", b"no picture", whole[: len(whole) // 2]):
         (landed / f"{NAME}.png").write_bytes(data)
         assert _against_truth(Image(item(truth=f"masks/{NAME}.png")), np.zeros((64, 64), np.uint8)) == {}
+    (landed / f"{NAME}.png").unlink()
+    with pytest.raises(JobError, match="stage raw of image one: No such file or directory"):
+        guarded(Image(item(truth=f"masks/{NAME}.png")), "raw", compare)
     output = capfd.readouterr()
     assert "image one does not fit it" in caplog.text
     assert NAME not in output.out + output.err + caplog.text
