@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page, Request
 
 CONNECTIONS = 6  # of a browser to one server
+REST_SECONDS, PATIENCE_SECONDS = 1.5, 90.0
 # The first that a command line holds names the process.
 KINDS = {
     "penumo_assets.jobs": "jobs",
@@ -114,16 +115,28 @@ def _middle(answers: Sequence[Answer]) -> float:
 
 def visit(page: "Page", path: str) -> tuple[list[bytes], float]:
     """Open a page in the browser: the requests it made before it came to rest, and the seconds to the last answer."""
-    bodies: dict[bytes, None] = {}
+    asked: dict[bytes, None] = {}
+    waiting: set[Request] = set()
     answered: list[float] = []
 
-    def finished(request: "Request") -> None:
+    def sent(request: "Request") -> None:
         if "/graphql" in request.url and request.post_data_buffer:
-            bodies[request.post_data_buffer] = None
+            asked[request.post_data_buffer] = None
+            waiting.add(request)
+
+    def ended(request: "Request") -> None:
+        if request in waiting:
+            waiting.discard(request)
             answered.append(time.monotonic())
 
-    page.on("requestfinished", finished)
+    listeners = {"request": sent, "requestfinished": ended, "requestfailed": ended}
+    for event, listener in listeners.items():
+        page.on(event, listener)  # type: ignore[call-overload]
     started = time.monotonic()
-    page.goto(path, wait_until="networkidle")
-    page.remove_listener("requestfinished", finished)
-    return list(bodies), answered[-1] - started
+    page.goto(path)
+    while not answered or waiting or time.monotonic() - answered[-1] < REST_SECONDS:
+        assert time.monotonic() - started < PATIENCE_SECONDS, f"{path} does not come to rest"
+        page.wait_for_timeout(100)
+    for event, listener in listeners.items():
+        page.remove_listener(event, listener)
+    return list(asked), answered[-1] - started
