@@ -25,7 +25,7 @@ import mlflow  # noqa: E402, F401 - every launch would import it again
 from penumo_assets_tests.trust.calls import bucket, walk  # noqa: E402
 from penumo_assets_tests.trust.disk import disturb_disk, small_disk  # noqa: E402
 from penumo_assets_tests.trust.folder import walk_writes  # noqa: E402
-from penumo_assets_tests.trust.installation import Installation  # noqa: E402
+from penumo_assets_tests.trust.installation import VICTIMS, Installation  # noqa: E402
 from penumo_assets_tests.trust.kills import Chain  # noqa: E402
 from penumo_assets_tests.trust.outcome import Outcome, table  # noqa: E402
 from penumo_assets_tests.trust.stages import STAGES  # noqa: E402
@@ -51,7 +51,8 @@ def main() -> None:
 
 
 def kills(folder: Path, arguments: argparse.Namespace) -> Iterator[Outcome]:
-    yield from Chain(Installation(folder, folder / "notes"), arguments.stages).kills(arguments.kills, arguments.seed)
+    chain = Chain(Installation(folder, folder / "notes"), arguments.stages)
+    yield from chain.kills(arguments.kills, arguments.seed, arguments.victims)
 
 
 def disks(folder: Path, arguments: argparse.Namespace) -> Iterator[Outcome]:
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the moments at which they are")
     parser.add_argument("--only", choices=("kills", "disk", "store"), help="one family of faults; all without it")
     parser.add_argument("--stages", nargs="+", choices=NAMES, default=NAMES, help="disturb only these")
+    parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=VICTIMS, help="kill only these")
     parser.add_argument("--full-disks", type=int, default=3, help="full disks per stage")
     parser.add_argument("--every", type=int, default=1, help="fail every n-th call or write only")
     return parser

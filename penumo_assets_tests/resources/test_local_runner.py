@@ -4,7 +4,6 @@ import contextlib
 import errno
 import json
 import os
-import subprocess
 import threading
 from pathlib import Path
 
@@ -131,13 +130,14 @@ def test_what_a_killed_program_had_started_ends_with_it(bench: Bench) -> None:
 def test_what_a_program_left_running_whose_supervisor_was_killed_ends_before_the_next_attempt(bench: Bench) -> None:
     start(bench, "wait")
     name = bench.spec("wait").job_name("penumo", 1)
-    stray = subprocess.Popen(["sleep", "600"], env={"PENUMO_OPT_ML": str(scratch(bench).absolute() / name / "ml")})
+    root = str(scratch(bench).absolute() / name / "ml")
+    stray = os.posix_spawnp("sleep", ["sleep", "600"], os.environ | {"PENUMO_OPT_ML": root})
     supervisor_of(bench, name).kill()
     psutil.Process(bench.process_id()).kill()
     bench.open_gate()
     wait_until(lambda: not claims.is_held(scratch(bench) / name))
     assert bench.run("wait").metadata["job_attempt"] == 2
-    assert stray.wait(timeout=10) == -9
+    assert os.waitstatus_to_exitcode(os.waitpid(stray, 0)[1]) == -9
 
 
 def test_a_training_goes_on_from_the_checkpoints_of_the_attempt_that_was_killed(bench: Bench) -> None:

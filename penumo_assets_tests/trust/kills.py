@@ -10,7 +10,7 @@ from typing import Any
 from penumo_assets_tests.trust.installation import VICTIMS, Installation
 from penumo_assets_tests.trust.outcome import Outcome
 from penumo_assets_tests.trust.stages import STAGES, Stage
-from penumo_assets_tests.trust.state import content, listed, named
+from penumo_assets_tests.trust.state import content, differences, listed, named
 from penumo_assets_tests.trust.witness import read_notes, watching
 
 MOST_LAUNCHES = 5
@@ -43,8 +43,7 @@ class Chain:
         here.save(stage.name)
         found = [self._reach(stage) for _ in range(2 if stage in self.wanted else 1)]
         if differing := differences(found[0].content, found[-1].content):
-            pairs = [(name, found[0].content.get(name), found[-1].content.get(name)) for name in differing]
-            raise RuntimeError(f"two undisturbed runs of {stage.name} differ: {pairs}")
+            raise RuntimeError(f"two undisturbed runs of {stage.name} differ: {'; '.join(differing[:10])}")
         self.expected[stage.name] = found[-1]
 
     def _reach(self, stage: Stage) -> Expected:
@@ -80,7 +79,7 @@ class Chain:
         if not outcome.lost:
             try:
                 found = content(here.store, here.database)
-                outcome.corrupted += [f"differs: {name}" for name in differences(found, expected.content)]
+                outcome.corrupted += differences(found, expected.content)[:10]
             except Exception as error:
                 outcome.corrupted.append(f"{type(error).__name__}: {error}")
         unnamed = listed(here.store) - named(here.store) - expected.unnamed
@@ -88,12 +87,12 @@ class Chain:
         outcome.left_over += [f"hidden: {name}" for name in here.hidden()]
         outcome.left_over += [f"scratch: {name}" for name in here.scratch()]
 
-    def kills(self, count: int, seed: int) -> Iterator[Outcome]:
+    def kills(self, count: int, seed: int, victims: Sequence[str] = VICTIMS) -> Iterator[Outcome]:
         """``count`` kills, shared out over the stages and the victims, at moments drawn anew for each."""
         chance = random.Random(seed)
         for number in range(count):
             stage = self.wanted[number % len(self.wanted)]
-            victim = VICTIMS[number // len(self.wanted) % len(VICTIMS)]
+            victim = victims[number // len(self.wanted) % len(victims)]
             outcome = None
             while outcome is None:  # a stage that was faster than usual has not been disturbed: another moment
                 outcome = self.disturb(stage, victim, chance.random())
@@ -107,10 +106,6 @@ def run_to_end(here: Installation, stage: Stage, outcome: Outcome) -> int:
         if status == 0 or outcome.launches > MOST_LAUNCHES:
             return status
         outcome.launches += 1
-
-
-def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
 def _wait(process: int, seconds: float) -> int | None:

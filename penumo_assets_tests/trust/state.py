@@ -18,7 +18,7 @@ from penumo_assets.resources.storage import ObjectMissing, ObjectStore
 
 _ATTEMPT = re.compile(r"-([0-9a-f]{12})-\d+")
 # What two undisturbed runs do not agree on either.
-_OF_THE_RUN = {"created", "mlflow_run_id", "mlflow_model_uri", "images_per_second", "seconds", "stage_seconds"}
+_OF_THE_RUN = re.compile(r"created|mlflow_run_id|mlflow_model_uri|images_per_second|(stage_)?seconds(_\w+)?")
 STAGES = ("raw", "masks", "preprocessed", "npz")
 
 
@@ -134,10 +134,21 @@ def _json(store: ObjectStore, key: str) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {_plain(key): _plain(item) for key, item in value.items() if key not in _OF_THE_RUN}
+        return {_plain(key): _plain(item) for key, item in value.items() if not _OF_THE_RUN.fullmatch(key)}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return _ATTEMPT.sub(r"-\1-N", value) if isinstance(value, str) else value
+
+
+def differences(one: Any, other: Any, place: str = "") -> list[str]:
+    """Where two contents differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        names = sorted(one.keys() | other.keys())
+        return [found for name in names for found in differences(one.get(name), other.get(name), f"{place}/{name}")]
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        pairs = enumerate(zip(one, other, strict=True))
+        return [found for number, pair in pairs for found in differences(*pair, f"{place}/{number}")]
+    return [] if one == other else [f"{place}: {str(one)[:80]} is not {str(other)[:80]}"]
 
 
 def _digest(data: bytes) -> str:
