@@ -16,11 +16,16 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from penumo_assets.configs.prepare import DecodeConfig
+from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.files import read_plain_file
 from penumo_assets.imaging.letterbox import Letterbox
+from penumo_assets.imaging.raster import decode_gray_png
 from penumo_assets.jobs.contract import JobError
 
 COLUMNS = ("file", "mask", "patient_id", "source")
 SIZE = 512
+_CONFIG = DecodeConfig(min_side=1)
 
 
 @dataclass(frozen=True)
@@ -140,10 +145,10 @@ def _read_gray(folder: Path, name: str) -> np.ndarray:
         raise PairRefused(f"{name}: the index must name files inside {folder.name}/")
     if not path.is_file():
         raise PairRefused(f"{name}: named by the index but not in {folder.name}/")
-    pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if pixels is None:
-        raise PairRefused(f"{name}: cannot be read as an image")
-    return pixels
+    try:
+        return decode_gray_png(read_plain_file(path, _CONFIG.max_file_bytes), _CONFIG)
+    except ImageRejected as rejection:
+        raise PairRefused(f"{name}: cannot be read as an image: {rejection.reason}") from rejection
 
 
 def assign_folds(patients: Sequence[str], sources: Sequence[str], folds: int, seed: int = 0) -> list[int]:
