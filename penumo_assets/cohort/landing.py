@@ -5,14 +5,18 @@ import io
 import re
 from dataclasses import dataclass, field
 
-from penumo_assets.resources.storage import ObjectStore, is_key
+from penumo_assets.resources.storage import ObjectInfo, ObjectStore, is_key, printable
 
 LABELS_FILE = "labels.csv"
 COMPLETE_MARKER = "_COMPLETE"
 MASKS_FOLDER = "masks/"
 MAX_LABELS_BYTES = 64 * 2**20
+MAX_ROWS = 1_000_000
+MAX_COLUMNS = 256
 _KNOWN_COLUMNS = ("file", "patient_id", "label", "finding", "view", "sex", "age")
 _MAX_TEXT = 256
+_MAX_KEY_TEXT = 1024
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 class LandingError(ValueError):
@@ -21,14 +25,15 @@ class LandingError(ValueError):
 
 @dataclass(frozen=True)
 class LandedFile:
-    """One landed object; ``source`` is its key below the cohort's folder."""
+    """One landed object; ``source`` is its key below the cohort's folder, escaped where it cannot be written down."""
 
     source: str
     etag: str
     size: int
+    plain: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Label:
     """One row of labels.csv. Age in whole years, capped at 90; ``problem`` says why the row cannot be used."""
 
@@ -66,17 +71,27 @@ def read_landing(store: ObjectStore, cohort: str, allowed_labels: tuple[str, ...
     prefix = f"landing/{cohort}"
     files, truths, labels = [], {}, {}
     for info in store.list_objects(prefix):
-        source = info.key[len(prefix) + 1 :]
-        landed = LandedFile(source, info.etag, info.size)
+        source = printable(info.key[len(prefix) + 1 :])
+        landed = LandedFile(source, info.etag, info.size, info.plain)
         if source == LABELS_FILE:
-            labels = parse_labels(store.read(info.key, MAX_LABELS_BYTES), cohort, allowed_labels)
-        elif source.startswith(MASKS_FOLDER) and is_key(source):
+            labels = parse_labels(_read_labels(store, info, cohort), cohort, allowed_labels)
+        elif source.startswith(MASKS_FOLDER) and is_key(source) and info.plain:
             truths[_stem(source)] = landed
         elif source != COMPLETE_MARKER and not is_hidden(source):
             files.append(landed)
     if not files:
         raise LandingError(f"cohort {cohort!r} has no files under {prefix}/: land some with `penumo land`")
     return Landing(cohort, tuple(files), truths, labels)
+
+
+def _read_labels(store: ObjectStore, info: ObjectInfo, cohort: str) -> bytes:
+    if not info.plain:
+        raise LandingError(f"labels.csv of cohort {cohort!r} is no plain file: land the table itself")
+    if info.size > MAX_LABELS_BYTES:
+        raise LandingError(
+            f"labels.csv of cohort {cohort!r} has {info.size} bytes; {MAX_LABELS_BYTES} are read: split the cohort"
+        )
+    return store.read(info.key, MAX_LABELS_BYTES)
 
 
 def is_hidden(source: str) -> bool:
@@ -100,15 +115,16 @@ def parse_labels(data: bytes, cohort: str, allowed_labels: tuple[str, ...]) -> d
     Raises
     ------
     LandingError
-        If the table is not UTF-8 or lacks a column.
+        If the table is not UTF-8, lacks a column or has one twice, or has too many rows or columns.
     """
     try:
-        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        missing = [name for name in ("file", "patient_id", "label") if name not in (reader.fieldnames or ())]
-        if missing:
-            raise LandingError(f"labels.csv of cohort {cohort!r} lacks the column(s) {', '.join(missing)}")
+        lines = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
+        reader = csv.DictReader(lines, strict=True)
+        _check_columns(list(reader.fieldnames or ()), cohort)
         labels: dict[str, Label] = {}
-        for values in reader:
+        for count, values in enumerate(reader, start=1):
+            if count > MAX_ROWS:
+                raise LandingError(f"labels.csv of cohort {cohort!r} has more than {MAX_ROWS} rows: split the cohort")
             label = _parse_row(values, allowed_labels)
             if label.source in labels:
                 problem = ("duplicate_label", "labels.csv names this file more than once")
@@ -119,11 +135,24 @@ def parse_labels(data: bytes, cohort: str, allowed_labels: tuple[str, ...]) -> d
     return labels
 
 
+def _check_columns(columns: list[str], cohort: str) -> None:
+    if missing := [name for name in ("file", "patient_id", "label") if name not in columns]:
+        raise LandingError(f"labels.csv of cohort {cohort!r} lacks the column(s) {', '.join(missing)}")
+    if len(columns) > MAX_COLUMNS:
+        raise LandingError(f"labels.csv of cohort {cohort!r} has {len(columns)} columns; {MAX_COLUMNS} are read")
+    if twice := sorted({name for name in _KNOWN_COLUMNS if columns.count(name) > 1}):
+        raise LandingError(f"labels.csv of cohort {cohort!r} has more than one column {', '.join(twice)}")
+
+
 def _parse_row(values: dict[str | None, str | list[str] | None], allowed_labels: tuple[str, ...]) -> Label:
     texts = {name: value.strip() for name, value in values.items() if name and isinstance(value, str)}
-    source = texts.get("file", "").removeprefix("./")
+    source = printable(texts.get("file", "").removeprefix("./")[:_MAX_KEY_TEXT])
     if None in values or None in values.values():
         return Label(source=source, problem=("malformed_label", "its row in labels.csv has too many or too few cells"))
+    if any(_CONTROL.search(text) for text in texts.values()):
+        return Label(source=source, problem=("malformed_label", "its row in labels.csv has control characters"))
+    if max(len(texts[name]) for name in ("file", "patient_id", "label")) > _MAX_KEY_TEXT:
+        return Label(source=source, problem=("malformed_label", "its row in labels.csv has a cell that is too long"))
     label = texts["label"].lower() or None
     problem = None
     if label and allowed_labels and label not in allowed_labels:

@@ -91,7 +91,7 @@ def hosts() -> tuple[str, list[str]]:
 def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` under a temporary name, then give it its own: readers see all or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
