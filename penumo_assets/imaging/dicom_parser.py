@@ -130,7 +130,10 @@ def read_dataset(data: bytes, config: DecodeConfig) -> pydicom.Dataset:
     try:
         dataset = _parsed(_Source(data))
     except _Deflated as deflated:
-        dataset = _parsed(_inflated(memoryview(data)[deflated.start :], config.max_file_bytes))
+        try:
+            dataset = _parsed(_inflated(memoryview(data)[deflated.start :], config.max_file_bytes))
+        except _Deflated:
+            raise ImageRejected("corrupt", "the deflated file holds another one.") from None
     _refuse_bloated(dataset)
     if not dataset.file_meta.get("TransferSyntaxUID"):
         implicit, little = dataset.original_encoding

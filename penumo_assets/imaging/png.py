@@ -183,7 +183,7 @@ def _refuse_bomb(parts: PngParts) -> None:
         while pending and not stream.eof:
             try:
                 total += len(stream.decompress(pending, 1 << 20))
-            except isal_zlib.IsalError:
+            except isal_zlib.IsalError:  # type: ignore[misc]  # declared as an instance
                 return  # libpng says what is wrong with it
             pending = memoryview(stream.unconsumed_tail)
             if total > limit:
