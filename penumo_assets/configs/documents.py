@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 MAX_CHARACTERS = 256 * 1024
+MAX_DEPTH = 32
 
 
 class DocumentError(ValueError):
@@ -51,12 +52,19 @@ def parse_json(text: str | bytes, max_characters: int | None = MAX_CHARACTERS) -
 class _StrictLoader(yaml.SafeLoader):
     """The safe loader, which makes no objects, without aliases: a few lines of them can mean gigabytes."""
 
+    depth = 0
+
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
             mark: Any = event.start_mark
             raise yaml.composer.ComposerError(None, None, "an alias (*name) is not read", mark)
-        return super().compose_node(parent, index)
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise yaml.composer.ComposerError(None, None, f"it is more than {MAX_DEPTH} levels deep", None)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         names = set()

@@ -167,7 +167,7 @@ def test_a_pickle_is_refused_by_name_before_a_job_is_paid_for(suffix, tmp_path, 
     torch.save({"conv1.weight": Exploit()}, f"w{suffix}")
     with pytest.raises(ModelError, match=rf"w\{suffix}: only \.safetensors is read"):
         read_weights(Path(f"w{suffix}"))
-    with pytest.raises(ConfigError, match="pretrained: .*a pickle can run code"):
+    with pytest.raises(ConfigError, match=r"pretrained: .*a pickle can run code"):
         TrainConfig.parse({"pretrained": f"s3://bucket/w{suffix}"})
     with pytest.raises(WeightsError, match=rf"w\{suffix}: expected a safetensors file"):
         parse_lung_unet(Path(f"w{suffix}").read_bytes(), f"w{suffix}")

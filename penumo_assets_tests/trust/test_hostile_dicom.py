@@ -41,17 +41,16 @@ def test_a_deflated_file_within_a_deflated_file_is_not_inflated_twice() -> None:
 def test_a_wrong_length_or_type_is_rejected_or_makes_no_difference(kind, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     good = decode_image(hostile_dicom.film(), DecodeConfig())
-    codes = set()
+    said = []
     for name, data in kind().items():
         try:
             decoded = decode_image(data, DecodeConfig())
         except ImageRejected as rejection:
-            codes.add(rejection.code)
-            assert SECRET not in rejection.reason
+            said.append(rejection.reason)
         else:
             assert (decoded.pixels == good.pixels).all(), name
-    assert codes
-    assert SECRET not in caplog.text
+    assert said
+    assert SECRET not in " ".join([*said, caplog.text])
 
 
 @pytest.mark.parametrize("name", hostile_dicom.pixels())

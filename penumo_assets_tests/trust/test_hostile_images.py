@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from penumo_assets.configs.prepare import DecodeConfig
-from penumo_assets.imaging.decode import decode_image
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.raster import decode_gray_png
 from penumo_assets_tests.imaging.samples import png_bytes
@@ -42,5 +41,5 @@ def test_a_drawn_mask_is_read_with_the_same_care() -> None:
     assert np.array_equal(decode_gray_png(png_bytes(GRAY), config), GRAY)
     assert not decode_gray_png(png_bytes(np.zeros((8, 8), np.uint8)), config).any()
     for data in (png((100_000, 100_000), ROWS), b"II*\0" + bytes(100), b""):
-        with pytest.raises(ImageRejected, match="limit is 64 million|expected a PNG"):
+        with pytest.raises(ImageRejected, match=r"limit is 64 million|expected a PNG"):
             decode_gray_png(data, config)
