@@ -24,10 +24,12 @@ def land(cohort: str, folder: Path) -> None:
 
     try:
         with open_instance() as instance:
-            count = land_folder(open_store(storage_root()), instance, cohort, folder, progress=True)
+            landed = land_folder(open_store(storage_root()), instance, cohort, folder, progress=True)
     except (LandingError, StorageError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"Landed {count} files as cohort {cohort}. Prepare it with:")
+    for name in landed.left_out:
+        click.echo(f"Left out, as no plain file or by its name: {name}", err=True)
+    click.echo(f"Landed {landed.files} files as cohort {cohort}. Prepare it with:")
     click.echo(f"  dg launch --assets 'group:imaging' --partition {cohort}")
 
 

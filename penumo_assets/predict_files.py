@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from penumo_assets.champion import NoChampion, read_version
+from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.files import read_plain_file
 from penumo_assets.jobs.contract import write_atomic
 from penumo_assets.jobs.handler import DISCLAIMER, BadRequest, Endpoint, answer, input_fn, model_fn, prepared
 from penumo_assets.jobs.infer import overlay, png_bytes
@@ -104,9 +106,9 @@ def as_text(item: FileAnswer) -> str:
 
 def _read(file: Path) -> bytes:
     try:
-        if file.stat().st_size > MAX_FILE_BYTES:
-            raise BadRequest(f"too_large: the file has more than {MAX_FILE_BYTES // 2**20} MiB")
-        return file.read_bytes()
+        return read_plain_file(file, MAX_FILE_BYTES)
+    except ImageRejected as rejection:
+        raise BadRequest(f"{rejection.code}: {rejection.reason}") from rejection
     except OSError as error:
         raise BadRequest(f"unreadable: {error.strerror}") from error
 

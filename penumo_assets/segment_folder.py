@@ -12,13 +12,17 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from penumo_assets.cohort.landing import is_hidden
 from penumo_assets.configs.prepare import DecodeConfig, SegmentConfig
 from penumo_assets.imaging.decode import decode_image, encode_png
 from penumo_assets.imaging.decoded import eight_bit
 from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.files import not_a_file, read_plain_file
 from penumo_assets.imaging.letterbox import Letterbox, resize
 from penumo_assets.imaging.segment import LungSegmenter, assess_mask, clean_mask
 from penumo_assets.jobs.contract import write_atomic
+from penumo_assets.jobs.csv_cells import plain_row
+from penumo_assets.resources.storage import UNSAFE_NAME, is_key, printable
 
 BATCH = 8
 OK = "ok"
@@ -42,7 +46,8 @@ def segment_folder(folder: Path, out: Path, *, progress: bool = False) -> dict[s
     ``name`` is the file's path below ``folder`` with its extension, so no two files share one. A file that cannot be
     used gets a line with the reason's code. Returns how many files ended with which status.
     """
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in sorted(folder.rglob("*")) if not (path.is_dir() and not path.is_symlink())]
+    files = [path for path in files if not is_hidden(path.relative_to(folder).as_posix())]
     segmenter = LungSegmenter()
     lines: list[Line] = []
     with tqdm(total=len(files), desc="segmenting", unit="film", disable=None if progress else True) as bar:
@@ -60,13 +65,20 @@ def _segment_batch(segmenter: LungSegmenter, files: list[Path], folder: Path, ou
     lines: list[Line] = []
     films: list[tuple[Line, np.ndarray, Letterbox]] = []
     for path in files:
-        line = Line(path.relative_to(folder).as_posix(), OK)
+        name = path.relative_to(folder).as_posix()
+        line = Line(printable(name), OK)
         lines.append(line)
         try:
-            decoded = decode_image(path.read_bytes(), DecodeConfig())
+            if not is_key(f"{name}.png"):
+                raise ImageRejected("unsafe_name", UNSAFE_NAME)
+            if path.is_symlink():
+                raise not_a_file()
+            decoded = decode_image(read_plain_file(path, DecodeConfig().max_file_bytes), DecodeConfig())
             films.append((line, eight_bit(decoded.pixels), Letterbox.fit(*decoded.size, 512)))
         except ImageRejected as rejection:
             line.status = rejection.code
+        except OSError:
+            line.status = "unreadable"
     if films:
         probabilities = segmenter.predict(np.stack([letterbox.apply(gray) for _, gray, letterbox in films]))
         for (line, gray, letterbox), probability in zip(films, probabilities, strict=True):
@@ -94,5 +106,5 @@ def _table(lines: list[Line]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(Line.__dataclass_fields__), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(line) for line in lines)
+    writer.writerows(plain_row(asdict(line)) for line in lines)
     return text.getvalue().encode("utf-8")

@@ -101,7 +101,7 @@ def test_a_file_that_cannot_be_used_has_its_reason_and_the_others_their_answer(
     assert done.exit_code == 3
     assert "not_an_image: the file is neither PNG nor JPEG nor DICOM." in done.output
     assert "unreadable: No such file or directory" in done.output
-    assert "unreadable: Is a directory" in done.output
+    assert "not_a_file: it is no plain file" in done.output
     assert "probability of pneumonia" in done.output
 
 

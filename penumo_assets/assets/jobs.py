@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dagster import AssetExecutionContext, Failure, MetadataValue
+from dagster import AssetExecutionContext, Failure
 
+from penumo_assets.assets.markdown import text_block
 from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobRunner, JobSpec
 
 JOB_TAG = "penumo/job"
@@ -31,7 +32,7 @@ def job_failures() -> Iterator[None]:
     try:
         yield
     except JobFailed as failed:
-        log = MetadataValue.md(f"```\n{failed.log_tail}\n```")
+        log = text_block(failed.log_tail)
         raise Failure(
             str(failed), metadata={"log_tail": log, **failed.metadata}, allow_retries=failed.passing
         ) from failed

@@ -23,6 +23,7 @@ import penumo_assets
 from penumo_assets.assets.catalog import OWNERS, SEGMENTATION, SEGMENTER_RECORD, TRAINING_POOL
 from penumo_assets.assets.jobs import run_job
 from penumo_assets.assets.launchpad import launchpad_config, parsed
+from penumo_assets.assets.markdown import mlflow_run
 from penumo_assets.cohort.landing import LandingError, read_landing
 from penumo_assets.cohort.publish import read_manifest, read_settings
 from penumo_assets.configs.prepare import PrepareConfig
@@ -137,7 +138,7 @@ def _retrain(
         "held_out": table,
         "training_images": sum(counts["images"] for counts in result.values["training_data"].values()),
         "left_out": [f"{item['file']}: {item['reason']}" for item in result.values["refused"]],
-        "mlflow_run": MetadataValue.md(tracking.run_link(result.values["mlflow_run_id"])),
+        "mlflow_run": mlflow_run(tracking, result.values["mlflow_run_id"]),
         **result.metadata,
     }
 

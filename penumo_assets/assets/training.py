@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from dagster import AssetExecutionContext, DataVersion, MaterializeResult, MetadataValue, asset
+from dagster import AssetExecutionContext, DataVersion, MaterializeResult, asset
 from pydantic import Field
 
 from penumo_assets.assets.catalog import LEARNING, OWNERS, TRAINING_POOL, model_record
@@ -16,6 +16,7 @@ from penumo_assets.assets.dataset import current_training_set, split_channel
 from penumo_assets.assets.defaults import TRAIN_DEFAULTS
 from penumo_assets.assets.jobs import run_job
 from penumo_assets.assets.launchpad import launchpad_config, parsed
+from penumo_assets.assets.markdown import mlflow_run
 from penumo_assets.assets.previews import rounded
 from penumo_assets.assets.search import best_hyperparameters
 from penumo_assets.automation import TRAINING_SET_CHANGED
@@ -92,7 +93,7 @@ def trained_model(
     jobs.discard_outputs(result)
     return MaterializeResult(
         metadata={
-            "mlflow_run": MetadataValue.md(tracking.run_link(result.values.get("mlflow_run_id"))),
+            "mlflow_run": mlflow_run(tracking, result.values.get("mlflow_run_id")),
             **_plain(result.values),
             "dataset_digest": dataset["digest"],
             "location": store.location(f"{prefix}/model.tar.gz"),

@@ -13,7 +13,10 @@ from urllib.parse import unquote_plus
 from penumo_assets.cohort.arrivals import LANDING, START, Arrival, Position, bookmark
 from penumo_assets.cohort.landing import COMPLETE_MARKER, is_hidden
 from penumo_assets.cohort.settle import CURSOR_FORMAT, Launch, launch, open_cursor
+from penumo_assets.configs.documents import parse_json
 from penumo_assets.imaging.deidentify import is_safe_id
+
+_MAX_MESSAGE = 2**20  # a message of SQS is at most this long
 
 
 class UnreadableMessage(ValueError):
@@ -67,9 +70,9 @@ def parse_message(body: str) -> list[ObjectEvent]:
         If it is none of these.
     """
     try:
-        values = json.loads(body)
+        values = parse_json(body, _MAX_MESSAGE)
         if "Type" in values and "Message" in values:
-            values = json.loads(values["Message"])
+            values = parse_json(values["Message"], _MAX_MESSAGE)
         if values.get("Event") == "s3:TestEvent":
             return []
         if "detail" in values:
@@ -78,7 +81,7 @@ def parse_message(body: str) -> list[ObjectEvent]:
             ObjectEvent(_text(record, "s3", "bucket", "name"), unquote_plus(_text(record, "s3", "object", "key")))
             for record in values["Records"]
         ]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnreadableMessage(f"it is no event notification of S3 ({type(error).__name__})") from error
 
 

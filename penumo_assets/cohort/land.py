@@ -1,28 +1,40 @@
 """Put a folder of images into landing, as a hospital's transfer would."""
 
+import stat
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from dagster import AssetMaterialization, DagsterInstance
 from tqdm import tqdm
 
 from penumo_assets.cohort.arrivals import LANDING, START, look
-from penumo_assets.cohort.landing import COMPLETE_MARKER, LandingError
+from penumo_assets.cohort.landing import COMPLETE_MARKER, LandingError, is_hidden
 from penumo_assets.cohort.settle import Launch, launch
 from penumo_assets.imaging.deidentify import is_safe_id
 from penumo_assets.partitions import cohorts
-from penumo_assets.resources.storage import ObjectStore
+from penumo_assets.resources.storage import ObjectStore, is_key, printable
+
+
+@dataclass(frozen=True)
+class Landed:
+    """How many files were landed, and the names of those that were not, because they are no plain files or have names
+    that no object can have."""
+
+    files: int
+    left_out: tuple[str, ...] = ()
+
 
 DATA_VERSION = "dagster/data_version"  # how an event of an asset that is made elsewhere tells its version
 
 
 def land_folder(
     store: ObjectStore, instance: DagsterInstance, cohort: str, folder: Path, *, progress: bool = False
-) -> int:
-    """Copy every file below ``folder`` to ``landing/{cohort}/`` and register the cohort; returns how many.
+) -> Landed:
+    """Copy every file below ``folder`` to ``landing/{cohort}/`` and register the cohort.
 
-    Landing the same folder again replaces what changed. Hidden files and links are left out. The marker
-    ``_COMPLETE`` is written last.
+    Landing the same folder again replaces what changed. Hidden files are left out; so are links, pipes and devices, and
+    names that cannot be a key's, but by name. The marker ``_COMPLETE`` is written last.
 
     Raises
     ------
@@ -31,8 +43,7 @@ def land_folder(
     """
     if not is_safe_id(cohort):
         raise LandingError(f"{cohort!r} is not a valid cohort name: use A-Z a-z 0-9 . _ - and start with none of . -")
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink()]
-    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    files, left_out = _files(folder)
     if not files:
         raise LandingError(f"{folder.name} holds no files to land")
     prefix = f"{LANDING}/{cohort}"
@@ -51,7 +62,7 @@ def land_folder(
     instance.add_dynamic_partitions(str(cohorts.name), [cohort])
     (arrival,) = look(store.list_objects(prefix), START, lambda: False).arrivals
     instance.report_runless_asset_event(landing_event(launch(arrival, 0)))
-    return len(files)
+    return Landed(len(files), left_out)
 
 
 def landing_event(item: Launch) -> AssetMaterialization:
@@ -59,3 +70,18 @@ def landing_event(item: Launch) -> AssetMaterialization:
     return AssetMaterialization(
         LANDING, partition=item.cohort, metadata={"images": item.images}, tags={DATA_VERSION: item.digest}
     )
+
+
+def _files(folder: Path) -> tuple[list[Path], tuple[str, ...]]:
+    """The files to land, and the names of what cannot be landed."""
+    files, left_out = [], []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        mode = path.lstat().st_mode
+        if stat.S_ISDIR(mode) or is_hidden(name):
+            continue
+        if stat.S_ISREG(mode) and is_key(name):
+            files.append(path)
+        else:
+            left_out.append(printable(name))
+    return files, tuple(left_out)

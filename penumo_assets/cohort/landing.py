@@ -7,20 +7,25 @@ knows a file by its ``source``; the job that decodes it is told its ``name``.
 import csv
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from penumo_assets.configs.prepare import FileNames, LabelsConfig
 from penumo_assets.imaging.deidentify import file_pseudonym
 from penumo_assets.imaging.view import view_code
-from penumo_assets.resources.storage import ObjectStore, is_key
+from penumo_assets.resources.storage import ObjectInfo, ObjectStore, is_key, printable
 
 LABELS_FILE = "labels.csv"
 COMPLETE_MARKER = "_COMPLETE"
 MASKS_FOLDER = "masks/"
 NO_NAME = "(no file name)"
 MAX_LABELS_BYTES = 64 * 2**20
+MAX_ROWS = 1_000_000
+MAX_COLUMNS = 256
+_COLUMNS = ("file", "patient_id", "label", "view", "sex", "age")
 _MAX_TEXT = 256
+_MAX_KEY_TEXT = 1024
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 class LandingError(ValueError):
@@ -32,20 +37,21 @@ class LandedFile:
     """One landed object.
 
     ``source`` is what it is called outside landing. ``name`` is its key below the cohort's folder, where that differs:
-    for the prepare job's inputs, and never for a message.
+    for the prepare job's inputs, and never for a message. ``plain`` is as `ObjectInfo` has it.
     """
 
     source: str
     etag: str
     size: int
     name: str = field(default="", repr=False)
+    plain: bool = True
 
     @property
     def landed_name(self) -> str:
         return self.name or self.source
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Label:
     """One row of labels.csv: coded facts, and in ``extra`` the columns that the settings keep.
 
@@ -87,10 +93,10 @@ def read_landing(store: ObjectStore, cohort: str, config: LabelsConfig, key: byt
     files, masks, labels = [], {}, {}
     for info in store.list_objects(prefix):
         name = info.key[len(prefix) + 1 :]
-        landed = LandedFile(told(name), info.etag, info.size, name)
+        landed = LandedFile(told(name), info.etag, info.size, name, info.plain)
         if name == LABELS_FILE:
-            labels = parse_labels(store.read(info.key, MAX_LABELS_BYTES), cohort, config, key)
-        elif name.startswith(MASKS_FOLDER) and is_key(name):
+            labels = parse_labels(_read_labels(store, info, cohort), cohort, config, key)
+        elif name.startswith(MASKS_FOLDER) and is_key(name) and info.plain:
             masks[_stem(name)] = landed
         elif name != COMPLETE_MARKER and not is_hidden(name):
             files.append(landed)
@@ -98,6 +104,16 @@ def read_landing(store: ObjectStore, cohort: str, config: LabelsConfig, key: byt
         raise LandingError(f"cohort {cohort!r} has no files under {prefix}/: land some with `penumo land`")
     truths = {file.source: masks[_stem(file.name)] for file in files if _stem(file.name) in masks}
     return Landing(cohort, tuple(files), truths, labels)
+
+
+def _read_labels(store: ObjectStore, info: ObjectInfo, cohort: str) -> bytes:
+    if not info.plain:
+        raise LandingError(f"labels.csv of cohort {cohort!r} is no plain file: land the table itself")
+    if info.size > MAX_LABELS_BYTES:
+        raise LandingError(
+            f"labels.csv of cohort {cohort!r} has {info.size} bytes; {MAX_LABELS_BYTES} are read: split the cohort"
+        )
+    return store.read(info.key, MAX_LABELS_BYTES)
 
 
 def is_hidden(source: str) -> bool:
@@ -116,16 +132,17 @@ def parse_labels(data: bytes, cohort: str, config: LabelsConfig, key: bytes | No
     Raises
     ------
     LandingError
-        If the table is not UTF-8 or lacks a column.
+        If the table is not UTF-8, lacks a column or has one twice, or has too many rows or columns.
     """
     told = _telling(config, key)
     try:
-        reader = csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        missing = [name for name in ("file", "patient_id", "label") if name not in (reader.fieldnames or ())]
-        if missing:
-            raise LandingError(f"labels.csv of cohort {cohort!r} lacks the column(s) {', '.join(missing)}")
+        lines = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
+        reader = csv.DictReader(lines, strict=True)
+        _check_columns(list(reader.fieldnames or ()), cohort)
         labels: dict[str, Label] = {}
-        for values in reader:
+        for count, values in enumerate(reader, start=1):
+            if count > MAX_ROWS:
+                raise LandingError(f"labels.csv of cohort {cohort!r} has more than {MAX_ROWS} rows: split the cohort")
             label = _parse_row(values, config, told)
             if label.source in labels:
                 problem = ("duplicate_label", "labels.csv names this file more than once")
@@ -139,19 +156,38 @@ def parse_labels(data: bytes, cohort: str, config: LabelsConfig, key: bytes | No
 def _telling(config: LabelsConfig, key: bytes | None) -> Callable[[str], str]:
     """What turns a landed name into the one it has outside."""
     if config.file_names is FileNames.keep:
-        return lambda name: name
+        return printable
     return lambda name: file_pseudonym(name, key)
+
+
+def _check_columns(columns: list[str], cohort: str) -> None:
+    if missing := [name for name in ("file", "patient_id", "label") if name not in columns]:
+        raise LandingError(f"labels.csv of cohort {cohort!r} lacks the column(s) {', '.join(missing)}")
+    if len(columns) > MAX_COLUMNS:
+        raise LandingError(f"labels.csv of cohort {cohort!r} has {len(columns)} columns; {MAX_COLUMNS} are read")
+    if twice := sorted({name for name in _COLUMNS if columns.count(name) > 1}):
+        raise LandingError(f"labels.csv of cohort {cohort!r} has more than one column {', '.join(twice)}")
+
+
+def _malformed(values: Mapping[str | None, object], texts: Mapping[str, str]) -> str | None:
+    """What is wrong with a row as such."""
+    if None in values or None in values.values():
+        return "too many or too few cells"
+    if any(_CONTROL.search(text) for text in texts.values()):
+        return "control characters"
+    if max(len(texts[name]) for name in ("file", "patient_id", "label")) > _MAX_KEY_TEXT:
+        return "a cell that is too long"
+    return None
 
 
 def _parse_row(
     values: dict[str | None, str | list[str] | None], config: LabelsConfig, told: Callable[[str], str]
 ) -> Label:
     texts = {name: value.strip() for name, value in values.items() if name and isinstance(value, str)}
-    name = texts.get("file", "").removeprefix("./")
+    name = texts.get("file", "").removeprefix("./")[:_MAX_KEY_TEXT]
     source = told(name) if name else NO_NAME
-    if None in values or None in values.values():
-        problem = ("malformed_label", "its row in labels.csv has too many or too few cells")
-        return Label(source=source, problem=problem, name=name)
+    if malformed := _malformed(values, texts):
+        return Label(source=source, problem=("malformed_label", f"its row in labels.csv has {malformed}"), name=name)
     label = texts["label"].lower() or None
     if label and config.allowed and label not in config.allowed:
         known = ", ".join(config.allowed)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from penumo_assets.cohort.landing import Label, LandedFile, Landing
 from penumo_assets.configs.prepare import Deidentify, PrepareConfig
+from penumo_assets.imaging.files import not_a_file, too_large
 from penumo_assets.jobs.manifest import STAGES, ManifestRow, fingerprint
 from penumo_assets.jobs.work import WorkItem
-from penumo_assets.resources.storage import is_key
+from penumo_assets.resources.storage import UNSAFE_NAME, is_key
 
 LANDING = "landing"
 DUPLICATE = "duplicate_patient_id"
@@ -46,7 +47,8 @@ def image_id_of(source: str) -> str:
     """A readable id that is unique within the cohort and does not depend on the other files."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", source.rsplit("/", 1)[-1].rsplit(".", 1)[0]).strip("._-")[:80]
     stem = re.sub(r"\.{2,}", ".", stem)
-    suffix = hashlib.sha256(source.encode()).hexdigest()[:6]
+    # Every examination's first image may be called IM0001: the digest alone must tell them apart.
+    suffix = hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return f"{stem}-{suffix}" if stem else suffix
 
 
@@ -57,9 +59,13 @@ def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: Pla
     holders = [row for source, row in before.items() if source in listed and "npz" in row.stages]
     taken = {npz_name(row, settings.config) for row in holders}
     items, rows = [], []
+    ids: dict[str, str] = {}
     for file in landing.files:
         label = landing.labels.get(file.source)
-        row = _draft(file, label, before.get(file.source))
+        row = _draft(file, label, before.get(file.source), settings.config.decode.max_file_bytes)
+        if ids.setdefault(row.image_id, file.source) != file.source:
+            row.stages = {}
+            row.reject(LANDING, "unsafe_name", UNSAFE_NAME)
         if row.stage == LANDING:
             rows.append(row)
             continue
@@ -90,7 +96,7 @@ def apply_label(row: ManifestRow, label: Label | None) -> None:
     row.age = label.age if label.age is not None else row.tags.get("age")
 
 
-def _draft(file: LandedFile, label: Label | None, before: ManifestRow | None) -> ManifestRow:
+def _draft(file: LandedFile, label: Label | None, before: ManifestRow | None, max_bytes: int) -> ManifestRow:
     row = (
         before.model_copy(deep=True)
         if before and before.stage != LANDING
@@ -98,13 +104,21 @@ def _draft(file: LandedFile, label: Label | None, before: ManifestRow | None) ->
     )
     row.source_etag, row.source_bytes = file.etag, file.size
     apply_label(row, label)
-    if not is_key(file.landed_name):
+    problem = _problem_of(file, label, max_bytes)
+    if problem:
         row.stages = {}
-        row.reject(LANDING, "unsafe_name", "its name cannot be a file's: land it again under another one")
-    elif label and label.problem:
-        row.stages = {}
-        row.reject(LANDING, *label.problem)
+        row.reject(LANDING, *problem)
     return row
+
+
+def _problem_of(file: LandedFile, label: Label | None, max_bytes: int) -> tuple[str, str] | None:
+    """Code and reason for which a file is rejected as it lies, before anybody reads it."""
+    if not is_key(file.landed_name):
+        return "unsafe_name", UNSAFE_NAME
+    if not file.plain or file.size > max_bytes:
+        rejection = too_large(max_bytes) if file.plain else not_a_file()
+        return rejection.code, rejection.reason
+    return label.problem if label else None
 
 
 def _absent(label: Label) -> ManifestRow:

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from penumo_assets.configs.documents import MAX_CHARACTERS, DocumentError, parse_yaml
 
 
 class ConfigError(ValueError):
@@ -14,7 +15,7 @@ class ConfigError(ValueError):
 class StrictModel(BaseModel):
     """A frozen model that refuses keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @classmethod
     def parse(cls, values: Any) -> Self:
@@ -36,11 +37,19 @@ class StrictModel(BaseModel):
 
     @classmethod
     def from_yaml(cls, path: Path) -> Self:
-        """Read a YAML file (safe loader: no tags, no objects) and validate it."""
+        """Read a YAML file (no tags, no aliases, every key once) and validate it.
+
+        Raises
+        ------
+        ConfigError
+            Naming the file and the line, or every offending field.
+        """
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path.name} is not valid YAML: {error}") from error
+            with path.open(encoding="utf-8") as file:
+                values = parse_yaml(file.read(MAX_CHARACTERS + 1)) or {}
+        except (DocumentError, UnicodeDecodeError) as error:
+            reason = error if isinstance(error, DocumentError) else "it is not UTF-8"
+            raise ConfigError(f"{path.name} is not valid YAML: {reason}") from error
         return cls.parse(values)
 
 

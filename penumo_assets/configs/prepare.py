@@ -82,6 +82,14 @@ class DecodeConfig(StrictModel):
         "enhancement look at. Empty: at the size they landed with.",
     )
 
+    @property
+    def max_file_bytes(self) -> int:
+        """The largest file that is read: ``max_megapixels`` of 16-bit colour samples hardly compressed, and a header.
+
+        A deflated file may inflate to this much.
+        """
+        return int(self.max_megapixels * 4_000_000) + 16_000_000
+
 
 class PlausibilityConfig(StrictModel):
     """What a lung mask must look like to be believed.

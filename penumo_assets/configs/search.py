@@ -6,10 +6,10 @@ The space stands in ``search_space.yaml``: one file for Optuna and for SageMaker
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from penumo_assets.configs.base import ConfigError, StrictModel
+from penumo_assets.configs.documents import DocumentError, parse_yaml
 from penumo_assets.configs.train import TrainConfig, hyperparameter_fields
 
 OBJECTIVE = "validation_roc_auc"
@@ -101,6 +101,6 @@ class SearchConfig(StrictModel):
         if not self.space:
             return SearchSpace.from_yaml(SPACE_FILE)
         try:
-            return SearchSpace.parse(yaml.safe_load(self.space))
-        except yaml.YAMLError as error:
+            return SearchSpace.parse(parse_yaml(self.space))
+        except DocumentError as error:
             raise ConfigError(f"the search space is not valid YAML: {error}") from error

@@ -14,6 +14,8 @@ from pydantic.fields import FieldInfo
 
 from penumo_assets.configs.base import StrictModel
 
+PICKLES = (".pth", ".pt", ".bin", ".pkl", ".ckpt")
+
 
 class Architecture(StrEnum):
     """The networks that can be trained."""
@@ -126,7 +128,7 @@ class TrainConfig(StrictModel):
         "none",
         min_length=1,
         max_length=1024,
-        description="none, imagenet (needs a network), or the URI of a state dict (.safetensors, .pth).",
+        description="none, imagenet (needs a network), or the URI of a state dict (.safetensors).",
     )
     optimizer: Optimizer = Field(Optimizer.adamw, description="adamw (decoupled weight decay) or sgd (Nesterov).")
     learning_rate: float = Field(1e-3, gt=0, le=10, description="Learning rate after the warm-up.")
@@ -162,6 +164,14 @@ class TrainConfig(StrictModel):
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the weights, the order and the augmentation.")
     augment: AugmentConfig = Field(default_factory=AugmentConfig, description="Random changes to training images.")
+
+    @field_validator("pretrained")
+    @classmethod
+    def _no_pickle(cls, value: str) -> str:
+        # Refused here, before a job is paid for that would refuse it.
+        if value.endswith(PICKLES):
+            raise ValueError("must be none, imagenet or a .safetensors file: a pickle can run code when it is read")
+        return value
 
     @field_validator("resolution")
     @classmethod

@@ -21,6 +21,8 @@ _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 
+_SOT, _SOT_BYTES = 0xFF90, 12  # JPEG 2000: start of a tile-part, and the bytes of its segment
+
 # Each scan of a progressive JPEG passes over the whole image: a 20-byte scan can cost a second.
 _MAX_SCAN_MEGAPIXELS = 1000
 
@@ -36,6 +38,7 @@ class StreamHeader:
     orientation: int = 1
     progressive: bool = False
     signed: bool = False
+    tiles: int = 1
 
 
 def read_jpeg(data: bytes | memoryview) -> StreamHeader:
@@ -110,12 +113,47 @@ def read_jpeg2000(data: bytes | memoryview) -> StreamHeader:
     right, bottom, left, top = struct.unpack_from(">4I", stream, start + 8)
     tile_width, tile_height = struct.unpack_from(">2I", stream, start + 24)
     components, depth = struct.unpack_from(">HB", stream, start + 40)
+    tile_left, tile_top = struct.unpack_from(">2I", stream, start + 32)
     if right <= left or bottom <= top or not components or not tile_width or not tile_height:
+        raise ImageRejected("corrupt", "a JPEG 2000 stream declares an impossible size.")
+    if tile_left > left or tile_top > top:
         raise ImageRejected("corrupt", "a JPEG 2000 stream declares an impossible size.")
     # DICOM pads fragments to an even length, with a zero byte.
     if not stream.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise ImageRejected("truncated", "the JPEG 2000 stream ends before its end marker.")
-    return StreamHeader(right - left, bottom - top, components, (depth & 0x7F) + 1, signed=depth > 0x7F)
+    tiles = -(-(right - tile_left) // tile_width) * -(-(bottom - tile_top) // tile_height)
+    return StreamHeader(right - left, bottom - top, components, (depth & 0x7F) + 1, signed=depth > 0x7F, tiles=tiles)
+
+
+def check_tiles(stream: bytes, tiles: int) -> None:
+    """Refuse a JPEG 2000 stream that leaves out tiles: a decoder fills them with nothing, however many there are.
+
+    Raises
+    ------
+    ImageRejected
+        ``truncated`` or ``corrupt``.
+    """
+    position = stream.find(b"\xff\x4f\xff\x51") + 2
+    if tiles > len(stream) // _SOT_BYTES:
+        raise ImageRejected("truncated", "the JPEG 2000 stream holds fewer tiles than its size needs.")
+    marker = 0
+    while position + _SOT_BYTES <= len(stream):
+        marker, length = struct.unpack_from(">HH", stream, position)
+        if marker == _SOT:
+            break
+        position += 2 + length
+    found = set()
+    while marker == _SOT:
+        tile, tile_part_length = struct.unpack_from(">HI", stream, position + 4)
+        found.add(tile)
+        if not tile_part_length or position + tile_part_length + _SOT_BYTES > len(stream):
+            break  # the last one: it runs to the end of the stream, or to its end marker
+        if tile_part_length < _SOT_BYTES:
+            raise ImageRejected("corrupt", "a JPEG 2000 tile declares an impossible length.")
+        position += tile_part_length
+        (marker,) = struct.unpack_from(">H", stream, position)
+    if len(found) < tiles:
+        raise ImageRejected("truncated", "the JPEG 2000 stream holds fewer tiles than its size needs.")
 
 
 def exif_orientation(tiff: bytes) -> int:

@@ -1,8 +1,5 @@
 """A landed file's bytes to pixels: what it is, is told by its first bytes, never by its name."""
 
-from pathlib import Path
-
-import cv2
 import numpy as np
 
 from penumo_assets.configs.prepare import DecodeConfig
@@ -11,7 +8,7 @@ from penumo_assets.imaging.decoded import DecodedImage, Tags
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.png import encode_png
 
-__all__ = ["DecodedImage", "Tags", "decode_image", "decode_png", "encode_png", "read_gray"]
+__all__ = ["DecodedImage", "Tags", "decode_image", "decode_png", "encode_png"]
 
 _OTHER_FORMATS = (
     (b"GIF8", "GIF"),
@@ -62,12 +59,6 @@ def decode_png(data: bytes) -> np.ndarray:
     if not data.startswith(png.SIGNATURE):
         raise ImageRejected("not_an_image", "expected a PNG file.")
     return png.decode_parts(png.read_parts(data))
-
-
-def read_gray(path: Path) -> np.ndarray | None:
-    """A picture file as (H, W) uint8, ``None`` if it is none: OpenCV's own reader would print the file's name."""
-    data = np.fromfile(path, np.uint8)
-    return cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
 
 
 def _decode(data: bytes, config: DecodeConfig) -> DecodedImage:

@@ -3,8 +3,11 @@
 import hashlib
 import hmac
 import re
+import unicodedata
 
-_SAFE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_MAX_ID = 128
+_SAFE_ID = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{_MAX_ID - 1}}}")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # names of devices on Windows
 _MIN_KEY_BYTES = 16
 _EXTENSIONS = (".dcm", ".png", ".jpg", ".jpeg")
 
@@ -14,7 +17,8 @@ def pseudonym(patient_id: str, key: bytes) -> str:
 
     HMAC-SHA-256 (RFC 2104, FIPS 198-1): without the key nobody can test which id a pseudonym
     stands for, which a plain hash of a short id would allow. 64 bits of it are kept: among a
-    million patients the chance of any collision is below 3e-8.
+    million patients the chance of any collision is below 3e-8. Two ways to write the same characters
+    (Unicode's composed and decomposed form) give one pseudonym.
 
     Raises
     ------
@@ -25,7 +29,17 @@ def pseudonym(patient_id: str, key: bytes) -> str:
         raise ValueError(f"the pseudonym key has {len(key)} bytes; it needs at least {_MIN_KEY_BYTES}")
     if not patient_id:
         raise ValueError("an empty patient id has no pseudonym")
-    return "p-" + hmac.new(key, patient_id.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:16]
+    composed = unicodedata.normalize("NFC", patient_id)
+    return "p-" + hmac.new(key, composed.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:16]
+
+
+def is_plain_text(value: str) -> bool:
+    """Whether ``value`` can be an id at all: 1 to 128 characters, all of which can be seen.
+
+    Two ids that look alike must not be two patients because one holds a control character, a zero-width or a
+    right-to-left mark.
+    """
+    return 0 < len(value) <= _MAX_ID and not any(unicodedata.category(each)[0] == "C" for each in value)
 
 
 def file_pseudonym(name: str, key: bytes | None) -> str:
@@ -43,6 +57,8 @@ def file_pseudonym(name: str, key: bytes | None) -> str:
 def is_safe_id(value: str) -> bool:
     """Whether ``value`` may become part of a file name or object key.
 
-    1 to 128 characters of ``[A-Za-z0-9._-]``, without ``..``, not beginning with ``.`` or ``-``.
+    1 to 128 characters of ``[A-Za-z0-9._-]``, without ``..``, not beginning with ``.`` or ``-``, not ending with ``.``,
+    and no name of a device on Windows.
     """
-    return _SAFE_ID.fullmatch(value) is not None and ".." not in value
+    plain = _SAFE_ID.fullmatch(value) is not None and ".." not in value and not value.endswith(".")
+    return plain and _RESERVED.fullmatch(value) is None

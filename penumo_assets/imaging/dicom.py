@@ -11,9 +11,9 @@ from pydicom.encaps import get_frame
 from pydicom.pixels import apply_color_lut, get_decoder
 
 from penumo_assets.configs.prepare import DecodeConfig
-from penumo_assets.imaging import codestream, dicom_header, raster
+from penumo_assets.imaging import codestream, dicom_header, dicom_parser, raster
 from penumo_assets.imaging.decoded import DecodedImage, reduced, reduction
-from penumo_assets.imaging.dicom_header import looks_like_dicom
+from penumo_assets.imaging.dicom_parser import looks_like_dicom
 from penumo_assets.imaging.errors import ImageRejected, is_decoder_failure
 from penumo_assets.imaging.grayscale import StoredFormat, to_display
 from penumo_assets.imaging.letterbox import reduced_size
@@ -44,7 +44,7 @@ def decode_dicom(data: bytes, config: DecodeConfig) -> DecodedImage:
     ImageRejected
         When the header says that it is something else, or the pixels cannot be had.
     """
-    dataset = dicom_header.read_dataset(data, config)
+    dataset = dicom_parser.read_dataset(data, config)
     dicom_header.refuse_other_images(dataset, config)
     if not dataset.get("PixelData"):
         raise _no_pixels(data, dataset)
@@ -228,6 +228,8 @@ def _check_frame(frame: bytes, syntax: uid.UID, dataset: Any) -> codestream.Stre
         )
     if header.precision > int(dataset.BitsAllocated):
         raise ImageRejected("size_mismatch", "the compressed picture has more bits than the header allocates.")
+    if syntax in _JPEG2000:
+        codestream.check_tiles(frame, header.tiles)
     return header
 
 

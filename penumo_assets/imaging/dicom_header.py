@@ -1,19 +1,10 @@
-"""What a DICOM header says: is this one frontal chest radiograph, and the coded facts to keep.
+"""What a DICOM header says: is this one frontal chest radiograph, and the coded facts to keep."""
 
-Only the elements listed here are parsed at all; names, birth dates and free text are skipped.
-"""
-
-import io
-import logging
 import math
 import re
-import struct
-import warnings
-import zlib
 from typing import Any
 
 import pydicom
-from pydicom import config as pydicom_config
 from pydicom.multival import MultiValue
 from pydicom.uid import UID
 
@@ -21,25 +12,6 @@ from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging.decoded import Tags
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.view import view_code
-
-# pydicom quotes header values in warnings and log records: none of it may reach a log.
-pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
-warnings.filterwarnings("ignore", module=r"(pydicom|pylibjpeg|libjpeg|openjpeg|rle)(\.|$)")
-for _name in ("pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
-
-_TAGS = [
-    "SpecificCharacterSet", "SOPClassUID", "Modality", "PatientID", "PatientSex", "PatientAge",
-    "BodyPartExamined", "ViewPosition", "ViewCodeSequence", "PatientOrientation", "ImagerPixelSpacing",
-    "PixelSpacing", "BurnedInAnnotation", "RecognizableVisualFeatures", "SamplesPerPixel", "PhotometricInterpretation",
-    "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
-    "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth",
-    "VOILUTFunction", "VOILUTSequence", "ModalityLUTSequence", "RescaleIntercept", "RescaleSlope",
-    "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
-    "BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData",
-    "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData",
-    "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData", "FloatPixelData", "DoubleFloatPixelData",
-]  # fmt: skip
 
 _RADIOGRAPHS = frozenset({"CR", "DX", "RG", "RF", "XA", "OT", "SC", ""})
 _NAMED_MODALITIES = frozenset(
@@ -59,65 +31,7 @@ _NOT_CHEST = re.compile(
 )
 _LATERAL_CODES = frozenset({"399067008", "399173006", "399198007", "R-10228", "R-10232", "R-10236"})
 
-_VRS = frozenset(
-    b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
-)
-_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # its multi-frame kinds begin alike
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
-
-
-def looks_like_dicom(data: bytes) -> bool:
-    """Whether the bytes are a DICOM file, or one of the older kind without a preamble.
-
-    Files without the ``DICM`` mark must begin with four well-formed elements in ascending order, the
-    first of group 0002 or 0008.
-    """
-    if data[128:132] == b"DICM":
-        return True
-    position, last = 0, -1
-    for count in range(4):
-        if position == len(data) and count >= 2:
-            return True
-        if position + 8 > len(data):
-            return False
-        group, element = struct.unpack_from("<HH", data, position)
-        tag = group << 16 | element
-        if tag <= last or (not count and group not in (0x0002, 0x0008)):
-            return False
-        last = tag
-        vr = data[position + 4 : position + 6]
-        if vr in _LONG_VRS and position + 12 <= len(data):
-            position += 12 + struct.unpack_from("<I", data, position + 8)[0]
-        elif vr in _VRS:
-            position += 8 + struct.unpack_from("<H", data, position + 6)[0]
-        else:
-            position += 8 + struct.unpack_from("<I", data, position + 4)[0]
-        if position > len(data):
-            return False
-    return True
-
-
-def read_dataset(data: bytes, config: DecodeConfig) -> pydicom.Dataset:
-    """Parse the elements that decoding needs, with a transfer syntax even where the file names none.
-
-    Raises
-    ------
-    ImageRejected
-        ``too_large`` for a deflated file that inflates beyond what one image can need, ``truncated``
-        or ``corrupt`` for one that is damaged.
-    """
-    _check_deflated(data, int(config.max_megapixels * 4_000_000) + 16_000_000)
-    try:
-        dataset = pydicom.dcmread(io.BytesIO(data), force=True, specific_tags=_TAGS)
-    except Exception as error:
-        name = type(error).__name__
-        raise ImageRejected("corrupt", f"the DICOM file's structure is damaged ({name}).") from None
-    if not dataset.file_meta.get("TransferSyntaxUID"):
-        implicit, little = dataset.original_encoding
-        syntax = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
-        dataset.file_meta.TransferSyntaxUID = syntax if little else pydicom.uid.ExplicitVRBigEndian
-    return dataset
 
 
 def refuse_other_images(dataset: pydicom.Dataset, config: DecodeConfig) -> None:
@@ -230,21 +144,3 @@ def _spacing(dataset: pydicom.Dataset) -> tuple[float, float] | None:
         if all(math.isfinite(value) and 0 < value < 100 for value in (row, column)):
             return row, column
     return None
-
-
-def _check_deflated(data: bytes, limit: int) -> None:
-    """A deflated data set is inflated whole by the parser: measure it first, in small pieces."""
-    if _DEFLATED not in data[:2048] or data[132:136] != b"\x02\0\0\0":
-        return
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
-    pending, total = data[144 + struct.unpack_from("<I", data, 140)[0] :], 0
-    while pending and not stream.eof:
-        try:
-            total += len(stream.decompress(pending, 1 << 20))
-        except zlib.error:
-            raise ImageRejected("corrupt", "the deflated file cannot be inflated.") from None
-        pending = stream.unconsumed_tail
-        if total > limit:
-            raise ImageRejected("too_large", "the deflated file inflates to more than one image can need.")
-    if not stream.eof:
-        raise ImageRejected("truncated", "the deflated file ends early: it was cut off.")

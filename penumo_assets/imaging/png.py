@@ -33,6 +33,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _FILTER_UP = 2
+# Writers put at least some kilobytes into each chunk of a large picture.
+_MAX_CHUNKS = 100_000
 _ENDS_EARLY = ("not have enough data", "InsufficientInput", "unexpected end")
 
 
@@ -83,12 +85,14 @@ def read_parts(data: bytes) -> PngParts:
     ------
     ImageRejected
         ``truncated`` when the file ends before its last chunk, ``corrupt`` when a checksum does not
-        match or there is no picture, ``multi_frame`` when it is animated.
+        match, there is no picture, or there are more chunks than one can need, ``multi_frame`` when it is animated.
     """
     header = read_header(data)
     critical: list[tuple[bytes, memoryview]] = []
     orientation = 1
-    for kind, body in _chunks(data):
+    for count, (kind, body) in enumerate(_chunks(data)):
+        if count > _MAX_CHUNKS:
+            raise ImageRejected("corrupt", "the PNG file has more chunks than a picture can need.")
         if kind == b"acTL":
             raise ImageRejected("multi_frame", "the PNG is an animation; export one image.")
         if kind == b"eXIf":
@@ -108,13 +112,15 @@ def decode_parts(parts: PngParts) -> np.ndarray:
     Raises
     ------
     ImageRejected
-        ``truncated`` when the picture's data ends early, ``corrupt`` when it cannot be inflated.
+        ``truncated`` when the picture's data ends early, ``corrupt`` when it cannot be inflated or inflates to more
+        than the picture.
     """
     header = parts.header
     slim = SIGNATURE + b"".join(_chunk(kind, body) for kind, body in parts.critical)
     plain = header.colour_type in (0, 2) and header.depth >= 8 and not header.interlaced
     if plain and not any(kind in (b"PLTE", b"tRNS") for kind, _ in parts.critical):
         return _decode_plain(slim, header)
+    _refuse_bomb(parts)
     pixels = cv2.imdecode(np.frombuffer(slim, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.shape[:2] != (header.height, header.width):
         raise ImageRejected("corrupt", "the PNG's picture data cannot be decoded.")
@@ -164,6 +170,24 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         if kind == b"IEND":
             return
         position = end
+
+
+def _refuse_bomb(parts: PngParts) -> None:
+    """Inflate what libpng would inflate, for hours if need be, even though only a picture's worth is used."""
+    header = parts.header
+    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[header.colour_type]
+    # Seven passes of an interlaced picture begin and end each of their rows within a byte of their own.
+    limit = header.height * (header.width * samples * header.depth // 8 + 2) + 16 * (header.width + header.height)
+    stream, total = isal_zlib.decompressobj(), 0
+    for pending in (body for kind, body in parts.critical if kind == b"IDAT"):
+        while pending and not stream.eof:
+            try:
+                total += len(stream.decompress(pending, 1 << 20))
+            except isal_zlib.IsalError:  # type: ignore[misc]  # declared as an instance
+                return  # libpng says what is wrong with it
+            pending = memoryview(stream.unconsumed_tail)
+            if total > limit:
+                raise ImageRejected("corrupt", "the PNG's picture data inflates to more than its header declares.")
 
 
 def _decode_plain(data: bytes, header: PngHeader) -> np.ndarray:

@@ -6,7 +6,7 @@ import simplejpeg
 
 from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging import codestream, png
-from penumo_assets.imaging.decoded import DecodedImage, Tags, reduced, reduction
+from penumo_assets.imaging.decoded import DecodedImage, Tags, eight_bit, reduced, reduction
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.letterbox import reduced_size
 
@@ -25,21 +25,39 @@ def decode_png_file(data: bytes, config: DecodeConfig) -> DecodedImage:
     ------
     ImageRejected
     """
-    header = png.read_header(data)
-    channels = {0: 1, 2: 3, 3: 4, 4: 4, 6: 4}[header.colour_type]
-    check_size(header.height, header.width, channels * (2 if header.depth == 16 else 1), config)
-    parts = png.read_parts(data)
-    pixels = png.decode_parts(parts)
-    if pixels.ndim == 3 and pixels.shape[2] == 4:
-        pixels = _over_black(pixels)
+    parts, pixels = _png_pixels(data, config)
     notes = []
-    bits = header.depth
+    bits = parts.header.depth
     pixels = _orient(to_luminance(pixels, keep_colour=config.keep_colour), parts.orientation)
     if bits == 16:
         pixels, bits = fill_depth(pixels)
         if bits < 16:
             notes.append(f"depth:{bits}")
     return _finished(pixels, pixels.shape[:2], bits, "png", config, notes)
+
+
+def decode_gray_png(data: bytes, config: DecodeConfig) -> np.ndarray:
+    """A PNG file, such as a drawn mask, as (H, W) uint8 luminance.
+
+    Raises
+    ------
+    ImageRejected
+        ``not_an_image`` for anything but a PNG, and what a PNG file is refused for; a constant one is not.
+    """
+    if not data.startswith(png.SIGNATURE):
+        raise ImageRejected("not_an_image", "expected a PNG file.")
+    _, pixels = _png_pixels(data, config)
+    return eight_bit(to_luminance(pixels, keep_colour=False))
+
+
+def _png_pixels(data: bytes, config: DecodeConfig) -> tuple[png.PngParts, np.ndarray]:
+    """The chunks of a PNG file and its samples, (H, W) or (H, W, 3) RGB; nothing is decoded that is too large."""
+    header = png.read_header(data)
+    channels = {0: 1, 2: 3, 3: 4, 4: 4, 6: 4}[header.colour_type]
+    check_size(header.height, header.width, channels * (2 if header.depth == 16 else 1), config)
+    parts = png.read_parts(data)
+    pixels = png.decode_parts(parts)
+    return parts, _over_black(pixels) if pixels.ndim == 3 and pixels.shape[2] == 4 else pixels
 
 
 def decode_jpeg_file(data: bytes, config: DecodeConfig) -> DecodedImage:

@@ -21,6 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from penumo_assets.configs.prepare import PlausibilityConfig
 from penumo_assets.imaging.decoded import eight_bit
 from penumo_assets.models.lung_unet import LungUNet, is_negative, standardise, to_device
+from penumo_assets.models.safetensors_header import refuse_huge_header
 
 SIZE = 512
 BATCH = 8
@@ -143,6 +144,7 @@ def parse_lung_unet(data: bytes, named: str, expected_sha256: str | None = None)
     if expected_sha256 is not None and digest != expected_sha256.lower():
         raise WeightsError(f"{named}: expected weights with SHA-256 {expected_sha256}, found {digest}")
     try:
+        refuse_huge_header(data)
         tensors = load(data)
     except SafetensorError as error:
         raise WeightsError(f"{named}: expected a safetensors file of LungUNet weights ({error})") from error

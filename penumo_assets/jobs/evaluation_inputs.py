@@ -1,6 +1,5 @@
 """What the evaluate job reads, and what it refuses."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import pandas as pd
 import torch
 
 from penumo_assets.configs.base import ConfigError
+from penumo_assets.configs.documents import DocumentError, parse_json
 from penumo_assets.configs.train import Gates
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.shards import TrainingSet
@@ -53,8 +53,8 @@ def read_context(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        context = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        context = parse_json(path.read_bytes(), None)
+    except DocumentError as error:
         raise JobError(f"context.json is not JSON: {error}") from error
     if not isinstance(context, dict):
         raise JobError("context.json must be an object")

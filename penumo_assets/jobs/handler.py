@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from penumo_assets.configs.documents import DocumentError, parse_json
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.pack import NpzError, load_npz
@@ -21,6 +22,7 @@ from penumo_assets.imaging.segment import LungSegmenter
 from penumo_assets.imaging.segment_pspnet import PSPNetSegmenter, open_segmenter
 from penumo_assets.jobs.predictor import Classifier
 from penumo_assets.jobs.single_image import PreparedImage, prepare_image
+from penumo_assets.models.errors import ModelError
 
 NPZ_TYPES = ("application/x-npz", "application/npz")
 IMAGE_TYPES = ("application/dicom", "image/png", "image/jpeg", "application/octet-stream")
@@ -59,8 +61,18 @@ def model_fn(model_dir: str) -> Endpoint:
         Classifier.load(folder),
         prepare,
         open_segmenter(prepare.segment.backend, weights if weights.is_file() else None),
-        json.loads(origin.read_text(encoding="utf-8")) if origin.is_file() else {},
+        _origin(origin) if origin.is_file() else {},
     )
+
+
+def _origin(path: Path) -> Mapping[str, Any]:
+    try:
+        values = parse_json(path.read_bytes())
+    except DocumentError as error:
+        raise ModelError(f"{path.name} is not valid: {error}") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path.name} must be an object")
+    return values
 
 
 def input_fn(body: bytes, content_type: str) -> PreparedImage | bytes:

@@ -26,7 +26,7 @@ class StageOutput(BaseModel):
     the fingerprint of the stage before. The same fingerprint means: nothing to compute.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     key: str
     sha256: str
@@ -42,7 +42,7 @@ class ManifestRow(BaseModel):
     that key where ``labels.file_names`` says keep. Width and height are the decoded pixels'.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     image_id: str
     source: str

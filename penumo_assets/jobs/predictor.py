@@ -1,6 +1,5 @@
 """A classifier with its decision rule: what batch inference, the endpoint and `penumo predict` all answer with."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from penumo_assets.configs.documents import parse_json
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.metrics.calibration import softmax
 from penumo_assets.metrics.classification import decide
@@ -110,7 +110,7 @@ def read_rule(folder: Path, metadata: dict[str, Any]) -> DecisionRule:
     if not path.is_file():
         return DecisionRule(metadata["threshold"], metadata.get("temperature"), "the model's own")
     try:
-        rule = DecisionRule(**json.loads(path.read_text(encoding="utf-8")))
+        rule = DecisionRule(**parse_json(path.read_bytes()))
     except (ValueError, TypeError) as error:
         raise ModelError(f"{RULE_NAME} is no decision rule: {error}") from error
     if rule.threshold is not None and len(metadata["classes"]) != 2:

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from penumo_assets.configs.prepare import OnBadMask, SegmentConfig
-from penumo_assets.imaging.decode import encode_png, read_gray
+from penumo_assets.configs.prepare import DecodeConfig, OnBadMask, SegmentConfig
+from penumo_assets.imaging.decode import encode_png
 from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.files import read_plain_file
+from penumo_assets.imaging.raster import decode_gray_png
 from penumo_assets.imaging.segment import assess_mask, clean_mask, segmentable
 from penumo_assets.imaging.segment_pspnet import BackendUnavailable, open_segmenter
 from penumo_assets.jobs.contract import JobError, processing_input
@@ -18,6 +20,7 @@ from penumo_assets.jobs.prepare_image import Image, guarded, store
 from penumo_assets.metrics.segmentation import overlap
 
 log = logging.getLogger("prepare")
+MASK_CONFIG = DecodeConfig(min_side=1)
 
 
 class MaskStage:
@@ -68,8 +71,13 @@ def _against_truth(image: Image, mask: np.ndarray) -> dict[str, float]:
     """Dice and IoU against the ground-truth mask that landed with the image, if one did."""
     if image.item.truth is None:
         return {}
-    truth = read_gray(processing_input("landing") / image.item.truth)
-    if truth is None or truth.shape != (image.item.row.height, image.item.row.width):
+    try:
+        data = read_plain_file(processing_input("landing") / image.item.truth, MASK_CONFIG.max_file_bytes)
+        truth = decode_gray_png(data, MASK_CONFIG)
+    except ImageRejected as rejection:
+        log.warning("the ground-truth mask of image %s is left out: %s", image.item.row.image_id, rejection.code)
+        return {}
+    if truth.shape != (image.item.row.height, image.item.row.width):
         log.warning("the ground-truth mask of image %s does not fit it and is left out", image.item.row.image_id)
         return {}
     truth = image.letterbox.apply(truth, nearest=True)

@@ -8,9 +8,10 @@ import numpy as np
 
 from penumo_assets.configs.prepare import Deidentify, PrepareConfig
 from penumo_assets.imaging.decode import DecodedImage, decode_image, decode_png, encode_png
-from penumo_assets.imaging.deidentify import is_safe_id, pseudonym
+from penumo_assets.imaging.deidentify import is_plain_text, is_safe_id, pseudonym
 from penumo_assets.imaging.enhance import enhance, fit_mask
 from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.files import read_plain_file
 from penumo_assets.imaging.pack import npz_bytes, pack_tensor
 from penumo_assets.imaging.view import view_code
 from penumo_assets.jobs.contract import JobError, processing_input
@@ -74,7 +75,7 @@ class Preparer:
 
     def _decode(self, image: Image) -> None:
         item, row = image.item, image.item.row
-        data = (processing_input("landing") / item.landed).read_bytes()
+        data = read_plain_file(processing_input("landing") / item.landed, self.config.decode.max_file_bytes)
         row.source_sha256 = hashlib.sha256(data).hexdigest()
         if self.config.decode.reject_lateral and view_code(row.view or "") == "LATERAL":
             raise ImageRejected("lateral_view", f"labels.csv says the view is {row.view}")
@@ -95,6 +96,8 @@ class Preparer:
 
     def _patient(self, item: WorkItem, decoded: DecodedImage) -> str:
         raw_id = item.label_patient_id or decoded.patient_id or item.row.image_id
+        if not is_plain_text(raw_id):
+            raise ImageRejected("unsafe_patient_id", "the patient id has characters that cannot be seen, or too many.")
         mode = self.config.decode.deidentify
         if mode is Deidentify.always or (mode is Deidentify.dicom and decoded.format == "dicom"):
             if self.key is None:
@@ -104,7 +107,7 @@ class Preparer:
                 )
             return pseudonym(raw_id, self.key)
         if not is_safe_id(raw_id):
-            raise ImageRejected("unsafe_patient_id", "the patient id has characters other than A-Z a-z 0-9 . _ -")
+            raise ImageRejected("unsafe_patient_id", "the patient id cannot be a file's name: A-Z a-z 0-9 . _ - can.")
         return raw_id
 
     def _enhance(self, image: Image) -> None:

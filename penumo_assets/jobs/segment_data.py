@@ -16,12 +16,18 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from penumo_assets.imaging.decode import read_gray
+from penumo_assets.configs.prepare import DecodeConfig
+from penumo_assets.imaging.decode import decode_image
+from penumo_assets.imaging.decoded import eight_bit
+from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.files import read_plain_file
 from penumo_assets.imaging.letterbox import Letterbox
+from penumo_assets.imaging.raster import decode_gray_png
 from penumo_assets.jobs.contract import JobError
 
 COLUMNS = ("file", "mask", "patient_id", "source")
 SIZE = 512
+_CONFIG = DecodeConfig(min_side=1)
 
 
 @dataclass(frozen=True)
@@ -142,10 +148,14 @@ def _read_gray(folder: Path, name: str, called: str) -> np.ndarray:
         raise PairRefused(f"{called}: the index must name files inside {folder.name}/")
     if not path.is_file():
         raise PairRefused(f"{called}: named by the index but not in {folder.name}/")
-    pixels = read_gray(path)
-    if pixels is None:
-        raise PairRefused(f"{called}: cannot be read as an image")
-    return pixels
+    try:
+        data = read_plain_file(path, _CONFIG.max_file_bytes)
+        # A drawn mask may be blank, which an X-ray may not be.
+        return (
+            decode_gray_png(data, _CONFIG) if data[:4] == b"\x89PNG" else eight_bit(decode_image(data, _CONFIG).pixels)
+        )
+    except ImageRejected as rejection:
+        raise PairRefused(f"{called}: cannot be read as an image: {rejection.reason}") from None
 
 
 def assign_folds(patients: Sequence[str], sources: Sequence[str], folds: int, seed: int = 0) -> list[int]:

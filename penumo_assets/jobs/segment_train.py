@@ -25,6 +25,7 @@ from safetensors.torch import save
 
 from penumo_assets.imaging.segment import BUNDLED, LungSegmenter, load_lung_unet
 from penumo_assets.jobs import contract
+from penumo_assets.jobs.csv_cells import plain_row
 from penumo_assets.jobs.segment_augment import AugmentConfig
 from penumo_assets.jobs.segment_data import Pair, assign_folds, read_channel
 from penumo_assets.jobs.segment_fit import Plan, Stage, Tracker, train
@@ -199,7 +200,7 @@ def evaluate(weights: Path, groups: dict[str, list[Pair]], variants: list[str]) 
     """Score the written file, not the model in memory; per-image rows go to ``segment_scores.csv``."""
     segmenter = LungSegmenter(weights)
     rows = [{"group": name, **row} for name, pairs in groups.items() for row in score(segmenter, pairs, variants)]
-    pd.DataFrame(rows, columns=["group", *ROW_FIELDS]).to_csv(
+    pd.DataFrame(map(plain_row, rows), columns=["group", *ROW_FIELDS]).to_csv(
         contract.output_data_dir() / "segment_scores.csv", index=False
     )
     return {name: summarise([row for row in rows if row["group"] == name]) for name, pairs in groups.items() if pairs}

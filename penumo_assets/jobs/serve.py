@@ -7,6 +7,7 @@ curl --data-binary @film.dcm -H 'Content-Type: application/dicom' localhost:8080
 import argparse
 import json
 import logging
+import re
 import tempfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -28,7 +29,8 @@ def make_server(endpoint: Endpoint, port: int, host: str = "127.0.0.1") -> HTTPS
             self._send(*((200, "{}") if self.path == "/ping" else (404, '{"error": "not found"}')))
 
         def do_POST(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
+            declared = self.headers.get("Content-Length", "")
+            length = int(declared) if re.fullmatch("[0-9]{1,12}", declared) else 0
             if self.path != "/invocations" or not 0 < length <= MAX_BODY_BYTES:
                 self._send(413 if length > MAX_BODY_BYTES else 404, '{"error": "not found, empty or too large"}')
                 return

@@ -38,6 +38,7 @@ from penumo_assets.jobs.training import Progress, Training
 from penumo_assets.jobs.training_log import TrainingLog
 from penumo_assets.models.classifier import (
     ARCHITECTURES,
+    WEIGHTS_SUFFIX,
     ModelError,
     build_classifier,
     imagenet_weights,
@@ -46,7 +47,6 @@ from penumo_assets.models.classifier import (
 )
 
 MODULE = "penumo_assets.jobs.train"
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "penumo-assets")
 
 logger = logging.getLogger(__name__)
@@ -124,11 +124,11 @@ def pretrained_weights(config: TrainConfig, architecture: str) -> dict[str, torc
         return imagenet_weights(architecture)
     folder = contract.channel("pretrained")
     place = folder if folder.is_dir() else Path(config.pretrained.removeprefix("file://"))
-    files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.suffix in WEIGHT_SUFFIXES)
+    files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
     if len(files) != 1:
         raise JobError(
-            f"pretrained={config.pretrained}: expected one weight file ({', '.join(WEIGHT_SUFFIXES)}) in the channel "
-            f"'pretrained', found {len(files)}"
+            f"pretrained={config.pretrained}: expected one weight file ({WEIGHTS_SUFFIX}) in the channel 'pretrained', "
+            f"found {len(files)}"
         )
     return read_weights(files[0])
 

@@ -2,6 +2,8 @@
 
 import tarfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from penumo_assets.models.errors import ModelError
@@ -9,43 +11,75 @@ from penumo_assets.models.errors import ModelError
 METADATA_NAME = "metadata.json"
 MAX_ARCHIVE_BYTES = 2 * 1024**3
 MAX_MEMBERS = 1000
+_MAX_NAME = 512
+_MAX_FOLDERS = 32
+_EXTENDED = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_MAX_EXTENDED_BYTES = 64 * 1024
+
+
+class _Member(tarfile.TarInfo):
+    """A header that is checked before tarfile acts on it: it reads long names and attributes into memory whole."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
+        member = super().frombuf(buf, encoding, errors)
+        if member.size < 0 or member.type == tarfile.GNUTYPE_SPARSE:
+            raise ModelError("the model archive holds a member of a kind or a size that is not read")
+        if member.type in _EXTENDED and member.size > _MAX_EXTENDED_BYTES:
+            raise ModelError("the model archive holds a name or attributes of impossible length")
+        return member
+
+
+@contextmanager
+def open_archive(
+    path: Path, max_bytes: int = MAX_ARCHIVE_BYTES
+) -> Iterator[tuple[tarfile.TarFile, Iterator[tarfile.TarInfo]]]:
+    """A ``tar.gz`` and its members one after the other, each checked before it is handed over.
+
+    Members are plain files and folders with relative names, none twice, at most ``max_bytes`` and `MAX_MEMBERS` in all.
+
+    Raises
+    ------
+    ModelError
+        If the archive is broken, too large, or holds a link, a device, a name twice or one that leads outside.
+    """
+    try:
+        with tarfile.open(path, mode="r:gz", tarinfo=_Member) as archive:
+            yield archive, _members(archive, max_bytes)
+    except (tarfile.TarError, EOFError, OSError, RecursionError, zlib.error) as error:
+        # The error's text can hold a path of this machine, or whatever name the archive gives.
+        raise ModelError(f"{path.name} cannot be unpacked: {type(error).__name__}") from error
+
+
+def extract_archive(path: Path, into: Path, max_bytes: int = MAX_ARCHIVE_BYTES) -> None:
+    """Unpack a ``tar.gz`` into ``into``, as `open_archive` lets it; times, owners and modes are left out."""
+    into.mkdir(parents=True, exist_ok=True)
+    with open_archive(path, max_bytes) as (archive, members):
+        for member in members:
+            archive.extract(member, into, set_attrs=False, filter="data")
 
 
 def extract_model_archive(model_tar_gz: Path, into: Path, max_bytes: int = MAX_ARCHIVE_BYTES) -> Path:
     """Unpack a SageMaker ``model.tar.gz`` into ``into``; returns the folder that holds ``metadata.json``.
 
-    Only plain files and folders with relative names inside ``into`` are written, at most
-    ``max_bytes`` in all.
-
     Raises
     ------
     ModelError
-        If the archive is broken, too large, or holds a link, a device or a name that leads outside.
+        As `open_archive` does, and if there is no metadata.json, or more than one that may be meant.
     """
-    into.mkdir(parents=True, exist_ok=True)
-    total = 0
-    try:
-        with tarfile.open(model_tar_gz, mode="r:gz") as archive:
-            for count, member in enumerate(archive, start=1):
-                total += member.size
-                _check(member, total, count, max_bytes)
-                archive.extract(member, into, set_attrs=False, filter="data")
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise ModelError(f"{model_tar_gz.name} cannot be unpacked: {type(error).__name__}: {error}") from error
+    extract_archive(model_tar_gz, into, max_bytes)
     found = sorted(into.rglob(METADATA_NAME), key=lambda path: len(path.parts))
     if not found:
         raise ModelError(f"{model_tar_gz.name} holds no {METADATA_NAME}")
+    if len(found) > 1 and len(found[0].parts) == len(found[1].parts):
+        raise ModelError(f"{model_tar_gz.name} holds more than one {METADATA_NAME}")
     return found[0].parent
-
-
-def _check(member: tarfile.TarInfo, total: int, count: int, max_bytes: int) -> None:
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts or "\\" in member.name:
-        raise ModelError(f"the model archive holds a name that leads outside: {member.name!r}")
-    if not (member.isreg() or member.isdir()):
-        raise ModelError(f"the model archive holds a link or a device: {member.name!r}")
-    if total > max_bytes or count > MAX_MEMBERS:
-        raise ModelError(f"the model archive is larger than {max_bytes} bytes or {MAX_MEMBERS} members")
 
 
 def read_member(model_tar_gz: Path, name: str, max_bytes: int) -> bytes:
@@ -54,16 +88,40 @@ def read_member(model_tar_gz: Path, name: str, max_bytes: int) -> bytes:
     Raises
     ------
     ModelError
-        If the archive is broken, or ``name`` is absent, not a plain file, or larger than ``max_bytes``.
+        As `open_archive` does, and if ``name`` is absent or larger than ``max_bytes``.
     """
-    try:
-        with tarfile.open(model_tar_gz, mode="r:gz") as archive:
-            for count, member in enumerate(archive, start=1):
-                if count > MAX_MEMBERS:
-                    break
-                if member.name.removeprefix("./") == name and member.isreg() and member.size <= max_bytes:
-                    file = archive.extractfile(member)
-                    return file.read() if file else b""
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise ModelError(f"{model_tar_gz.name} cannot be read: {type(error).__name__}: {error}") from error
+    with open_archive(model_tar_gz) as (archive, members):
+        for member in members:
+            if _bare(member.name) == name and member.isreg() and member.size <= max_bytes:
+                file = archive.extractfile(member)
+                return file.read() if file else b""
     raise ModelError(f"{model_tar_gz.name} holds no file {name} of at most {max_bytes} bytes")
+
+
+def _members(archive: tarfile.TarFile, max_bytes: int) -> Iterator[tarfile.TarInfo]:
+    total, names = 0, set()
+    for count, member in enumerate(archive, start=1):
+        total += member.size
+        _check(member)
+        # Some file systems take names that differ in case for one.
+        name = _bare(member.name).casefold()
+        if member.isreg() and name in names:
+            raise ModelError(f"the model archive holds a name twice: {member.name!r}")
+        names.add(name)
+        if total > max_bytes or count > MAX_MEMBERS:
+            raise ModelError(f"the model archive is larger than {max_bytes} bytes or {MAX_MEMBERS} members")
+        yield member
+
+
+def _check(member: tarfile.TarInfo) -> None:
+    path = PurePosixPath(member.name)
+    if len(member.name) > _MAX_NAME or len(path.parts) > _MAX_FOLDERS or not member.name.isprintable():
+        raise ModelError(f"the model archive holds a name that is not allowed: {member.name[:80]!r}")
+    if path.is_absolute() or ".." in path.parts or "\\" in member.name:
+        raise ModelError(f"the model archive holds a name that leads outside: {member.name!r}")
+    if not (member.isreg() or member.isdir()):
+        raise ModelError(f"the model archive holds a link or a device: {member.name!r}")
+
+
+def _bare(name: str) -> str:
+    return str(PurePosixPath(name))

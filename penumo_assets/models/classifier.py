@@ -15,10 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
+from penumo_assets.configs.documents import DocumentError, parse_json
 from penumo_assets.models import resnet34, resnet50
 from penumo_assets.models.archive import METADATA_NAME, extract_model_archive
 from penumo_assets.models.errors import ModelError
 from penumo_assets.models.first_convolution import fit_first_convolution
+from penumo_assets.models.safetensors_header import refuse_huge_header
 
 __all__ = [
     "ARCHITECTURES",
@@ -36,7 +38,9 @@ __all__ = [
     "to_unit_images",
 ]
 
-WEIGHTS_NAME = "model.safetensors"
+WEIGHTS_SUFFIX = ".safetensors"
+WEIGHTS_NAME = f"model{WEIGHTS_SUFFIX}"
+MAX_METADATA_BYTES = 16 * 2**20
 TENSOR_SIZE = 224
 TENSOR_CHANNELS = 4
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -141,36 +145,32 @@ def imagenet_weights(architecture: str) -> dict[str, torch.Tensor]:
     except (OSError, RuntimeError) as error:
         raise ModelError(
             f"the ImageNet weights of {architecture} cannot be fetched ({type(error).__name__}: {error}). "
-            "Without a network, put a torchvision state dict (.safetensors or .pth) in storage and give its URI "
+            "Without a network, put a torchvision state dict as .safetensors in storage and give its URI "
             "as pretrained, which becomes the training job's channel 'pretrained'; or train with pretrained=none."
         ) from error
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict from ``.safetensors``, ``.pth`` or ``.pt``, without unpickling objects.
+    """A state dict from a ``.safetensors`` file; pickles (``.pth``, ``.pt``, ``.bin``) are refused, whatever they hold.
 
     Raises
     ------
     ModelError
-        If the file is of another kind, cannot be read, or is not a mapping of names to tensors.
+        If the file is of another kind, cannot be read, or holds no tensors.
     """
-    weights: Any
+    if path.suffix != WEIGHTS_SUFFIX:
+        raise ModelError(
+            f"{path.name}: only {WEIGHTS_SUFFIX} is read, because a pickle can run code. Convert weights that you "
+            "trust with safetensors.torch.save_file(torch.load(path, weights_only=True), 'weights.safetensors')"
+        )
     try:
-        if path.suffix == ".safetensors":
-            weights = load_file(path)
-        elif path.suffix in {".pth", ".pt"}:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            raise ModelError(f"{path.name}: weights must be .safetensors, .pth or .pt")
-    except ModelError:
-        raise
-    except Exception as error:  # torch.load raises many types; each means the same to the user
+        refuse_huge_header(path)
+        weights = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path.name} cannot be read as weights: {type(error).__name__}") from error
-    if isinstance(weights.get("state_dict"), Mapping):
-        weights = weights["state_dict"]
-    if not weights or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    if not weights:
         raise ModelError(f"{path.name} is not a state dict: a mapping of layer names to tensors")
-    return dict(weights)
+    return weights
 
 
 def save_classifier(folder: Path, model: nn.Module, metadata: Mapping[str, Any]) -> None:
@@ -202,12 +202,13 @@ def load_classifier(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
         if not (folder / name).is_file():
             raise ModelError(f"the model has no {name}")
     try:
-        values = json.loads((folder / METADATA_NAME).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{METADATA_NAME} is not JSON: {error}") from error
+        values = parse_json((folder / METADATA_NAME).read_bytes(), MAX_METADATA_BYTES)
+    except DocumentError as error:
+        raise ModelError(f"{METADATA_NAME} is not valid: {error}") from error
     metadata = _validated(values, METADATA_NAME)
     model = build_classifier(metadata["architecture"], len(metadata["classes"]), metadata["input_channels"])
     try:
+        refuse_huge_header(folder / WEIGHTS_NAME)
         weights = load_file(folder / WEIGHTS_NAME)
         model.load_state_dict(weights, strict=True)
     except (SafetensorError, RuntimeError) as error:

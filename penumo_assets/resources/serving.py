@@ -7,11 +7,12 @@ beside the model). Batch predictions and `penumo predict` use the same archive, 
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import penumo_assets
+from penumo_assets.models.archive import open_archive
 from penumo_assets.resources.compute.bundle import source_bundle
 
 ARCHIVE_NAME = "model.tar.gz"
@@ -34,6 +35,11 @@ def write_serving_archive(
     prepare : content of ``prepare_config.yaml``: how the training images were prepared.
     origin : content of ``serving.json``: version, training data, whether these are phantoms.
     segmenter : weights of the lung segmenter, where they are not the bundled ones.
+
+    Raises
+    ------
+    ModelError
+        If ``archive`` is not what `open_archive` takes.
     """
     documents = {
         "decision_rule.json": rule,
@@ -45,7 +51,7 @@ def write_serving_archive(
     with tarfile.open(target, "w:gz", compresslevel=1) as out:
         _copy_members(archive, out, "", set(documents))
         with tarfile.open(fileobj=io.BytesIO(source_bundle())) as code:
-            _copy(code, out, "code/", set())
+            _copy(code, code, out, "code/", set())
         for name, data in documents.items():
             _add(out, name, data)
         if segmenter is not None:
@@ -53,12 +59,14 @@ def write_serving_archive(
 
 
 def _copy_members(archive: Path, out: tarfile.TarFile, folder: str, without: set[str]) -> None:
-    with tarfile.open(archive) as source:
-        _copy(source, out, folder, without)
+    with open_archive(archive) as (source, members):
+        _copy(source, members, out, folder, without)
 
 
-def _copy(source: tarfile.TarFile, out: tarfile.TarFile, folder: str, without: set[str]) -> None:
-    for member in source:
+def _copy(
+    source: tarfile.TarFile, members: Iterable[tarfile.TarInfo], out: tarfile.TarFile, folder: str, without: set[str]
+) -> None:
+    for member in members:
         name = member.name.removeprefix("./")
         data = source.extractfile(member) if member.isreg() else None
         if data is not None and name not in without:

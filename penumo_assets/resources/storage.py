@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +25,15 @@ from pydantic import Field, PrivateAttr
 
 from penumo_assets.jobs.contract import write_atomic
 
-_UNSAFE = re.compile(r"[\\\x00-\x1f\x7f]")
+# Backslashes; characters that cannot be seen, turn the direction of what follows or end a line; halves of characters,
+# which stand for bytes that are no UTF-8.
+_UNSAFE = re.compile(
+    "[\\\\\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+_MAX_NAME_BYTES = 240  # of a folder or file; most file systems take 255, and a temporary or derived name needs some
+_MAX_KEY_BYTES = 1000  # S3 takes 1,024, prefix included
+UNSAFE_NAME = "its name cannot be a file's: land it again under another one"
 _TEMPORARY = re.compile(r"(^|/)\.[^/]*\.tmp$")
 
 
@@ -42,11 +51,16 @@ class ObjectChanged(StorageError):
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """One listed object: key under the root, size in bytes, entity tag (changes with the content)."""
+    """One listed object: key under the root, size in bytes, entity tag (changes with the content).
+
+    ``plain`` is False for what a folder can hold and a bucket cannot: links, pipes, sockets, devices. They are listed,
+    so that somebody can say what became of them, and never read.
+    """
 
     key: str
     size: int
     etag: str
+    plain: bool = True
 
 
 def to_json(value: Any) -> bytes:
@@ -55,9 +69,19 @@ def to_json(value: Any) -> bytes:
 
 
 def is_key(key: str) -> bool:
-    """Whether ``key`` stays under the root: no empty or dot segment, no backslash, no control character."""
-    segments = key.split("/")
-    return not any(part in {"", ".", ".."} for part in segments) and not _UNSAFE.search(key)
+    """Whether ``key`` stays under the root and can be a file's name everywhere.
+
+    No empty or dot segment, none of more than 240 bytes and not more than 1,000 in all, no backslash, no control or
+    invisible character, none that turns the direction of the text, and none that is not UTF-8.
+    """
+    if _UNSAFE.search(key) or len(key.encode()) > _MAX_KEY_BYTES:
+        return False
+    return not any(part in {"", ".", ".."} or len(part.encode()) > _MAX_NAME_BYTES for part in key.split("/"))
+
+
+def printable(name: str) -> str:
+    """A name as it can be written down: what cannot be seen, or is no UTF-8, stands as its escape (``\\u202e``)."""
+    return _UNSAFE.sub(lambda found: found[0] if found[0] == "\\" else ascii(found[0])[1:-1], name)
 
 
 def check_key(key: str) -> str:
@@ -182,24 +206,40 @@ class FileStore(ObjectStore):
     def path(self, key: str) -> Path:
         return self.root / check_key(key)
 
+    def _plain(self, key: str) -> Path:
+        """The file of ``key``, refused if it is a link, a pipe or a device, or lies behind a link.
+
+        The root itself may be reached through links. What replaces a file by a link between this look and the reading
+        can write under the root, and so needs no link.
+        """
+        path = self.path(key)
+        if not stat.S_ISREG(path.lstat().st_mode) or path.resolve() != path:
+            raise StorageError(f"{told(key)} is no plain file")
+        return path
+
     def list_objects(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
-        yield from self._walk(self.path(prefix), prefix, after)
+        folder = self.path(prefix)
+        if folder.resolve() == folder:  # no link in the place of the folder or of one above it
+            yield from self._walk(folder, prefix, after)
 
     def _walk(self, folder: Path, prefix: str, after: str) -> Iterator[ObjectInfo]:
         if not folder.is_dir() or (prefix + "/" < after and not after.startswith(prefix + "/")):
             return
         with file_errors(prefix), os.scandir(folder) as entries:
-            # A folder sorts as "name/", which is the order of the keys below it.
-            ordered = sorted(entries, key=lambda entry: entry.name + ("/" if entry.is_dir() else ""))
-        for entry in ordered:
+            # A folder sorts as "name/", which is the order of the keys below it. A link could lead out of the root,
+            # or round in a circle: it is no folder, wherever it leads.
+            ordered = sorted(
+                ((entry.name + ("/" if entry.is_dir(follow_symlinks=False) else ""), entry) for entry in entries),
+                key=lambda item: item[0],
+            )
+        for name, entry in ordered:
             key = f"{prefix}/{entry.name}"
-            if entry.is_symlink():
-                continue  # a link could lead out of the root
-            if entry.is_dir():
+            if name.endswith("/"):
                 yield from self._walk(Path(entry.path), key, after)
             elif key > after and not _TEMPORARY.search(key):
-                stat = entry.stat()
-                yield ObjectInfo(key, stat.st_size, f"{stat.st_size:x}-{stat.st_mtime_ns:x}")
+                info = entry.stat(follow_symlinks=False)
+                plain = stat.S_ISREG(info.st_mode)
+                yield ObjectInfo(key, info.st_size if plain else 0, f"{info.st_size:x}-{info.st_mtime_ns:x}", plain)
 
     def folders(self, prefix: str) -> list[str]:
         folder = self.path(prefix)
@@ -211,7 +251,7 @@ class FileStore(ObjectStore):
         return self.path(key).is_file()
 
     def read(self, key: str, max_bytes: int | None = None) -> bytes:
-        with file_errors(key), self.path(key).open("rb") as file:
+        with file_errors(key), self._plain(key).open("rb") as file:
             data = file.read(-1 if max_bytes is None else max_bytes + 1)
         return _bounded(key, data, max_bytes)
 
@@ -240,14 +280,14 @@ class FileStore(ObjectStore):
     def download(self, key: str, target: Path) -> None:
         with file_errors(key):
             target.parent.mkdir(parents=True, exist_ok=True)
-            _link_or_copy(self.path(key), target)
+            _link_or_copy(self._plain(key), target)
 
     def copy(self, source: str, target: str) -> None:
         if source == target:
             return
         if not self.exists(source):
             raise ObjectMissing(f"there is no object {told(source)}")
-        self._place(self.path(source), target, _link_or_copy)
+        self._place(self._plain(source), target, _link_or_copy)
 
     def adopt_folder(self, folder: Path, prefix: str) -> list[str]:
         return self._each_file(folder, prefix, lambda path, key: self._place(path, key, _link_or_copy))

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import quote, urlparse
 
 from dagster import ConfigurableResource, Failure
 from pydantic import Field
@@ -63,14 +63,12 @@ class Tracking(ConfigurableResource):
     def _uri(self) -> str:
         return self.tracking_uri or uri_from_environment()
 
-    def run_link(self, run_id: str | None) -> str:
-        """Markdown that leads to a run."""
-        if run_id is None:
-            return "none"
+    def run_address(self, run_id: str) -> str | None:
+        """The run's page in the MLflow UI; None where no UI is known."""
         if not self.ui_url:
-            return f"`{run_id}`"
+            return None
         experiment = self._client().get_experiment_by_name(self.experiment)
-        return f"[{run_id}]({self.ui_url.rstrip('/')}/#/experiments/{experiment.experiment_id}/runs/{run_id})"
+        return f"{self.ui_url.rstrip('/')}/#/experiments/{experiment.experiment_id}/runs/{quote(run_id, safe='')}"
 
     def register(self, run_id: str, model_uri: str, rule: str, tags: Mapping[str, str]) -> str:
         """The number of the version with this run's model and this decision rule; registered unless it is already.

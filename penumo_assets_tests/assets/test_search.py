@@ -183,10 +183,10 @@ def test_pretrained_weights_by_uri_become_a_channel(house: House, tmp_path) -> N
     missing = house.materialize(
         "trained_model",
         partition="resnet34",
-        config={"trained_model": {"pretrained": str(tmp_path / "gone.pth")}},
+        config={"trained_model": {"pretrained": str(tmp_path / "gone.safetensors")}},
         fails=True,
     )
-    assert "gone.pth" in str(
+    assert "gone.safetensors" in str(
         [event.message for event in missing.all_events if event.is_step_failure] + [failure_text(missing)]
     )
 

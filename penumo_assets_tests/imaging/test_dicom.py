@@ -21,6 +21,7 @@ from pydicom.uid import (
 )
 
 from penumo_assets.configs.prepare import DecodeConfig
+from penumo_assets.imaging import dicom_parser
 from penumo_assets.imaging.decode import DecodedImage, decode_image
 from penumo_assets.imaging.dicom_header import age_in_years, view_code
 from penumo_assets.imaging.errors import ImageRejected
@@ -581,8 +582,10 @@ def test_ages_are_in_years_and_capped_at_ninety(written: str, years: int | None)
 
 def test_the_parser_never_sees_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[pydicom.Dataset] = []
-    real = pydicom.dcmread
-    monkeypatch.setattr(pydicom, "dcmread", lambda *args, **options: seen.append(real(*args, **options)) or seen[0])
+    real = dicom_parser.read_partial
+    monkeypatch.setattr(
+        dicom_parser, "read_partial", lambda *args, **options: seen.append(real(*args, **options)) or seen[0]
+    )
     decode(TWELVE)
     assert "PatientID" in seen[0]
     assert not {"PatientName", "PatientBirthDate", "SeriesDescription"} & set(seen[0].dir())

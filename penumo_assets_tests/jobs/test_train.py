@@ -7,6 +7,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from penumo_assets.configs.train import AugmentConfig, TrainConfig
 from penumo_assets.jobs import contract, train
@@ -119,11 +120,11 @@ def test_pretrained_weights_come_through_their_channel(job, tmp_path, monkeypatc
     weights = build_classifier("resnet34", 5, 3).state_dict()
     folder = tmp_path / "weights"
     folder.mkdir()
-    torch.save(weights, folder / "weights.pth")
+    save_file(weights, folder / "weights.safetensors")
     monkeypatch.setenv("SM_CHANNEL_PRETRAINED", str(folder))
-    loaded = train.pretrained_weights(TrainConfig(pretrained="s3://bucket/weights.pth"), "resnet34")
+    loaded = train.pretrained_weights(TrainConfig(pretrained="s3://bucket/weights.safetensors"), "resnet34")
     torch.testing.assert_close(loaded, dict(weights))
-    train.main([*QUICK, "--epochs", "1", "--pretrained", "s3://bucket/weights.pth"])
+    train.main([*QUICK, "--epochs", "1", "--pretrained", "s3://bucket/weights.safetensors"])
 
 
 def test_an_mlflow_run_records_the_training_and_leads_back_to_it(job, tmp_path, monkeypatch):
@@ -189,9 +190,9 @@ def test_impossible_hyperparameters_are_refused_by_name(job, options, reason):
 def test_a_loss_that_is_not_a_number_stops_the_job(job, tmp_path):
     weights = build_classifier("resnet34", 2, 4).state_dict()
     weights["fc.bias"][0] = float("nan")
-    torch.save(weights, tmp_path / "weights.pth")
+    save_file(weights, tmp_path / "weights.safetensors")
     with pytest.raises(JobError, match=r"not a number in epoch 1, by step \d+: lower learning_rate"):
-        train.main([*QUICK, "--pretrained", str(tmp_path / "weights.pth")])
+        train.main([*QUICK, "--pretrained", str(tmp_path / "weights.safetensors")])
     assert not (job / "checkpoints/last.pt").exists()
 
 

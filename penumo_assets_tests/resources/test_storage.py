@@ -235,7 +235,9 @@ def test_a_link_in_a_folder_is_not_followed(tmp_path: Path) -> None:
     store.write("landing/a/x", b"x")
     (store.root / "landing" / "a" / "link").symlink_to(outside)
     (store.root / "landing" / "b").symlink_to(outside)
-    assert [info.key for info in store.list_objects("landing")] == ["landing/a/x"]
+    listed = {info.key: info.plain for info in store.list_objects("landing")}
+    assert listed == {"landing/a/link": False, "landing/a/x": True, "landing/b": False}
+    assert list(store.list_objects("landing/b")) == []
     assert store.folders("landing") == ["a"]
 
 

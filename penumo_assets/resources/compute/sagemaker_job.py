@@ -1,6 +1,5 @@
 """One attempt of a job on SageMaker: describe, create, stop, and fetch what it left."""
 
-import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from penumo_assets.jobs.contract import RESULT_NAME, ResultFile, host_result_name
+from penumo_assets.models.archive import extract_archive
+from penumo_assets.models.errors import ModelError
 from penumo_assets.resources.compute.bundle import publish_bundle
 from penumo_assets.resources.compute.sagemaker_calls import created, described, stopped
 from penumo_assets.resources.compute.sagemaker_outcome import Description
@@ -97,7 +98,7 @@ class SageMakerJob:
             if self.spec.kind == "training":
                 self._unpack_training_output()
             values = self._result_values()
-        except (ObjectMissing, ValidationError, tarfile.TarError) as error:
+        except (ObjectMissing, ValidationError, ModelError) as error:
             raise JobFailed(f"job {self.name} ended without a valid {RESULT_NAME}") from error
         # The prefix is this job's own and nobody writes there any more, so its listing is its manifest.
         return values, {output: self._names(output) for output in self.spec.outputs}
@@ -127,8 +128,7 @@ class SageMakerJob:
         with tempfile.TemporaryDirectory() as scratch:
             archive, folder = Path(scratch) / TRAINING_OUTPUT, Path(scratch) / "data"
             self.store.download(f"{self.output_prefix}/{TRAINING_OUTPUT}", archive)
-            with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
+            extract_archive(archive, folder)
             # The archive holds the content of /opt/ml/output/data, at its top or below a folder of that name.
             result = next(folder.rglob(RESULT_NAME), None)
             if result is None:

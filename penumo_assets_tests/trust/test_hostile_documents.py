@@ -1,0 +1,128 @@
+"""YAML and JSON that somebody hands over: no objects, no explosions, no repeated keys, numbers that are numbers."""
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from penumo_assets.cohort.events import UnreadableMessage, parse_message
+from penumo_assets.configs.base import ConfigError
+from penumo_assets.configs.documents import MAX_CHARACTERS, DocumentError, parse_json, parse_yaml
+from penumo_assets.configs.prepare import PrepareConfig
+from penumo_assets.configs.search import SearchConfig
+from penumo_assets.jobs.contract import JobError
+from penumo_assets.jobs.evaluation_inputs import read_context
+from penumo_assets.jobs.handler import model_fn
+from penumo_assets.jobs.manifest import ManifestError, load_rows
+from penumo_assets.models.classifier import load_classifier
+from penumo_assets.models.errors import ModelError
+
+pytestmark = pytest.mark.trust
+
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
+YAML = {
+    "an object": ("decode: !!python/object/apply:os.mkdir [exploited]", "constructor for the tag"),
+    "a name": ("decode: !!python/name:os.system", "constructor for the tag"),
+    "laughs": (LAUGHS, r"an alias \(\*name\) is not read in line 2"),
+    "a circle": ("a: &a [*a]", "an alias"),
+    "a merge": ("decode: {<<: {min_side: 1}}", "a merge"),
+    "a key twice": ("decode: {min_side: 1, min_side: 2}", "a key repeats: 'min_side' in line 1"),
+    "a section twice": ("npz: {}\nnpz: {filename: x}", "a key repeats: 'npz' in line 2"),
+    "depth": ("[" * 200_000, "more than 32 levels deep"),
+    "length": ("# " + "x" * (1 << 20), f"longer than {MAX_CHARACTERS}"),
+    "a key that is a list": ("? [a, b]\n: c", "unhashable"),
+    "two documents": ("a: 1\n---\na: 2", "another document"),
+    "control characters": ("a: \x00", "cannot be read"),
+    "no YAML": ("a: [", "line"),
+}
+JSON = {
+    "depth": "[" * 200_000,
+    "a key twice": '{"a": 1, "a": 2}',
+    "an inner key twice": '[{"b": {"a": 1, "a": 2}}]',
+    "no number": '{"a": NaN}',
+    "infinity": '{"a": -Infinity}',
+    "a huge number": '{"a": 1e999}',
+    "a long number": '{"a": ' + "9" * 5000 + "}",
+    "length": '"' + "x" * (1 << 20) + '"',
+    "half a character": b'{"a": "\xff"}',
+    "no JSON": "{'a': 1}",
+}
+
+
+@pytest.mark.parametrize("name", YAML)
+def test_yaml_that_makes_objects_or_explodes_or_says_two_things_is_refused(name, tmp_path, monkeypatch) -> None:
+    text, reason = YAML[name]
+    monkeypatch.chdir(tmp_path)
+    Path("prepare_config.yaml").write_text(text, encoding="utf-8")
+    tracemalloc.start()
+    with pytest.raises(ConfigError, match=rf"prepare_config\.yaml is not valid YAML: .*({reason})"):
+        PrepareConfig.from_yaml(Path("prepare_config.yaml"))
+    assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    tracemalloc.stop()
+    with pytest.raises(ConfigError, match="search space is not valid YAML"):
+        SearchConfig(space=text).search_space()
+    assert not Path("exploited").exists()
+
+
+def test_a_yaml_file_of_gigabytes_is_not_read_to_its_end(tmp_path: Path) -> None:
+    with (tmp_path / "own.yaml").open("wb") as file:
+        file.truncate(4 << 30)
+    tracemalloc.start()
+    with pytest.raises(ConfigError, match=r"own\.yaml is not valid YAML: it is longer"):
+        PrepareConfig.from_yaml(tmp_path / "own.yaml")
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
+def test_a_setting_is_a_number(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"decode\.max_megapixels"):
+        PrepareConfig.parse(parse_yaml(f"decode: {{max_megapixels: {value}}}"))
+
+
+def test_plain_yaml_is_read_as_before() -> None:
+    assert parse_yaml("a: {b: [1, 2.5, yes, null, 'x']}") == {"a": {"b": [1, 2.5, True, None, "x"]}}
+    assert parse_json('{"a": [1, 2.5, true, null, "x"]}') == {"a": [1, 2.5, True, None, "x"]}
+
+
+@pytest.mark.parametrize("name", JSON)
+def test_json_that_is_deep_or_says_two_things_is_refused(name: str, tmp_path: Path) -> None:
+    text = JSON[name]
+    data = text if isinstance(text, bytes) else text.encode()
+    with pytest.raises(DocumentError):
+        parse_json(data)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "metadata.json").write_bytes(data)
+    with pytest.raises(ModelError, match=r"metadata\.json is not valid"):
+        load_classifier(tmp_path)
+    if name != "length":  # as long as the data sets' counts make it
+        (tmp_path / "context.json").write_bytes(data)
+        with pytest.raises(JobError, match=r"context\.json is not JSON"):
+            read_context(tmp_path)
+    if isinstance(text, str):
+        for body in (text, json.dumps({"Type": "Notification", "Message": text})):
+            with pytest.raises(UnreadableMessage):
+                parse_message(body)
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"mean_intensity": NaN}', '{"age": 1e999}', "{'a'", "[]", "1"])
+def test_a_manifest_line_from_elsewhere_is_named(line: str) -> None:
+    with pytest.raises(ManifestError, match="manifest line 1"):
+        load_rows(f"{line}\n".encode())
+
+
+def test_a_manifest_holds_finite_numbers() -> None:
+    row = '{{"image_id": "a", "source": "a", "source_etag": "1", "source_bytes": 1, "mean_intensity": {}}}\n'
+    assert load_rows(row.format("0.5").encode())[0].mean_intensity == 0.5
+    for number in ("NaN", "Infinity", "1e999"):
+        with pytest.raises(ManifestError, match="manifest line 1"):
+            load_rows(row.format(number).encode())
+
+
+def test_a_serving_archive_that_says_two_things_of_its_origin_is_refused(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("penumo_assets.jobs.handler.Classifier.load", lambda folder: None)
+    for text in ('{"phantoms": true, "phantoms": false}', "[" * 100_000, "[]"):
+        (tmp_path / "serving.json").write_text(text)
+        with pytest.raises(ModelError, match=r"serving\.json"):
+            model_fn(str(tmp_path))
