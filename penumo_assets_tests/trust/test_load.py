@@ -1,4 +1,4 @@
-"""A cohort costs the same whether it is the tenth or the hundredth, and checks of all cohorts fit in memory.
+"""A cohort costs the same whether it is the tenth or the hundredth, and all cohorts together fit in memory.
 
 Counts, not seconds: the figures are those of ``benchmarks/load.py``.
 """
@@ -12,17 +12,22 @@ from typing import Any
 import pytest
 from dagster import (
     AssetCheckEvaluation,
+    AssetExecutionContext,
     AssetSelection,
     DagsterInstance,
+    ResourceDependency,
     asset,
     materialize,
 )
 
+from penumo_assets.assets import dataset
 from penumo_assets.checks import quality, scope
 from penumo_assets.checks.quality import intensity_drift, mask_plausibility, reject_rate
-from penumo_assets.cohort.publish import Manifest, dump_manifest, manifest_key, read_manifest
+from penumo_assets.cohort import publish
+from penumo_assets.cohort.publish import Manifest, dump_manifest, manifest_key, open_manifest, read_manifest
 from penumo_assets.jobs.manifest import ManifestRow, StageOutput
 from penumo_assets.partitions import cohorts
+from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobRunner, JobSpec
 from penumo_assets.resources.storage import FileStore, ObjectStore, Storage
 from penumo_assets_tests.backfills.daemon import Daemon, running_daemon
 from penumo_assets_tests.backfills.stub_jobs import png
@@ -116,9 +121,12 @@ class Reads:
         self.most_alive = 0
 
     def __call__(self, store: ObjectStore, cohort: str) -> list[ManifestRow]:
+        self.note(cohort)
+        return read_manifest(store, cohort)
+
+    def note(self, cohort: str) -> None:
         self.cohorts[cohort] += 1
         self.most_alive = max(self.most_alive, sum(type(item) is ManifestRow for item in gc.get_objects()))
-        return read_manifest(store, cohort)
 
 
 @pytest.fixture
@@ -170,3 +178,31 @@ def test_the_brightness_of_all_cohorts_is_judged_from_one_look_at_each_manifest(
     assert len(reads.cohorts) == 10
     assert set(reads.cohorts.values()) == {1}
     assert reads.most_alive <= 2 * 50
+
+
+class NoJobs(JobRunner):
+    """Ends where a job would begin."""
+
+    storage: ResourceDependency[Storage]
+
+    def run(self, context: AssetExecutionContext, spec: JobSpec) -> JobResult:
+        raise JobFailed(f"{len(spec.documents['index']['items.jsonl'].splitlines())} items were to be packed")
+
+    def discard_outputs(self, result: JobResult) -> None: ...
+
+
+def test_the_training_set_holds_one_manifest_at_a_time(
+    wards: DagsterInstance, tmp_path: Path, reads: Reads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(store: ObjectStore, cohort: str) -> Manifest:
+        reads.note(cohort)
+        return open_manifest(store, cohort)
+
+    monkeypatch.setattr(publish, "open_manifest", opened)
+    storage = Storage(root=str(tmp_path))
+    with pytest.raises(Exception, match="500 items were to be packed"):
+        materialize(
+            [dataset.training_set], instance=wards, resources={"storage": storage, "jobs": NoJobs(storage=storage)}
+        )
+    assert len(reads.cohorts) == 10
+    assert reads.most_alive <= 3 * 50
