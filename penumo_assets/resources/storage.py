@@ -186,11 +186,11 @@ class FileStore(ObjectStore):
         yield from self._walk(self.path(prefix), prefix, after)
 
     def _walk(self, folder: Path, prefix: str, after: str) -> Iterator[ObjectInfo]:
-        if not folder.is_dir() or (prefix + "/" < after and not after.startswith(prefix + "/")):
+        if prefix + "/" < after and not after.startswith(prefix + "/"):
             return
-        with file_errors(prefix), os.scandir(folder) as entries:
+        with file_errors(prefix):
             # A folder sorts as "name/", which is the order of the keys below it.
-            ordered = sorted(entries, key=lambda entry: entry.name + ("/" if entry.is_dir() else ""))
+            ordered = sorted(_entries(folder), key=lambda entry: entry.name + ("/" if entry.is_dir() else ""))
         for entry in ordered:
             key = f"{prefix}/{entry.name}"
             if entry.is_symlink():
@@ -198,14 +198,16 @@ class FileStore(ObjectStore):
             if entry.is_dir():
                 yield from self._walk(Path(entry.path), key, after)
             elif key > after and not _TEMPORARY.search(key):
-                stat = entry.stat()
+                try:
+                    stat = entry.stat()
+                except FileNotFoundError:
+                    continue  # deleted since the folder was read
                 yield ObjectInfo(key, stat.st_size, f"{stat.st_size:x}-{stat.st_mtime_ns:x}")
 
     def folders(self, prefix: str) -> list[str]:
-        folder = self.path(prefix)
-        if not folder.is_dir():
-            return []
-        return sorted(item.name for item in folder.iterdir() if item.is_dir() and not item.is_symlink())
+        with file_errors(prefix):
+            entries = _entries(self.path(prefix))
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.is_symlink())
 
     def exists(self, key: str) -> bool:
         return self.path(key).is_file()
@@ -267,7 +269,7 @@ class FileStore(ObjectStore):
         for key in keys:
             with file_errors(key):
                 self.path(key).unlink(missing_ok=True)
-            self._remove_empty(self.path(key).parent)
+                self._remove_empty(self.path(key).parent)
 
     def delete_folder(self, prefix: str) -> None:
         """Also what a killed process had not finished writing there."""
@@ -277,12 +279,21 @@ class FileStore(ObjectStore):
         self._remove_empty(folder.parent)
 
     def _remove_empty(self, folder: Path) -> None:
-        while folder != self.root and folder.is_dir() and not any(folder.iterdir()):
+        while folder != self.root and not _entries(folder):
             try:
                 folder.rmdir()
             except OSError:
-                return  # somebody wrote into it meanwhile
+                return  # somebody wrote into it, or removed it, meanwhile
             folder = folder.parent
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds; nothing if it is not there (any more)."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def open_store(root: str, kms_key: str = "", *, impatient: bool = False) -> ObjectStore:

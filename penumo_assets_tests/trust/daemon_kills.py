@@ -72,7 +72,7 @@ class DaemonTrials:
             with self._daemon() as daemon:
                 self._backfill()
                 while victim and not self._workers():
-                    time.sleep(0.05)
+                    time.sleep(0.2)
                 time.sleep(outcome.moment)
                 if victim == "daemon":
                     daemon.kill()
@@ -92,18 +92,14 @@ class DaemonTrials:
         return False
 
     def _workers(self) -> list[psutil.Process]:
-        """The processes that execute runs of this instance."""
+        """The processes that execute runs of this instance: the code server starts one for each."""
         found = []
         for process in psutil.process_iter(["cmdline"]):
-            try:
-                if "execute_run" in " ".join(process.info["cmdline"] or []) and self._is_ours(process):
+            with suppress(psutil.Error):
+                words = " ".join(process.info["cmdline"] or [])
+                if "spawn_main" in words and process.environ().get("DAGSTER_HOME") == str(self.home):
                     found.append(process)
-            except psutil.Error:
-                continue
         return found
-
-    def _is_ours(self, process: psutil.Process) -> bool:
-        return process.environ().get("DAGSTER_HOME") == str(self.home)
 
     @contextmanager
     def _daemon(self) -> Iterator[subprocess.Popen]:
