@@ -2,6 +2,7 @@
 
     python benchmarks/faults.py --kills 200          # SIGKILL at random moments of every stage
     python benchmarks/faults.py --only disk          # full and read-only disks (needs the right to mount)
+    python benchmarks/faults.py --only daemon        # SIGKILL where Dagster's daemon runs things
     python benchmarks/faults.py --only store         # a fault at every call to S3 (on loopback) and at every write
 
 A reader looks at everything throughout. Ends with a table, and with status 1 if anything was lost or corrupted.
@@ -23,6 +24,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import mlflow  # noqa: E402, F401 - every launch would import it again
 
 from penumo_assets_tests.trust.calls import bucket, walk  # noqa: E402
+from penumo_assets_tests.trust.daemon_kills import DaemonTrials  # noqa: E402
 from penumo_assets_tests.trust.disk import disturb_disk, small_disk  # noqa: E402
 from penumo_assets_tests.trust.folder import walk_writes  # noqa: E402
 from penumo_assets_tests.trust.installation import VICTIMS, Installation  # noqa: E402
@@ -38,7 +40,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     outcomes: list[Outcome] = []
     try:
-        for kind, run in (("kills", kills), ("disk", disks), ("store", stores)):
+        for kind, run in (("kills", kills), ("daemon", daemons), ("disk", disks), ("store", stores)):
             if arguments.only in (None, kind):
                 for outcome in run(folder / kind, arguments):
                     outcomes.append(outcome)
@@ -53,6 +55,10 @@ def main() -> None:
 def kills(folder: Path, arguments: argparse.Namespace) -> Iterator[Outcome]:
     chain = Chain(Installation(folder, folder / "notes"), arguments.stages)
     yield from chain.kills(arguments.kills, arguments.seed, arguments.victims)
+
+
+def daemons(folder: Path, arguments: argparse.Namespace) -> Iterator[Outcome]:
+    yield from DaemonTrials(Installation(folder, folder / "notes")).kills(arguments.daemons, arguments.seed)
 
 
 def disks(folder: Path, arguments: argparse.Namespace) -> Iterator[Outcome]:
@@ -82,9 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="how many processes are killed (default 200)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments at which they are")
-    parser.add_argument("--only", choices=("kills", "disk", "store"), help="one family of faults; all without it")
+    parser.add_argument(
+        "--only", choices=("kills", "daemon", "disk", "store"), help="one family of faults; all without it"
+    )
     parser.add_argument("--stages", nargs="+", choices=NAMES, default=NAMES, help="disturb only these")
     parser.add_argument("--victims", nargs="+", choices=VICTIMS, default=VICTIMS, help="kill only these")
+    parser.add_argument("--daemons", type=int, default=6, help="kills where the daemon runs things (default 6)")
     parser.add_argument("--full-disks", type=int, default=3, help="full disks per stage")
     parser.add_argument("--every", type=int, default=1, help="fail every n-th call or write only")
     return parser

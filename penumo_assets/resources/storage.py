@@ -223,29 +223,30 @@ class FileStore(ObjectStore):
             yield from self._walk(folder, prefix, after)
 
     def _walk(self, folder: Path, prefix: str, after: str) -> Iterator[ObjectInfo]:
-        if not folder.is_dir() or (prefix + "/" < after and not after.startswith(prefix + "/")):
+        if prefix + "/" < after and not after.startswith(prefix + "/"):
             return
-        with file_errors(prefix), os.scandir(folder) as entries:
+        with file_errors(prefix):
             # A folder sorts as "name/", which is the order of the keys below it. A link could lead out of the root,
             # or round in a circle: it is no folder, wherever it leads.
-            ordered = sorted(
-                ((entry.name + ("/" if entry.is_dir(follow_symlinks=False) else ""), entry) for entry in entries),
-                key=lambda item: item[0],
-            )
-        for name, entry in ordered:
+            named = [
+                (item.name + ("/" if item.is_dir(follow_symlinks=False) else ""), item) for item in _entries(folder)
+            ]
+        for name, entry in sorted(named, key=lambda item: item[0]):
             key = f"{prefix}/{entry.name}"
             if name.endswith("/"):
                 yield from self._walk(Path(entry.path), key, after)
             elif key > after and not _TEMPORARY.search(key):
-                info = entry.stat(follow_symlinks=False)
+                try:
+                    info = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # deleted since the folder was read
                 plain = stat.S_ISREG(info.st_mode)
                 yield ObjectInfo(key, info.st_size if plain else 0, f"{info.st_size:x}-{info.st_mtime_ns:x}", plain)
 
     def folders(self, prefix: str) -> list[str]:
-        folder = self.path(prefix)
-        if not folder.is_dir():
-            return []
-        return sorted(item.name for item in folder.iterdir() if item.is_dir() and not item.is_symlink())
+        with file_errors(prefix):
+            entries = _entries(self.path(prefix))
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.is_symlink())
 
     def exists(self, key: str) -> bool:
         return self.path(key).is_file()
@@ -307,7 +308,7 @@ class FileStore(ObjectStore):
         for key in keys:
             with file_errors(key):
                 self.path(key).unlink(missing_ok=True)
-            self._remove_empty(self.path(key).parent)
+                self._remove_empty(self.path(key).parent)
 
     def delete_folder(self, prefix: str) -> None:
         """Also what a killed process had not finished writing there."""
@@ -317,12 +318,21 @@ class FileStore(ObjectStore):
         self._remove_empty(folder.parent)
 
     def _remove_empty(self, folder: Path) -> None:
-        while folder != self.root and folder.is_dir() and not any(folder.iterdir()):
+        while folder != self.root and not _entries(folder):
             try:
                 folder.rmdir()
             except OSError:
-                return  # somebody wrote into it meanwhile
+                return  # somebody wrote into it, or removed it, meanwhile
             folder = folder.parent
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds; nothing if it is not there (any more)."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def open_store(root: str, kms_key: str = "", *, impatient: bool = False) -> ObjectStore:

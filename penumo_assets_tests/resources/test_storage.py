@@ -470,3 +470,16 @@ def test_a_full_or_read_only_disk_is_named_without_a_path_of_this_machine(
         with pytest.raises(StorageError, match=os.strerror(number)) as caught:
             attempt()
         assert str(tmp_path) not in str(caught.value)
+
+
+def test_a_listing_goes_on_while_somebody_else_deletes(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "root")
+    for number in range(4):
+        store.write(f"jobs/a/{number}.png", b"1")
+        store.write(f"jobs/b/{number}.png", b"1")
+    listing = store.list_objects("jobs")
+    assert next(listing).key == "jobs/a/0.png"
+    store.delete_folder("jobs/a")
+    store.delete_folder("jobs/b")
+    assert list(listing) == []
+    assert store.folders("jobs") == []

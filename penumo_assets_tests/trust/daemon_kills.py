@@ -5,6 +5,7 @@ dies is noticed by its code server, and its run is launched again by the daemon;
 as a container's restart policy would.
 """
 
+import json
 import os
 import random
 import shutil
@@ -25,12 +26,14 @@ import penumo_assets.configs
 from penumo_assets.partitions import cohorts
 from penumo_assets_tests.trust.installation import Installation
 from penumo_assets_tests.trust.outcome import Outcome
-from penumo_assets_tests.trust.stages import COHORT, STAGES
+from penumo_assets_tests.trust.stages import COHORT, IMAGING, STAGES
 from penumo_assets_tests.trust.state import content, differences, listed, named
 from penumo_assets_tests.trust.witness import read_notes, watching
 
 CHECKOUT = Path(penumo_assets.__file__).parent.parent
 COMMANDS = Path(sys.executable).parent
+_LAUNCH = """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
+  ... on LaunchBackfillSuccess { backfillId } } }"""
 VICTIMS = ("run worker", "daemon", "worker and job")
 MOST_SECONDS = 420.0
 
@@ -43,6 +46,7 @@ class DaemonTrials:
         os.environ["DAGSTER_HOME"] = str(self.home)
         installation.undisturbed(STAGES[0].arrange)
         installation.save("landed")
+        self._begin()
         assert self._trial(Outcome("daemon", "none"), None)
         self.expected = content(installation.store, installation.database)
 
@@ -50,6 +54,7 @@ class DaemonTrials:
         chance = random.Random(seed)
         for number in range(count):
             outcome = Outcome("daemon", VICTIMS[number % len(VICTIMS)], chance.uniform(0, 6))
+            self._begin()
             with watching(self.here.store, self.here.database, self.here.notes / "witness.json"):
                 outcome.lost = not self._trial(outcome, outcome.fault)
             outcome.looks, outcome.corrupted = read_notes(self.here.notes / "witness.json")
@@ -60,28 +65,24 @@ class DaemonTrials:
             outcome.left_over += [f"scratch: {name}" for name in self.here.scratch()]
             yield outcome
 
-    def _trial(self, outcome: Outcome, victim: str | None) -> bool:
-        """Backfill the cohort by the daemon, kill the victim on the way; whether a run succeeded in time."""
+    def _begin(self) -> None:
+        """The cohort has landed, and the instance knows nothing."""
         self.here.restore("landed")
         shutil.rmtree(self.home, ignore_errors=True)
         self.home.mkdir()
         (self.home / "dagster.yaml").write_text(_settings())
+
+    def _trial(self, outcome: Outcome, victim: str | None) -> bool:
+        """Backfill the cohort by the daemon, kill the victim on the way; whether a run succeeded in time."""
         end = time.monotonic() + MOST_SECONDS
         with DagsterInstance.get() as instance:
             instance.add_dynamic_partitions(str(cohorts.name), [COHORT])
             with self._daemon() as daemon:
                 self._backfill()
                 while victim and not self._workers():
-                    time.sleep(0.05)
+                    time.sleep(0.2)
                 time.sleep(outcome.moment)
-                if victim == "daemon":
-                    daemon.kill()
-                elif victim:
-                    chosen = self._workers()
-                    if victim == "worker and job":
-                        chosen += [process for kind in self.here.jobs().values() for process in kind]
-                    for process in chosen:
-                        process.kill()
+                self._kill(victim, daemon)
                 with self._daemon() if victim == "daemon" else nullcontext():
                     while time.monotonic() < end:
                         runs = instance.get_runs()
@@ -91,19 +92,26 @@ class DaemonTrials:
                         time.sleep(0.5)
         return False
 
+    def _kill(self, victim: str | None, daemon: subprocess.Popen) -> None:
+        if victim == "daemon":
+            daemon.kill()
+            return
+        chosen = self._workers() if victim else []
+        if victim == "worker and job":
+            chosen += [process for kind in self.here.jobs().values() for process in kind]
+        for process in chosen:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
     def _workers(self) -> list[psutil.Process]:
-        """The processes that execute runs of this instance."""
+        """The processes that execute runs of this instance: the code server starts one for each."""
         found = []
         for process in psutil.process_iter(["cmdline"]):
-            try:
-                if "execute_run" in " ".join(process.info["cmdline"] or []) and self._is_ours(process):
+            with suppress(psutil.Error):
+                words = " ".join(process.info["cmdline"] or [])
+                if "spawn_main" in words and process.environ().get("DAGSTER_HOME") == str(self.home):
                     found.append(process)
-            except psutil.Error:
-                continue
         return found
-
-    def _is_ours(self, process: psutil.Process) -> bool:
-        return process.environ().get("DAGSTER_HOME") == str(self.home)
 
     @contextmanager
     def _daemon(self) -> Iterator[subprocess.Popen]:
@@ -121,8 +129,12 @@ class DaemonTrials:
             daemon.wait()
 
     def _backfill(self) -> None:
-        command = [str(COMMANDS / "dagster"), "job", "backfill", "--job", "prepare", "--partitions", COHORT]
-        subprocess.run([*command, "--noprompt", "-w", "workspace.yaml"], cwd=CHECKOUT, check=True, capture_output=True)
+        """The UI's request. A backfill of the command line has ended when its runs begin: Dagster retries none."""
+        assets = [{"path": [name]} for name in IMAGING]
+        variables = json.dumps({"params": {"assetSelection": assets, "partitionNames": [COHORT]}})
+        command = [str(COMMANDS / "dagster-graphql"), "-w", "workspace.yaml", "-t", _LAUNCH, "-v", variables]
+        done = subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True)
+        assert "backfillId" in done.stdout, done.stdout
 
 
 def _settings() -> str:

@@ -12,7 +12,7 @@ from penumo_assets.cohort import plan
 from penumo_assets.cohort.land import land_folder
 from penumo_assets.cohort.landing import LandedFile, Landing, LandingError, read_landing
 from penumo_assets.cohort.plan import PlanSettings, image_id_of, plan_cohort
-from penumo_assets.configs.prepare import DecodeConfig, PrepareConfig
+from penumo_assets.configs.prepare import DecodeConfig, FileNames, LabelsConfig, PrepareConfig
 from penumo_assets.imaging.deidentify import is_plain_text, is_safe_id, pseudonym
 from penumo_assets.jobs.contract import write_atomic
 from penumo_assets.jobs.handler import BadRequest
@@ -25,7 +25,7 @@ from penumo_assets_tests.trust.hostile_folder import LINKS, ODD_NAMES, SPECIAL, 
 
 pytestmark = pytest.mark.trust
 
-LABELS = ("normal", "pneumonia")
+LABELS = LabelsConfig(file_names=FileNames.keep)
 SETTINGS = PlanSettings(PrepareConfig(), "weights", "key", STAGES)
 KEY = b"a key for phantoms only"
 FILM = cv2.imencode(".png", phantom(bits=8).astype("uint8"))[1].tobytes()
@@ -48,7 +48,7 @@ def planned(landing: Landing) -> dict[str, ManifestRow]:
 
 def test_every_link_pipe_and_odd_name_in_landing_is_rejected_by_name_and_the_rest_goes_on(store: FileStore) -> None:
     with within(20):
-        rows = planned(read_landing(store, "ward-7", LABELS))
+        rows = planned(read_landing(store, "ward-7", LABELS, None))
     assert {source: row.code for source, row in rows.items()} == (
         dict.fromkeys((*LINKS, *SPECIAL), "not_a_file")
         | dict.fromkeys(ODD_NAMES.values(), "unsafe_name")
@@ -76,19 +76,19 @@ def test_a_cohort_or_a_table_that_is_a_link_or_a_pipe_is_not_opened(store: FileS
     landing = store.root / "landing"
     (landing / "ward-8").symlink_to(tmp_path / "outside")
     with pytest.raises(LandingError, match="'ward-8' has no files"):
-        read_landing(store, "ward-8", LABELS)
+        read_landing(store, "ward-8", LABELS, None)
     assert store.folders("landing") == ["ward-7"]
     for make in (os.mkfifo, lambda path: path.symlink_to("/etc/hostname")):
         (landing / "ward-7" / "labels.csv").unlink(missing_ok=True)
         make(landing / "ward-7" / "labels.csv")
         with within(10), pytest.raises(LandingError, match=r"labels\.csv of cohort 'ward-7' is no plain file"):
-            read_landing(store, "ward-7", LABELS)
+            read_landing(store, "ward-7", LABELS, None)
 
 
 def test_a_mask_that_is_a_link_is_no_ground_truth_and_not_lost(store: FileStore, tmp_path: Path) -> None:
     (store.root / "landing" / "ward-7" / "masks").mkdir()
     (store.root / "landing" / "ward-7" / "masks" / "good.png").symlink_to(tmp_path / "outside" / "secret.png")
-    landing = read_landing(store, "ward-7", LABELS)
+    landing = read_landing(store, "ward-7", LABELS, None)
     assert landing.truths == {}
     assert planned(landing)["masks/good.png"].code == "not_a_file"
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from penumo_assets.cohort.landing import MAX_LABELS_BYTES, MAX_ROWS, LandingError, parse_labels, read_landing
+from penumo_assets.configs.prepare import FileNames, LabelsConfig
 from penumo_assets.jobs import segment_train
 from penumo_assets.jobs.csv_cells import plain_cell
 from penumo_assets.resources.storage import FileStore
@@ -18,7 +19,7 @@ from penumo_assets_tests.imaging.samples import phantom
 
 pytestmark = pytest.mark.trust
 
-LABELS = ("normal", "pneumonia")
+LABELS = LabelsConfig(file_names=FileNames.keep)
 HEAD = b"file,patient_id,label\n"
 FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "\uff1d1+1", '=HYPERLINK("http://x","y")')
 
@@ -30,7 +31,7 @@ def test_a_table_of_a_gigabyte_is_refused_by_name_and_not_read(tmp_path: Path) -
         file.truncate(1 << 30)
     tracemalloc.start()
     with pytest.raises(LandingError, match=f"labels.csv of cohort 'ward-7' has {1 << 30} bytes; {MAX_LABELS_BYTES}"):
-        read_landing(store, "ward-7", LABELS)
+        read_landing(store, "ward-7", LABELS, None)
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
 
@@ -58,7 +59,7 @@ def test_a_table_of_a_gigabyte_is_refused_by_name_and_not_read(tmp_path: Path) -
 )
 def test_a_table_that_is_no_table_of_labels_is_refused_by_the_cohorts_name(data: bytes, reason: str) -> None:
     with pytest.raises(LandingError, match=reason) as caught:
-        parse_labels(data, "ward-7", LABELS)
+        parse_labels(data, "ward-7", LABELS, None)
     assert "ward-7" in str(caught.value)
     assert len(str(caught.value)) < 300
 
@@ -68,23 +69,23 @@ def test_millions_of_short_rows_end_at_a_limit(monkeypatch: pytest.MonkeyPatch) 
     rows = b"".join(b"%d,,\n" % number for number in range(10_001))
     tracemalloc.start()
     with pytest.raises(LandingError, match="more than 10000 rows: split the cohort"):
-        parse_labels(HEAD + rows, "ward-7", LABELS)
+        parse_labels(HEAD + rows, "ward-7", LABELS, None)
     per_row = tracemalloc.get_traced_memory()[1] / 10_000
     tracemalloc.stop()
     assert per_row * MAX_ROWS < 1 << 30
-    assert len(parse_labels(HEAD + rows[: rows.rindex(b"10000")], "ward-7", LABELS)) == 10_000
+    assert len(parse_labels(HEAD + rows[: rows.rindex(b"10000")], "ward-7", LABELS, None)) == 10_000
 
 
 @pytest.mark.parametrize("row", [b"a.png,P\x001,normal", b"a.png,P1,nor\x1bmal", b"a.png,%s,normal" % (b"P" * 2000)])
 def test_a_row_with_control_characters_or_endless_cells_rejects_its_image_alone(row: bytes) -> None:
-    labels = parse_labels(HEAD + row + b"\nb.png,P2,normal\n", "c", LABELS)
+    labels = parse_labels(HEAD + row + b"\nb.png,P2,normal\n", "c", LABELS, None)
     assert labels["a.png"].problem is not None
     assert labels["a.png"].problem[0] == "malformed_label"
     assert labels["b.png"].problem is None
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_column() -> None:
-    assert parse_labels(b"\xef\xbb\xbf" + HEAD + b"a.png,P1,normal\n", "c", LABELS)["a.png"].patient_id == "P1"
+    assert parse_labels(b"\xef\xbb\xbf" + HEAD + b"a.png,P1,normal\n", "c", LABELS, None)["a.png"].patient_id == "P1"
 
 
 @pytest.mark.parametrize("text", FORMULAS)
