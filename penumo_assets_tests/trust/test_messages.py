@@ -80,7 +80,7 @@ def test_a_ground_truth_mask_that_cannot_be_read_is_not_named(
     with pytest.raises(JobError, match="stage raw of image one: No such file or directory"):
         guarded(Image(item(truth=f"masks/{NAME}.png")), "raw", compare)
     output = capfd.readouterr()
-    assert "image one does not fit it" in caplog.text
+    assert "the ground-truth mask of image one is left out" in caplog.text
     assert NAME not in output.out + output.err + caplog.text
 
 
