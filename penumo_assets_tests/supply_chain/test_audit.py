@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from supply_chain.audit import CLEAN, NOT_DONE, VULNERABLE, judge, main
-from supply_chain.sbom import read_lock
+from docs.supply_chain.audit import CLEAN, NOT_DONE, VULNERABLE, judge, main
+from docs.supply_chain.sbom import read_lock
 
 CHECKOUT = Path(__file__).parents[2]
 FINE = {"name": "tqdm", "version": "4.70.1", "vulns": []}
@@ -74,7 +74,7 @@ def test_the_auditor_is_asked_about_the_lock_and_resolves_nothing(tmp_path: Path
 
 
 def test_the_auditor_itself_is_pinned_and_shares_the_locks_versions() -> None:
-    own = read_lock((CHECKOUT / "supply_chain" / "requirements.txt").read_text(encoding="utf-8"))
+    own = read_lock((CHECKOUT / "docs" / "supply_chain" / "requirements.txt").read_text(encoding="utf-8"))
     locked = read_lock((CHECKOUT / "constraints.txt").read_text(encoding="utf-8"))
     assert "pip-audit" in own
     assert {name: own[name] for name in own.keys() & locked.keys()} == {
@@ -86,4 +86,4 @@ def test_make_audit_fails_where_the_audit_fails() -> None:
     makefile = (CHECKOUT / "Makefile").read_text(encoding="utf-8")
     (recipe,) = re.findall(r"^audit:\n((?:\t.*\n)+)", makefile, re.MULTILINE)
     last = recipe.splitlines()[-1]
-    assert last == "\tbuild/audit/bin/python supply_chain/audit.py constraints.txt"
+    assert last == "\tbuild/audit/bin/python docs/supply_chain/audit.py constraints.txt"

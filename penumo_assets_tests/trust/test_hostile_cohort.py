@@ -17,6 +17,7 @@ from penumo_assets_tests.trust.hostile_images import GRAY, bombs, giants
 
 pytestmark = [pytest.mark.trust, pytest.mark.slow]
 
+SETTINGS = {"npz": {"filename": "{patient_id}_{image_id}"}, "labels": {"file_names": "keep"}}
 CONTRACT = Path(__file__).parents[2] / "docs" / "data_contract.md"
 COHORT = "ward-7"
 # An image that could be read, but its row of labels.csv, the patient's id or the label, is an attack.
@@ -71,7 +72,7 @@ def test_two_good_films_become_tensors_and_every_attack_stands_in_the_manifest(t
         masks[0].write_bytes(giants()["png 100,000 x 100,000"][0])
         result = house.materialize(
             "raw_images", "lung_masks", "preprocessed_images", "npz_tensors", partition=COHORT,
-            config={"prepare_cohort": {"npz": {"filename": "{patient_id}_{image_id}"}, "labels": {"file_names": "keep"}}},
+            config={"prepare_cohort": SETTINGS},
         )  # fmt: skip
         rows = {row.source: row for row in read_manifest(house.store, COHORT)}
         assert {source: row.code for source, row in rows.items() if row.code} == expected

@@ -3,7 +3,7 @@
 Licences are those that the installed packages declare; a package that declares none, or is installed in another
 version than the lock's, stands without.
 
-    python supply_chain/sbom.py constraints.txt build/sbom.cdx.json
+    python docs/supply_chain/sbom.py constraints.txt build/sbom.cdx.json
 """
 
 import argparse

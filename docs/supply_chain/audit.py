@@ -3,7 +3,7 @@
 An audit that could not be done fails, and says so. pip-audit alone ends well when its service does not know a package
 or a mirror answers in its place, and it uses one exit status for *vulnerable* and for *no connection*.
 
-    python supply_chain/audit.py constraints.txt
+    python docs/supply_chain/audit.py constraints.txt
 
 Exit status: 0 nothing is known, 1 something is, 2 the audit could not be done.
 """
