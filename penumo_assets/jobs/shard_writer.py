@@ -40,7 +40,7 @@ class ShardWriter:
         if self._shard is None:
             size = min(self._left, self._shard_images)
             path = self.folder / shard_name(self._number)
-            self._shard = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(size, *IMAGE_SHAPE))
+            self._shard = _open_shard(path, size)
         self._shard[self._row] = image
         self._rows.append({"shard": self._number, "row": self._row, **values})
         self._row += 1
@@ -56,9 +56,7 @@ class ShardWriter:
         """Cut the last shard to the images that came; write the index and return it."""
         if self._shard is not None and self._row < len(self._shard):
             path = self.folder / shard_name(self._number)
-            whole = np.lib.format.open_memmap(
-                path.with_suffix(".tmp"), mode="w+", dtype=np.uint8, shape=(self._row, *IMAGE_SHAPE)
-            )
+            whole = _open_shard(path.with_suffix(".tmp"), self._row)
             whole[:] = self._shard[: self._row]
             whole.flush()
             os.replace(path.with_suffix(".tmp"), path)
@@ -73,3 +71,18 @@ class ShardWriter:
         self._shard.flush()
         self._shard = None
         self._number, self._row = self._number + 1, 0
+
+
+def _open_shard(path: Path, images: int) -> np.memmap:
+    """A new shard whose place on the disk is taken: a page without one would end the process without a word.
+
+    Raises
+    ------
+    OSError
+        If the disk is full.
+    """
+    shard = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(images, *IMAGE_SHAPE))
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return shard

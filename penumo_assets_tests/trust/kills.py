@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from penumo_assets.resources.compute.spec import bundle_digest
 from penumo_assets_tests.trust.installation import VICTIMS, Installation
 from penumo_assets_tests.trust.outcome import Outcome
 from penumo_assets_tests.trust.stages import STAGES, Stage
@@ -30,6 +31,7 @@ class Chain:
 
     def __init__(self, installation: Installation, stages: Sequence[str]) -> None:
         self.installation = installation
+        self.sources = bundle_digest.__wrapped__()
         self.expected: dict[str, Expected] = {}
         self.wanted = [stage for stage in STAGES if stage.name in stages]
         last = max(STAGES.index(stage) for stage in self.wanted)
@@ -75,6 +77,8 @@ class Chain:
 
     def compare(self, stage: Stage, outcome: Outcome) -> None:
         here, expected = self.installation, self.expected[stage.name]
+        if bundle_digest.__wrapped__() != self.sources:
+            raise RuntimeError("the sources have changed since the undisturbed runs: begin again and leave them alone")
         outcome.left_over += [f"process: {kind}" for kind in here.end_jobs()]
         if not outcome.lost:
             try:

@@ -10,6 +10,7 @@ import pytest
 import penumo_assets
 from penumo_assets.resources.storage import FileStore
 from penumo_assets_tests.trust.calls import Bucket, bucket
+from penumo_assets_tests.trust.disk import small_disk
 from penumo_assets_tests.trust.folder import walk_writes
 from penumo_assets_tests.trust.outcome import Outcome, table
 from penumo_assets_tests.trust.witness import Witness
@@ -60,6 +61,23 @@ def test_a_disk_that_takes_no_more_from_any_write_on_is_named_and_the_next_run_s
     assert {outcome.fault for outcome in outcomes} == {"disk full", "read only", "i/o error"}
     for outcome in outcomes:
         assert_healed(outcome)
+
+
+def test_a_training_set_that_does_not_fit_on_the_disk_says_so(tmp_path: Path) -> None:
+    program = (
+        "import sys, numpy as np; from pathlib import Path; from penumo_assets.jobs.shard_writer import ShardWriter\n"
+        "writer = ShardWriter(Path(sys.argv[1]) / 'train', 50, 50)\n"
+        "for _ in range(50): writer.add(np.full((224, 224, 4), 7, np.uint8), {})\n"
+    )
+    try:
+        with small_disk(tmp_path / "disk", size_mib=1) as disk:
+            done = subprocess.run(
+                [sys.executable, "-c", program, str(disk)], capture_output=True, text=True, check=False
+            )
+    except PermissionError as error:
+        pytest.skip(str(error))
+    assert done.returncode == 1, f"the process was killed by signal {-done.returncode}"
+    assert "No space left on device" in done.stderr
 
 
 def test_the_witness_sees_an_object_that_is_not_what_the_manifest_recorded(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from penumo_assets.resources.compute.spec import JobFailed, JobSpec
 from penumo_assets.resources.storage import ObjectStore
 
 LOG_TAIL_LINES = 30
+FULL_BYTES = 16 * 2**20
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
 
 
@@ -213,7 +214,11 @@ class LocalJob:
         failure = self.opt_ml / "output" / "failure"
         if failure.exists():
             return failure.read_text(encoding="utf-8", errors="replace")[:1024]
-        return "it was stopped" if ended["stopped"] else f"exit status {ended['code']}"
+        if ended["stopped"]:
+            return "it was stopped"
+        free = shutil.disk_usage(self.folder).free
+        hint = f"; the disk of its folder is full but for {free // 2**20} MiB" if free < FULL_BYTES else ""
+        return f"exit status {ended['code']}{hint}"  # on a full disk it could not say why
 
     def _log_tail(self) -> str:
         log = self.folder / "log.txt"
