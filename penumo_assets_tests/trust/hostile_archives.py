@@ -62,6 +62,7 @@ def archives() -> dict[str, tuple[bytes, str]]:
         "attributes bomb": (headed(tarfile.XHDTYPE, 96 << 20, 96), long),
         "name bomb": (headed(tarfile.GNUTYPE_LONGNAME, 96 << 20, 96), long),
         "link name bomb": (headed(tarfile.GNUTYPE_LONGLINK, 96 << 20, 96), long),
+        "a name for a name for a name": (_chain(3000), "RecursionError"),
         "sparse": (headed(tarfile.GNUTYPE_SPARSE, 512), "not read"),
         "negative": (headed(tarfile.REGTYPE, -1), "not read|cannot be unpacked"),
         "declares a petabyte": (headed(tarfile.REGTYPE, 1 << 50), "larger than"),
@@ -72,6 +73,13 @@ def archives() -> dict[str, tuple[bytes, str]]:
         "nested": (gzip.compress(tar_gz()), "cannot be unpacked"),
         "empty": (b"", "cannot be unpacked"),
     }
+
+
+def _chain(links: int) -> bytes:
+    """Headers that each hold the name of the next, which is such a header again."""
+    member = tarfile.TarInfo("x")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, 1
+    return gzip.compress((member.tobuf(tarfile.GNU_FORMAT) + b"a".ljust(512, b"\0")) * links)
 
 
 def _two() -> bytes:

@@ -146,7 +146,9 @@ LIES = {
     "overlap": safetensors(json.dumps({"a": entry([4], [0, 16]), "b": entry([4], [0, 16])}).encode()),
     "huge shape": safetensors(json.dumps({"a": entry([1 << 62, 8], [0, 16])}).encode()),
     "negative shape": safetensors(json.dumps({"a": entry([-4], [0, 16])}).encode()),
-    "a crowd of nothing": safetensors(json.dumps({str(n): entry([0], [0, 0]) for n in range(30_000)}).encode()),
+    "a crowd of nothing": safetensors(
+        json.dumps({str(n): entry([0], [0, 0]) for n in range(30_000)}).encode(), body=b""
+    ),
     "deep": safetensors(b"[" * 100_000),
     "pickle": b"\x80\x02}q\x00.",
 }

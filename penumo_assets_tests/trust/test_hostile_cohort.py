@@ -42,6 +42,7 @@ def write_attacks(folder: Path, outside: Path) -> dict[str, str]:
     files = giants() | {name: item for name, item in bombs().items() if item[1] != "decoded"}
     files |= {name: (data, "corrupt") for name, data in (hostile_dicom.crowds() | hostile_dicom.depths()).items()}
     files |= {name: item for name, item in hostile_dicom.pixels().items() if item[1] != "decoded"}
+    files["an id that a pseudonym would hide"] = (hostile_dicom.film(PatientID="P\x011"), "unsafe_patient_id")
     for number, (data, code) in enumerate(files.values()):
         (folder / f"attack {number:02}.dcm").write_bytes(data)
         expected[f"attack {number:02}.dcm"] = code

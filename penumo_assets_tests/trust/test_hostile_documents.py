@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from penumo_assets.cohort.events import UnreadableMessage, parse_message
-from penumo_assets.configs.base import ConfigError
+from penumo_assets.configs.base import ConfigError, StrictModel
 from penumo_assets.configs.documents import MAX_CHARACTERS, DocumentError, parse_json, parse_yaml
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.configs.search import SearchConfig
@@ -75,10 +75,16 @@ def test_a_yaml_file_of_gigabytes_is_not_read_to_its_end(tmp_path: Path) -> None
     tracemalloc.stop()
 
 
-@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
-def test_a_setting_is_a_number(value: str) -> None:
-    with pytest.raises(ConfigError, match=r"decode\.max_megapixels"):
-        PrepareConfig.parse(parse_yaml(f"decode: {{max_megapixels: {value}}}"))
+class Share(StrictModel):
+    """A setting without bounds."""
+
+    share: float = 0.5
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1.0e+999"])
+def test_a_setting_is_a_number_even_where_it_has_no_bounds(value: str) -> None:
+    with pytest.raises(ConfigError, match="share: Input should be a finite number"):
+        Share.parse(parse_yaml(f"share: {value}"))
 
 
 def test_plain_yaml_is_read_as_before() -> None:
