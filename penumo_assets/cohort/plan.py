@@ -57,7 +57,7 @@ def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: Pla
     before = {row.source: row for row in previous}
     listed = {file.source for file in landing.files}
     holders = [row for source, row in before.items() if source in listed and "npz" in row.stages]
-    taken = {npz_name(row, settings.config) for row in holders}
+    taken = {npz_place(row, settings.config) for row in holders}
     items, rows = [], []
     ids: dict[str, str] = {}
     for file in landing.files:
@@ -69,7 +69,7 @@ def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: Pla
         if row.stage == LANDING:
             rows.append(row)
             continue
-        if row.code == DUPLICATE and npz_name(row, settings.config) not in taken:
+        if row.code == DUPLICATE and npz_place(row, settings.config) not in taken:
             row.status, row.stage, row.code, row.reason, row.attempted = "accepted", None, None, None, {}
         item = _plan_image(row, label, file, landing.truths.get(file.source), settings)
         if item.compute:
@@ -85,6 +85,12 @@ def npz_name(row: ManifestRow, config: PrepareConfig) -> str | None:
     if row.patient_id is None:
         return None
     return config.npz.filename.format(patient_id=row.patient_id, image_id=row.image_id) + ".npz"
+
+
+def npz_place(row: ManifestRow, config: PrepareConfig) -> str | None:
+    """What two tensors must not share: `npz_name` on a disk that does not tell upper from lower case."""
+    name = npz_name(row, config)
+    return None if name is None else name.casefold()
 
 
 def apply_label(row: ManifestRow, label: Label | None) -> None:

@@ -224,8 +224,8 @@ def _names(
         for stage in [stage for stage in STAGES if stage in row.stages]:
             name = npz_name(row, config) if stage == "npz" else f"{row.image_id}.png"
             assert name is not None
-            if stage == "npz" and holders.setdefault(name, row) is not row:
-                _refuse_duplicate(row, holders[name], name)
+            if stage == "npz" and (holder := holders.setdefault(name.casefold(), row)) is not row:
+                _refuse_duplicate(row, holder, name)
             else:
                 yield row, stage, name
 

@@ -187,6 +187,14 @@ def test_a_patients_second_image_is_refused_by_name_and_takes_over_when_the_firs
     assert [row.status for row in alone] == ["accepted"]
 
 
+def test_ids_that_differ_in_case_alone_do_not_share_a_file_on_a_disk_that_ignores_it() -> None:
+    labels = {name: Label(name, patient_id=name[0], label="normal") for name in ("P.png", "p.png")}
+    both = landing_of("P.png", "p.png", labels=labels)
+    _, _, rows = materialize(both, [])
+    assert {row.patient_id: row.code for row in rows} == {"P": None, "p": "duplicate_patient_id"}
+    assert materialize(both, rows)[0].items == ()
+
+
 def test_an_image_that_comes_later_does_not_take_a_name_away() -> None:
     labels = {name: Label(name, patient_id="P", label="normal") for name in ("a.png", "b.png")}
     _, _, rows = materialize(landing_of("b.png", labels={"b.png": labels["b.png"]}), [])
