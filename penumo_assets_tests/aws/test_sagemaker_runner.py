@@ -73,7 +73,8 @@ def test_a_run_does_not_begin_while_something_is_missing(
     assert len(emulator.requests) == before
 
 
-def test_an_mlflow_server_is_asked_for_before_a_training_starts() -> None:
+def test_an_mlflow_server_is_asked_for_before_a_training_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it in every process that has used it
     with pytest.raises(Failure, match="MLFLOW_TRACKING_URI"):
         Tracking(tracking_uri="").job_environment("a-run")
 
