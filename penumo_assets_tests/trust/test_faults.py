@@ -45,8 +45,7 @@ def test_a_cohort_survives_kills_of_the_runner_of_the_program_and_of_all_process
 
 @pytest.mark.parametrize(
     ("kind", "share"),
-    [("InternalError", 0.1), ("stall", 0.1), ("flip", 0.1), ("truncate", 0.45), ("flip", 0.45), ("reset", 0.65)]
-    + [("lost", 0.65)],
+    [("InternalError", 0.1), ("stall", 0.1), ("flip", 0.1), ("truncate", 0.45), ("reset", 0.65), ("lost", 0.65)],
 )
 def test_a_fault_of_a_call_to_s3_costs_nothing(films: Bucket, kind: str, share: float) -> None:
     assert_healed(films.disturb(kind, int(share * films.calls), lasting=False))
