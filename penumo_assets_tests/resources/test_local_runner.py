@@ -148,7 +148,7 @@ def test_what_a_program_left_running_whose_supervisor_was_killed_ends_before_the
     bench.open_gate()
     wait_until(lambda: not claims.is_held(scratch(bench) / name))
     assert bench.run("wait").metadata["job_attempt"] == 2
-    assert os.waitstatus_to_exitcode(os.waitpid(stray, 0)[1]) == -9
+    assert not psutil.pid_exists(stray)
 
 
 def test_a_training_goes_on_from_the_checkpoints_of_the_attempt_that_was_killed(bench: Bench) -> None:
