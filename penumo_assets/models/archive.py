@@ -54,7 +54,8 @@ def open_archive(
             yield archive, _members(archive, max_bytes)
     except (tarfile.TarError, EOFError, OSError, RecursionError, zlib.error) as error:
         # The error's text can hold a path of this machine, or whatever name the archive gives.
-        raise ModelError(f"{path.name} cannot be unpacked: {type(error).__name__}") from error
+        fault = getattr(error, "strerror", None) or type(error).__name__  # a full disk is not the archive's fault
+        raise ModelError(f"{path.name} cannot be unpacked: {fault}") from error
 
 
 def extract_archive(path: Path, into: Path, max_bytes: int = MAX_ARCHIVE_BYTES) -> None:

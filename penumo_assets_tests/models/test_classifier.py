@@ -1,7 +1,9 @@
 """What is saved loads again and answers the same; what is wrong is refused with its reason."""
 
+import errno
 import io
 import json
+import os
 import pickle
 import tarfile
 
@@ -253,6 +255,16 @@ def test_an_archive_that_grows_too_large_is_refused(tmp_path):
     with pytest.raises(ModelError, match="larger than"):
         extract_model_archive(path, tmp_path / "out", max_bytes=1000)
     assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_an_archive_for_which_the_disk_has_no_room_is_not_called_broken(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
+
+    path = archive(tmp_path / "model.tar.gz", ("metadata.json", b"{}"))
+    monkeypatch.setattr("tarfile.open", full)
+    with pytest.raises(ModelError, match=r"cannot be unpacked: No space left on device$"):
+        extract_model_archive(path, tmp_path / "out")
 
 
 def test_broken_and_empty_archives_are_refused(tmp_path):

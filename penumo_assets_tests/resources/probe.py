@@ -31,7 +31,8 @@ def main(argv: list[str] | None) -> None:
     if what == "silent":
         return
     checkpoint = contract.checkpoint_dir() / "last.txt"
-    if what == "checkpoint" and not checkpoint.exists():
+    resumed = checkpoint.exists()
+    if what == "checkpoint" and not resumed:
         checkpoint.write_text("half way")
         time.sleep(60)
     while what == "wait" and not marker.with_suffix(".gate").exists():
@@ -54,7 +55,7 @@ def main(argv: list[str] | None) -> None:
     print("last line", flush=True)
     shown = {key: os.environ[key] for key in sorted(os.environ) if key.startswith(("PENUMO_", "TELL_"))}
     shown.pop("PENUMO_OPT_ML")
-    values = {"environment": json.dumps(shown), "films": 1, "hosts": [contract.hosts()[0]]}
+    values = {"environment": json.dumps(shown), "films": 1, "resumed": resumed, "hosts": [contract.hosts()[0]]}
     result = contract.output_data_dir() if training else contract.processing_output("result")
     contract.write_result(result, "probe", values)
 
