@@ -6,7 +6,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -108,21 +108,21 @@ class Installation:
                 found["worker"].append(process)
         return found
 
-    def kill(self, victim: str, launched: int) -> str:
-        """SIGKILL the victim, or the runner where there is no such process just now; who it was."""
-        jobs = self.jobs()
-        chosen = jobs.get(victim, [])[-1:]
-        if victim == "all":
-            chosen = [process for kind in jobs.values() for process in kind]
-        for process in chosen:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
-        if victim in ("runner", "all") or not chosen:
+    def kill(self, victim: str, launched: int) -> bool:
+        """SIGKILL the victim; False if there is none just now."""
+        if victim == "runner":
             os.kill(launched, signal.SIGKILL)
-            return victim if chosen or victim == "all" else "runner"
-        return victim
+            return True
+        jobs = self.jobs()
+        chosen = (
+            jobs.get(victim, [])[-1:] if victim != "all" else [process for kind in jobs.values() for process in kind]
+        )
+        for process in chosen:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        if chosen and victim == "all":
+            os.kill(launched, signal.SIGKILL)
+        return bool(chosen)
 
     def end_jobs(self, grace: float = 5.0) -> list[str]:
         """Kill what still runs of any job after some seconds in which it may end by itself, and tell what it was."""

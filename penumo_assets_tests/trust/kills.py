@@ -55,17 +55,21 @@ class Chain:
         return Expected(content(here.store, here.database), frozenset(listed(here.store) - named(here.store)), seconds)
 
     def disturb(self, stage: Stage, victim: str, share: float) -> Outcome | None:
-        """Kill ``victim`` when ``share`` of the stage's time has passed; None if the stage had ended by then."""
+        """Kill ``victim`` when ``share`` of the stage's time has passed, or as soon as there is one after that.
+
+        None if the stage had ended by then.
+        """
         here, moment = self.installation, share * self.expected[stage.name].seconds
         here.restore(stage.name)
         notes = here.notes / "witness.json"
         outcome = Outcome(stage.name, victim, moment)
         with watching(here.store, here.database, notes):
             process = here.launch(stage.run)
-            status = _wait(process, moment)
-            if status is not None:
+            if _has_ended(process, moment):
                 return None
-            outcome.fault = here.kill(victim, process)
+            while not here.kill(victim, process):
+                if _has_ended(process, 0.05):
+                    return None
             _, status = os.waitpid(process, 0)
             if status != 0:
                 outcome.launches += 1
@@ -96,7 +100,8 @@ class Chain:
         chance = random.Random(seed)
         for number in range(count):
             stage = self.wanted[number % len(self.wanted)]
-            victim = victims[number // len(self.wanted) % len(victims)]
+            asked = [victim for victim in stage.victims if victim in victims] or ["runner"]
+            victim = asked[number // len(self.wanted) % len(asked)]
             outcome = None
             while outcome is None:  # a stage that was faster than usual has not been disturbed: another moment
                 outcome = self.disturb(stage, victim, chance.random())
@@ -112,12 +117,12 @@ def run_to_end(here: Installation, stage: Stage, outcome: Outcome) -> int:
         outcome.launches += 1
 
 
-def _wait(process: int, seconds: float) -> int | None:
-    """The process's status if it ends within that time."""
+def _has_ended(process: int, seconds: float) -> bool:
+    """Whether the process ends within that time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        done, status = os.waitpid(process, os.WNOHANG)
+        done, _ = os.waitpid(process, os.WNOHANG)
         if done:
-            return status
+            return True
         time.sleep(0.002)
-    return None
+    return False

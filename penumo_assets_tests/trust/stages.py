@@ -24,11 +24,12 @@ OFF = dict.fromkeys(("min_roc_auc_low", "min_sensitivity", "max_ece", "min_subgr
 
 @dataclass(frozen=True)
 class Stage:
-    """What is launched, and what happens before it that nobody disturbs."""
+    """What is launched, what happens before it that nobody disturbs, and which processes there are to kill."""
 
     name: str
     run: Callable[[House], None]
     arrange: Callable[[House], None] = lambda house: None
+    victims: tuple[str, ...] = ("runner", "supervisor", "program", "all")
 
 
 def land(house: House) -> None:
@@ -80,15 +81,17 @@ def materialize(house: House, *assets: str, **options) -> None:
     house.materialize(*assets, **options)
 
 
+WITH_WORKERS = ("runner", "supervisor", "program", "worker", "all")
+WITHOUT_JOB = ("runner",)
 STAGES = (
-    Stage("prepare", prepare(NAMES), land),
+    Stage("prepare", prepare(NAMES), land, WITH_WORKERS),
     Stage("change", prepare(NAMES), change_landing),
-    Stage("configure", prepare(MASKED)),
+    Stage("configure", prepare(MASKED), victims=WITH_WORKERS),
     Stage("pack", lambda house: materialize(house, "training_set", config=SPLITS)),
     Stage("train", train("resnet34")),
     Stage("evaluate", evaluate("resnet34")),
-    Stage("register", lambda house: materialize(house, "champion_model")),
-    Stage("replace", lambda house: materialize(house, "champion_model"), challenge),
+    Stage("register", lambda house: materialize(house, "champion_model"), victims=WITHOUT_JOB),
+    Stage("replace", lambda house: materialize(house, "champion_model"), challenge, WITHOUT_JOB),
     Stage("predict", lambda house: materialize(house, "predictions", partition=COHORT)),
-    Stage("rollback", go_back),
+    Stage("rollback", go_back, victims=WITHOUT_JOB),
 )
