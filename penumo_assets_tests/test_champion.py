@@ -17,6 +17,7 @@ from penumo_assets.assets.champion import approval_of
 from penumo_assets.assets.inference import chosen_model
 from penumo_assets.champion import NoChampion, read_champion, read_version, rollback
 from penumo_assets.cli import main
+from penumo_assets.cohort.publish import ManifestHead, dump_manifest, manifest_key
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.resources.model_package import Approval, SageMakerModelPackages
 from penumo_assets.resources.storage import FileStore, StorageError
@@ -236,7 +237,8 @@ def test_a_model_nobody_asked_enough_of_waits_for_a_person(two_champions: House)
 
 def test_the_serving_archive_holds_rule_settings_and_origin(house: House) -> None:
     settings = PrepareConfig.parse({"enhance": {"apply_mask": True}}).model_dump(mode="json")
-    house.store.write_json("manifests/ward.settings.json", settings)
+    head = ManifestHead(schema="penumo/manifest/1", settings=settings)
+    house.store.write(manifest_key("ward"), dump_manifest(head, []))
     add_report(house, "resnet34", threshold=0.37)
     house.materialize("champion_model")
     archive = house.folder / "root" / "models" / "versions" / "1" / "model.tar.gz"
