@@ -93,7 +93,7 @@ def listing(number: int, objects: int, latency: float) -> None:
         tick = sensor_tick(landing_listing, instance)
 
         def at_the_end(cursor: str) -> bool:
-            return not json.loads(cursor)["after"]
+            return not any(json.loads(cursor)["position"])
 
         before = resident_mib()
         cursor, first, ticks = sweep(tick, None, at_the_end)

@@ -1,7 +1,8 @@
 """A bucket of any size and a queue on loopback, made up as they are asked for: what the landing sensors need of AWS.
 
 S3: ListObjectsV2 over ``landing/cohort-0000/images/0000.dcm`` …, 1,000 keys a page as the service has, and a time
-before each answer. PUT and DELETE change single objects. SQS: ReceiveMessage, DeleteMessageBatch, GetQueueAttributes.
+before each answer. PUT and DELETE change single objects; none can be read. SQS: ReceiveMessage, DeleteMessageBatch,
+GetQueueAttributes.
 """
 
 import hashlib
@@ -96,7 +97,11 @@ def _handler(aws: Aws) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             time.sleep(aws.latency)
-            self._answer(aws.page(parse_qs(urlparse(self.path).query)), "application/xml")
+            query = parse_qs(urlparse(self.path).query)
+            if "prefix" in query:
+                self._answer(aws.page(query), "application/xml")
+            else:  # no cohort has been prepared yet, so none has a manifest
+                self._answer(b"<Error><Code>NoSuchKey</Code></Error>", "application/xml", status=404)
 
         def do_PUT(self) -> None:
             data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -117,8 +122,8 @@ def _handler(aws: Aws) -> type[BaseHTTPRequestHandler]:
         def _key(self) -> str:
             return unquote(urlparse(self.path).path).removeprefix(f"/{BUCKET}/")
 
-        def _answer(self, body: bytes, kind: str) -> None:
-            self.send_response(200)
+        def _answer(self, body: bytes, kind: str, status: int = 200) -> None:
+            self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
