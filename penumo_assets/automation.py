@@ -5,9 +5,9 @@ Conditions only take effect where a sensor that evaluates them is switched on (`
 **Backfills**: no asset has a backfill policy, and that is the policy: a run for each cohort or architecture. Measured
 with jobs that take no time and one bad cohort among twenty (`benchmarks/backfill_policies.py`), ten cohorts in a run
 saved 2.3 s of 2.7 s per cohort and took 9 of 19 good cohorts down with the bad one, a single run all 19. A cohort's
-work takes minutes (on SageMaker a job needs that long to start), so the seconds are not worth it; cohorts of one run would
-also be computed one after the other whatever the pools allow, and share one retry and one data version. That holds for
-`predictions` as for the imaging path; trainings and reports are two per backfill, where nothing can be saved.
+work takes minutes (on SageMaker a job needs that long to start), so the seconds are not worth it. Cohorts of one run
+would also be computed one after the other whatever the pools allow, and share one retry and one data version. That
+holds for `predictions` as for the imaging path; trainings and reports are two per backfill, where nothing can be saved.
 `BackfillPolicy.multi_run(1)`, which reads like the same, tags its runs with a range of partitions instead of the
 partition: the queue could not keep two runs of one cohort apart any more.
 """
