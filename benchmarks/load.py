@@ -27,10 +27,10 @@ if not __package__:  # run as a file: its neighbours and the tests' helpers are 
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.load_inputs import land_cohorts
-from benchmarks.load_watch import AssetPage, Memory, visit
+from benchmarks.load_watch import AssetPage, Usage, visit
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.partitions import cohorts as cohort_partitions
-from penumo_assets.resources.storage import FileStore
+from penumo_assets.resources.file_store import FileStore
 from penumo_assets_tests.browser.conftest import BROWSERS
 from penumo_assets_tests.browser.site import Site, start
 
@@ -79,14 +79,14 @@ def caught(site: Site, cohort: str) -> list[AssetPage]:
     return pages
 
 
-def watch(memory: Memory, pages: list[AssetPage], ended: Callable[[], bool], until: float) -> None:
+def watch(usage: Usage, pages: list[AssetPage], ended: Callable[[], bool], until: float) -> None:
     """A sample of memory and one of the pages, in turn, every second until something has ended."""
     visits = cycle(pages)
     while not ended():
         if time.monotonic() > until:
             raise TimeoutError("not done within --minutes")
         began = time.monotonic()
-        memory.sample()
+        usage.sample()
         if pages:
             next(visits).open()
         time.sleep(max(0.0, 1.0 - (time.monotonic() - began)))
@@ -124,27 +124,27 @@ def measure(site: Site, names: list[str], images: int, minutes: float) -> None:
     print(f"landed {len(names)} cohorts of {images} images in {time.monotonic() - began:.0f} s")
     with DagsterInstance.from_config(str(site.root / "dagster")) as instance:
         instance.add_dynamic_partitions(str(cohort_partitions.name), names)
-    memory = Memory(psutil.Process(site.process.pid))
+    usage = Usage(psutil.Process(site.process.pid))
     until = time.monotonic() + 60 * minutes
     started = time.monotonic()
     ended = backfill(site, names)
-    watch(memory, [], lambda: bool(site.filled("npz_tensors")), until)
+    watch(usage, [], lambda: bool(site.filled("npz_tensors")), until)
     pages = caught(site, site.filled("npz_tensors")[0])
-    watch(memory, pages, ended, until)
+    watch(usage, pages, ended, until)
     spent = time.monotonic() - started
     store = FileStore(site.root)
     rows = [row.status for name in names for row in read_manifest(store, name)]
     assert (len(rows), rows.count("rejected")) == (len(names) * images, broken), "an image was lost, or not named"
     print(f"backfill: {len(rows):,} images in {spent:.0f} s, {len(rows) / spent:.1f} images/s, {broken} rejected")
     began = time.monotonic()
-    watch(memory, pages, training_set(site), until)
+    watch(usage, pages, training_set(site), until)
     print(f"training set: {len(rows) - broken:,} images in {time.monotonic() - began:.0f} s")
-    report(site, memory, pages)
+    report(site, usage, pages)
     caught(site, names[-1])
 
 
-def report(site: Site, memory: Memory, pages: list[AssetPage]) -> None:
-    print("resident memory, all processes of a kind together:", *memory.report(), sep="\n")
+def report(site: Site, usage: Usage, pages: list[AssetPage]) -> None:
+    print("all processes of a kind together:", *usage.report(), sep="\n")
     for path, page in zip(PAGES, pages, strict=True):
         print(f"{path}: {page.report()}")
     databases = [path for path in (site.root / "dagster").rglob("*.db*") if path.is_file()]

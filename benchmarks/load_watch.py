@@ -30,18 +30,20 @@ KINDS = {
 
 
 @dataclass
-class Memory:
-    """Resident MiB of the processes below one, by kind: a sum at each moment that there was one of the kind."""
+class Usage:
+    """The processes below one, by kind: resident MiB at each moment that there was one, and CPU seconds in all."""
 
     root: psutil.Process
     samples: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     _kinds: dict[psutil.Process, str] = field(default_factory=dict)
+    _spent: dict[psutil.Process, float] = field(default_factory=dict)
 
     def sample(self) -> None:
         sums: dict[str, float] = defaultdict(float)
         for process in self.root.children(recursive=True):
             try:
                 sums[self._kind(process)] += process.memory_info().rss / 2**20
+                self._spent[process] = sum(process.cpu_times()[:2])
             except psutil.NoSuchProcess:
                 continue  # it ended since it was listed
         for kind, value in sums.items():
@@ -62,7 +64,8 @@ class Memory:
             third = max(1, len(values) // 3)
             first, last = statistics.median(values[:third]), statistics.median(values[-third:])
             figures = f"start {values[0]:6.0f}  end {values[-1]:6.0f}  max {max(values):6.0f} MiB"
-            lines.append(f"  {kind:<13} {figures}  last third / first third {last / first:.2f}")
+            spent = sum(seconds for process, seconds in self._spent.items() if self._kinds[process] == kind)
+            lines.append(f"  {kind:<13} {figures}  last third / first third {last / first:.2f}  CPU {spent:6.0f} s")
         return lines
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from penumo_assets.resources.model_package import Approval, ModelPackages
+from penumo_assets.resources.object_store import ObjectChanged, ObjectMissing, ObjectStore, to_json
 from penumo_assets.resources.serving import ARCHIVE_NAME, write_serving_archive
-from penumo_assets.resources.storage import ObjectChanged, ObjectMissing, ObjectStore, to_json
 from penumo_assets.resources.tracking import CHAMPION, PREVIOUS, Tracking
 
 CHAMPION_RECORD = "models/champion.json"

@@ -19,8 +19,9 @@ def land(cohort: str, folder: Path) -> None:
     """Copy FOLDER (images, optional labels.csv and masks/) into landing as COHORT and register the partition."""
     from penumo_assets.cohort.land import land_folder
     from penumo_assets.instance import open_instance
+    from penumo_assets.resources.object_store import StorageError
     from penumo_assets.resources.profile import storage_root
-    from penumo_assets.resources.storage import StorageError, open_store
+    from penumo_assets.resources.storage import open_store
 
     try:
         with open_instance() as instance:
@@ -43,8 +44,9 @@ def rejected(cohort: str) -> None:
     from penumo_assets.cohort.rejected import rejected_files
     from penumo_assets.jobs.contract import JobError
     from penumo_assets.jobs.work import key_from_environment
+    from penumo_assets.resources.object_store import StorageError
     from penumo_assets.resources.profile import storage_root
-    from penumo_assets.resources.storage import StorageError, open_store
+    from penumo_assets.resources.storage import open_store
 
     try:
         found = rejected_files(open_store(storage_root()), cohort, key_from_environment())
@@ -79,8 +81,9 @@ def predict(files: tuple[Path, ...], overlay: Path | None, model: str, as_json: 
 
     from penumo_assets.champion import NoChampion
     from penumo_assets.predict_files import DISCLAIMER, as_text, load_endpoint, predict_files
+    from penumo_assets.resources.object_store import StorageError
     from penumo_assets.resources.profile import storage_root
-    from penumo_assets.resources.storage import StorageError, open_store
+    from penumo_assets.resources.storage import open_store
 
     try:
         endpoint = load_endpoint(open_store(storage_root()), model)
@@ -104,8 +107,8 @@ def predict(files: tuple[Path, ...], overlay: Path | None, model: str, as_json: 
 def rollback(version: str | None, reason: str) -> None:
     """Make the previous champion the champion again, in MLflow's registry and for every prediction from now on."""
     from penumo_assets.champion import NoChampion, rollback
+    from penumo_assets.resources.object_store import StorageError
     from penumo_assets.resources.profile import profile_resources
-    from penumo_assets.resources.storage import StorageError
 
     resources = profile_resources()
     try:

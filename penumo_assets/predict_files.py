@@ -19,7 +19,7 @@ from penumo_assets.jobs.contract import write_atomic
 from penumo_assets.jobs.handler import DISCLAIMER, BadRequest, Endpoint, answer, input_fn, model_fn, prepared
 from penumo_assets.jobs.infer import overlay, png_bytes
 from penumo_assets.models.classifier import ModelError, extract_model_archive
-from penumo_assets.resources.storage import ObjectStore, StorageError
+from penumo_assets.resources.object_store import ObjectStore, StorageError
 
 MAX_FILE_BYTES = 256 * 2**20
 NPZ_SUFFIX = ".npz"

@@ -22,7 +22,7 @@ from penumo_assets.imaging.letterbox import Letterbox, resize
 from penumo_assets.imaging.segment import LungSegmenter, assess_mask, clean_mask
 from penumo_assets.jobs.contract import write_atomic
 from penumo_assets.jobs.csv_cells import plain_row
-from penumo_assets.resources.storage import UNSAFE_NAME, is_key, printable
+from penumo_assets.resources.object_store import UNSAFE_NAME, is_key, printable
 
 BATCH = 8
 OK = "ok"

@@ -19,8 +19,9 @@ from penumo_assets.champion import NoChampion, read_champion, read_version, roll
 from penumo_assets.cli import main
 from penumo_assets.cohort.publish import ManifestHead, dump_manifest, manifest_key
 from penumo_assets.configs.prepare import PrepareConfig
+from penumo_assets.resources.file_store import FileStore
 from penumo_assets.resources.model_package import Approval, SageMakerModelPackages
-from penumo_assets.resources.storage import FileStore, StorageError
+from penumo_assets.resources.object_store import StorageError
 from penumo_assets_tests.house import House, failure_of, open_house
 from penumo_assets_tests.registry import (
     add_report,

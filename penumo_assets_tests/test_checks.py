@@ -20,7 +20,8 @@ from penumo_assets.imaging.pack import npz_bytes
 from penumo_assets.jobs.manifest import ManifestRow, StageOutput
 from penumo_assets.jobs.pack import Item, _index_row
 from penumo_assets.partitions import cohorts
-from penumo_assets.resources.storage import ObjectStore, Storage
+from penumo_assets.resources.object_store import ObjectStore
+from penumo_assets.resources.storage import Storage
 
 RAW, MASKS, PREPROCESSED = MANIFEST_CHECKS
 

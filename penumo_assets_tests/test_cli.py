@@ -5,7 +5,7 @@ from click.testing import CliRunner
 from dagster import AssetKey, DagsterInstance
 
 from penumo_assets.cli import main
-from penumo_assets.resources.storage import FileStore
+from penumo_assets.resources.file_store import FileStore
 
 
 @pytest.fixture

@@ -40,7 +40,8 @@ from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.gates import choose_champion
 from penumo_assets.resources.model_package import Approval, ModelPackages
-from penumo_assets.resources.storage import ObjectStore, Storage
+from penumo_assets.resources.object_store import ObjectStore
+from penumo_assets.resources.storage import Storage
 from penumo_assets.resources.tracking import Tracking
 
 # A model that was never asked for one of these needs a person's approval before it is deployed.

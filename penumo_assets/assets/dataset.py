@@ -35,7 +35,8 @@ from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
-from penumo_assets.resources.storage import ObjectMissing, ObjectStore, Storage
+from penumo_assets.resources.object_store import ObjectMissing, ObjectStore
+from penumo_assets.resources.storage import Storage
 
 INDEX_NAME = "index.parquet"
 DatasetLaunchpad = launchpad_config(DatasetConfig, DATASET_DEFAULTS)

@@ -34,7 +34,8 @@ from penumo_assets.cohort.publish import read_manifest, read_settings
 from penumo_assets.configs.train import Gates
 from penumo_assets.partitions import architectures
 from penumo_assets.resources.compute.spec import JobInput, JobRunner, JobSpec, bundle_digest
-from penumo_assets.resources.storage import ObjectMissing, ObjectStore, Storage
+from penumo_assets.resources.object_store import ObjectMissing, ObjectStore
+from penumo_assets.resources.storage import Storage
 
 GatesLaunchpad = launchpad_config(Gates, GATE_DEFAULTS)
 STUDY = frozenset(

@@ -32,7 +32,8 @@ from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.jobs.quality import quality_flags
 from penumo_assets.partitions import architectures, cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
-from penumo_assets.resources.storage import ObjectStore, Storage
+from penumo_assets.resources.object_store import ObjectStore
+from penumo_assets.resources.storage import Storage
 from penumo_assets.resources.tracking import CHAMPION, PREVIOUS, Tracking
 
 InferenceLaunchpad = launchpad_config(InferenceConfig, INFERENCE_DEFAULTS)

@@ -44,7 +44,8 @@ from penumo_assets.jobs.quality import identity_counts
 from penumo_assets.jobs.work import KEY_VARIABLE, dump_work, key_from_environment
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
-from penumo_assets.resources.storage import ObjectChanged, ObjectMissing, ObjectStore, Storage
+from penumo_assets.resources.object_store import ObjectChanged, ObjectMissing, ObjectStore
+from penumo_assets.resources.storage import Storage
 
 ASSET_OF_STAGE = {
     "raw": "raw_images",

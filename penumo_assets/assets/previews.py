@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dagster import MarkdownMetadataValue, MetadataValue, TableColumn, TableMetadataValue, TableRecord, TableSchema
 
 from penumo_assets.jobs.manifest import ManifestRow
-from penumo_assets.resources.storage import ObjectMissing, ObjectStore
+from penumo_assets.resources.object_store import ObjectMissing, ObjectStore
 
 if TYPE_CHECKING:
     import numpy as np

@@ -32,7 +32,8 @@ from penumo_assets.jobs.work import key_from_environment
 from penumo_assets.models.archive import read_member
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
-from penumo_assets.resources.storage import ObjectMissing, ObjectStore, Storage, read_uri
+from penumo_assets.resources.object_store import ObjectMissing, ObjectStore
+from penumo_assets.resources.storage import Storage, read_uri
 from penumo_assets.resources.tracking import Tracking
 
 WEIGHTS = "lung_unet.safetensors"

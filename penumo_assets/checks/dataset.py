@@ -8,7 +8,8 @@ from pydantic import Field
 
 from penumo_assets.assets.dataset import current_training_set, read_indices
 from penumo_assets.assets.previews import pair_sheet, table
-from penumo_assets.resources.storage import ObjectStore, Storage
+from penumo_assets.resources.object_store import ObjectStore
+from penumo_assets.resources.storage import Storage
 
 
 class DuplicatesConfig(Config):

@@ -10,7 +10,8 @@ from penumo_assets.assets.previews import table
 from penumo_assets.champion import disagreement, read_champion
 from penumo_assets.checks.scope import cohorts_in_question, scope
 from penumo_assets.configs.train import Gates
-from penumo_assets.resources.storage import ObjectMissing, ObjectStore, Storage
+from penumo_assets.resources.object_store import ObjectMissing, ObjectStore
+from penumo_assets.resources.storage import Storage
 from penumo_assets.resources.tracking import Tracking
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from penumo_assets.cohort.landing import COMPLETE_MARKER, LABELS_FILE, MASKS_FOLDER, is_hidden
 from penumo_assets.imaging.deidentify import is_safe_id
-from penumo_assets.resources.storage import ObjectInfo
+from penumo_assets.resources.object_store import ObjectInfo
 
 LANDING = "landing"
 _OBJECTS_PER_LOOK_AT_THE_CLOCK = 256

@@ -13,7 +13,7 @@ from penumo_assets.cohort.landing import COMPLETE_MARKER, LandingError, is_hidde
 from penumo_assets.cohort.settle import Launch, launch
 from penumo_assets.imaging.deidentify import is_safe_id
 from penumo_assets.partitions import cohorts
-from penumo_assets.resources.storage import ObjectStore, is_key, printable
+from penumo_assets.resources.object_store import ObjectStore, is_key, printable
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from penumo_assets.configs.prepare import Deidentify, PrepareConfig
 from penumo_assets.imaging.files import not_a_file, too_large
 from penumo_assets.jobs.manifest import STAGES, ManifestRow, fingerprint
 from penumo_assets.jobs.work import WorkItem
-from penumo_assets.resources.storage import UNSAFE_NAME, is_key
+from penumo_assets.resources.object_store import UNSAFE_NAME, is_key
 
 LANDING = "landing"
 DUPLICATE = "duplicate_patient_id"

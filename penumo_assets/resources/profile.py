@@ -10,8 +10,9 @@ from typing import Any
 import penumo_assets
 from penumo_assets.resources.compute.local import LocalJobRunner
 from penumo_assets.resources.compute.sagemaker_start import SECRET_SUFFIX
+from penumo_assets.resources.file_store import FileStore
 from penumo_assets.resources.model_package import ModelPackages, NoModelPackages, SageMakerModelPackages
-from penumo_assets.resources.storage import FileStore, Storage, open_store
+from penumo_assets.resources.storage import Storage, open_store
 from penumo_assets.resources.tracking import Tracking
 
 # pydantic turns the texts into the fields' types.

@@ -28,18 +28,18 @@ from botocore.config import Config
 from obstore.store import S3Store as Transfer
 
 from penumo_assets.jobs.contract import write_atomic
-from penumo_assets.resources.s3_credentials import Credentials
-from penumo_assets.resources.s3_errors import RequestInvalid, named, translated
-from penumo_assets.resources.storage import (
+from penumo_assets.resources.file_store import file_errors
+from penumo_assets.resources.object_store import (
     ObjectChanged,
     ObjectInfo,
     ObjectMissing,
     ObjectStore,
     StorageError,
     check_key,
-    file_errors,
     told,
 )
+from penumo_assets.resources.s3_credentials import Credentials
+from penumo_assets.resources.s3_errors import RequestInvalid, named, translated
 
 PART_BYTES = 16 * 2**20
 _MAX_PARTS = 10_000  # the API's limit for one object

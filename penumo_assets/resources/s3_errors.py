@@ -12,7 +12,7 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError, UnauthenticatedError
 
-from penumo_assets.resources.storage import ObjectChanged, ObjectMissing, StorageError, told
+from penumo_assets.resources.object_store import ObjectChanged, ObjectMissing, StorageError, told
 
 _CODES = (re.compile(r"<Code>(\w+)</Code>"), re.compile(r"status code: (\d{3})"), re.compile("(without LOCATION)"))
 _ABSENT = {"NoSuchKey", "NotFound", "404"}

@@ -17,7 +17,8 @@ from penumo_assets.cohort import events
 from penumo_assets.cohort.arrivals import LANDING, START, Arrival, Position, look
 from penumo_assets.cohort.settle import Launch, UnreadableCursor
 from penumo_assets.resources.event_queue import EventQueue, Message, QueueError
-from penumo_assets.resources.storage import ObjectStore, Storage, StorageError
+from penumo_assets.resources.object_store import ObjectStore, StorageError
+from penumo_assets.resources.storage import Storage
 from penumo_assets.sensors.launches import (
     MAX_LAUNCHES,
     PREPARED,

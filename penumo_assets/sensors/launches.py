@@ -26,7 +26,7 @@ from penumo_assets.cohort.settle import Launch, launch
 from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.partitions import cohorts
-from penumo_assets.resources.storage import ObjectStore
+from penumo_assets.resources.object_store import ObjectStore
 
 PREPARED = AssetSelection.groups(IMAGING)
 SETTLE_VARIABLE = "PENUMO_SETTLE_SECONDS"

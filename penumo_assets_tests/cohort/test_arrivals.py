@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penumo_assets.cohort.arrivals import START, Arrival, Look, Position, look, past, vanished
-from penumo_assets.resources.storage import FileStore, ObjectInfo, ObjectStore
+from penumo_assets.resources.file_store import FileStore
+from penumo_assets.resources.object_store import ObjectInfo, ObjectStore
 
 
 def never() -> bool:

@@ -23,7 +23,8 @@ from penumo_assets.jobs.process_map import Workers, map_batches
 from penumo_assets.jobs.work import KEY_VARIABLE, dump_work
 from penumo_assets.phantoms import draw_phantom
 from penumo_assets.resources.compute.spec import JobResult
-from penumo_assets.resources.storage import ObjectStore, Storage
+from penumo_assets.resources.object_store import ObjectStore
+from penumo_assets.resources.storage import Storage
 from penumo_assets_tests.imaging.samples import dicom_bytes
 
 COHORT = "films"

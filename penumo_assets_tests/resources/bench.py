@@ -15,7 +15,8 @@ from penumo_assets.resources.compute import bundle
 from penumo_assets.resources.compute import local_job as local_module
 from penumo_assets.resources.compute.local import LocalJobRunner
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
-from penumo_assets.resources.storage import ObjectStore, Storage
+from penumo_assets.resources.object_store import ObjectStore
+from penumo_assets.resources.storage import Storage
 
 PROBE = Path(__file__).with_name("probe.py")
 

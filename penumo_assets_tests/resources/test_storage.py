@@ -10,15 +10,10 @@ from threading import Thread
 import boto3
 import pytest
 
+from penumo_assets.resources.file_store import FileStore
+from penumo_assets.resources.object_store import ObjectChanged, ObjectMissing, ObjectStore, StorageError
 from penumo_assets.resources.s3 import PART_BYTES, S3Store
-from penumo_assets.resources.storage import (
-    FileStore,
-    ObjectChanged,
-    ObjectMissing,
-    ObjectStore,
-    StorageError,
-    open_store,
-)
+from penumo_assets.resources.storage import open_store
 from penumo_assets_tests.resources.s3_server import S3Server, running_s3
 
 REGION = "eu-central-1"

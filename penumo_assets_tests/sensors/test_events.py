@@ -178,8 +178,8 @@ def test_a_poison_message_is_left_for_the_dead_letter_queue(ward: Ward) -> None:
 
 
 def test_a_bucket_that_cannot_be_listed_keeps_what_the_events_said(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    from penumo_assets.resources.object_store import StorageError
     from penumo_assets.resources.s3 import S3Store
-    from penumo_assets.resources.storage import StorageError
 
     def refuse(*_: object) -> Iterator[None]:
         raise StorageError("S3 cannot be reached")
@@ -195,7 +195,7 @@ def test_a_bucket_that_cannot_be_listed_keeps_what_the_events_said(ward: Ward, m
 def test_settings_that_cannot_be_read_leave_the_cursor_and_the_messages(
     ward: Ward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from penumo_assets.resources.storage import StorageError
+    from penumo_assets.resources.object_store import StorageError
 
     def refuse(*_: object) -> None:
         raise StorageError("S3 cannot be reached")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from penumo_assets.resources import storage
+from penumo_assets.resources import file_store
 from penumo_assets_tests.trust.kills import Chain, run_to_end
 from penumo_assets_tests.trust.outcome import Outcome
 from penumo_assets_tests.trust.stages import Stage
@@ -96,8 +96,8 @@ def failing_writes(after: int, number: int = errno.ENOSPC) -> Iterator[list[int]
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("write_atomic", "_link_or_copy"):
-            patch.setattr(storage, name, counted(getattr(storage, name)))
-        patch.setattr(storage.shutil, "copyfile", counted(storage.shutil.copyfile))
+            patch.setattr(file_store, name, counted(getattr(file_store, name)))
+        patch.setattr(file_store.shutil, "copyfile", counted(file_store.shutil.copyfile))
         yield done
 
 

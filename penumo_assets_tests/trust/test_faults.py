@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import penumo_assets
-from penumo_assets.resources.storage import FileStore
+from penumo_assets.resources.file_store import FileStore
 from penumo_assets_tests.trust.calls import Bucket, bucket
 from penumo_assets_tests.trust.disk import small_disk
 from penumo_assets_tests.trust.folder import walk_writes

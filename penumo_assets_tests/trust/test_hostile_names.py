@@ -18,7 +18,8 @@ from penumo_assets.jobs.contract import write_atomic
 from penumo_assets.jobs.handler import BadRequest
 from penumo_assets.jobs.manifest import STAGES, ManifestRow, dump_rows, load_rows
 from penumo_assets.predict_files import _read
-from penumo_assets.resources.storage import FileStore, StorageError, is_key, printable
+from penumo_assets.resources.file_store import FileStore
+from penumo_assets.resources.object_store import StorageError, is_key, printable
 from penumo_assets.segment_folder import segment_folder
 from penumo_assets_tests.imaging.samples import phantom
 from penumo_assets_tests.trust.hostile_folder import LINKS, ODD_NAMES, SPECIAL, within, write_odd_files

@@ -13,7 +13,7 @@ from penumo_assets.cohort.landing import MAX_LABELS_BYTES, MAX_ROWS, LandingErro
 from penumo_assets.configs.prepare import FileNames, LabelsConfig
 from penumo_assets.jobs import segment_train
 from penumo_assets.jobs.csv_cells import plain_cell
-from penumo_assets.resources.storage import FileStore
+from penumo_assets.resources.file_store import FileStore
 from penumo_assets.segment_folder import segment_folder
 from penumo_assets_tests.imaging.samples import phantom
 

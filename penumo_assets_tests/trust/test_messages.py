@@ -17,7 +17,8 @@ from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.jobs.prepare_image import Image, guarded
 from penumo_assets.jobs.prepare_masks import _against_truth
 from penumo_assets.jobs.work import WorkItem, dump_work
-from penumo_assets.resources.storage import FileStore, StorageError
+from penumo_assets.resources.file_store import FileStore
+from penumo_assets.resources.object_store import StorageError
 from penumo_assets_tests.aws.emulator import Emulator
 from penumo_assets_tests.imaging.samples import dicom_bytes, phantom
 from penumo_assets_tests.resources.bench import Bench, local_bench, sagemaker_bench

@@ -25,9 +25,9 @@ from penumo_assets.jobs.training_log import TrainingLog
 from penumo_assets.jobs.work import KEY_VARIABLE
 from penumo_assets.phantoms import write_cohort
 from penumo_assets.resources.alerts import AlertError, post_webhook
+from penumo_assets.resources.object_store import StorageError
 from penumo_assets.resources.profile import aws_resources
 from penumo_assets.resources.s3 import S3Store
-from penumo_assets.resources.storage import StorageError
 from penumo_assets.resources.tracking import Tracking
 from penumo_assets_tests.aws.emulator import Emulator
 from penumo_assets_tests.house import House

@@ -10,7 +10,7 @@ from pathlib import Path
 import penumo_assets
 from penumo_assets.resources.compute import sagemaker_start
 from penumo_assets.resources.compute.spec import BUNDLE_PACKAGES, JobInput, bundle_digest
-from penumo_assets.resources.storage import ObjectStore
+from penumo_assets.resources.object_store import ObjectStore
 
 START_NAME = "start.py"
 

@@ -13,7 +13,8 @@ from penumo_assets.jobs.contract import RESULT_NAME
 from penumo_assets.resources.compute import claims
 from penumo_assets.resources.compute.local_job import LocalJob
 from penumo_assets.resources.compute.spec import JobResult, JobRunner, JobSpec
-from penumo_assets.resources.storage import Storage, alone_in
+from penumo_assets.resources.file_store import alone_in
+from penumo_assets.resources.storage import Storage
 
 
 class LocalJobRunner(JobRunner):

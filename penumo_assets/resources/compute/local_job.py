@@ -19,7 +19,7 @@ from penumo_assets.jobs.contract import RESULT_NAME, ResultFile, write_atomic
 from penumo_assets.resources.compute import claims, supervisor
 from penumo_assets.resources.compute.processes import ROOT_VARIABLE, family_of, kill
 from penumo_assets.resources.compute.spec import JobFailed, JobSpec
-from penumo_assets.resources.storage import ObjectStore
+from penumo_assets.resources.object_store import ObjectStore
 
 LOG_TAIL_LINES = 30
 FULL_BYTES = 16 * 2**20

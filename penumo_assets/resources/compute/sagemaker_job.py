@@ -16,7 +16,7 @@ from penumo_assets.resources.compute.sagemaker_outcome import Description
 from penumo_assets.resources.compute.sagemaker_request import creation_request, write_inputs
 from penumo_assets.resources.compute.sagemaker_settings import SageMakerSettings
 from penumo_assets.resources.compute.spec import JobFailed, JobSpec
-from penumo_assets.resources.storage import ObjectMissing
+from penumo_assets.resources.object_store import ObjectMissing
 
 LOG_GROUP = {"processing": "/aws/sagemaker/ProcessingJobs", "training": "/aws/sagemaker/TrainingJobs"}
 TRAINING_OUTPUT = "output.tar.gz"

@@ -16,7 +16,7 @@ from penumo_assets.resources.compute.sagemaker_machines import has_local_disk
 from penumo_assets.resources.compute.sagemaker_settings import SageMakerSettings
 from penumo_assets.resources.compute.sagemaker_start import CODE_INPUT, SECRET_SUFFIX
 from penumo_assets.resources.compute.spec import JobFailed, JobInput, JobSpec, bundle_digest
-from penumo_assets.resources.storage import ObjectStore
+from penumo_assets.resources.object_store import ObjectStore
 
 # From the API's model; boto3 itself checks neither lengths nor patterns.
 ENVIRONMENT_LIMIT = {"processing": 256, "training": 512}

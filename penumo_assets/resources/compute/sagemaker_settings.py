@@ -9,7 +9,8 @@ from pydantic import Field, PrivateAttr
 
 from penumo_assets.resources.compute.sagemaker_machines import training_image
 from penumo_assets.resources.compute.spec import JobFailed, JobRunner, JobSpec
-from penumo_assets.resources.storage import ObjectStore, Storage
+from penumo_assets.resources.object_store import ObjectStore
+from penumo_assets.resources.storage import Storage
 
 # Programs that share their work out among hosts; every other would do all of it on each.
 SHARING_PROGRAMS = ("prepare", "train")
