@@ -262,10 +262,10 @@ def test_a_failed_gate_fails_its_architectures_run_and_leaves_the_other_to_win(t
     """A blocking check stops the run of the partition; choosing among the reports is up to champion_model."""
     before = trained.store.read_json("models/champion.json")["architecture"]
     other = {"resnet34": "resnet50", "resnet50": "resnet34"}[before]
-    strict = {"evaluation_report": {"bootstrap": 50, "gates": {**OFF, "min_roc_auc_low": 1.0}}}
+    strict = {"evaluation_report": {"bootstrap": 50, "gates": {**OFF, "max_ece": 0.0}}}  # nobody's
     result = trained.materialize("evaluation_report", partition=before, config=strict, fails=True)
     failed = {item.check_name for item in result.get_asset_check_evaluations() if not item.passed}
-    assert failed == {"gate_min_roc_auc_low"}
+    assert failed == {"gate_max_ece"}
     trained.materialize("champion_model")
     champion = trained.store.read_json("models/champion.json")
     assert (champion["architecture"], champion["previous"]) == (other, "1")
