@@ -45,14 +45,15 @@ def learning_rate_factor(step: int, steps_per_epoch: int, config: TrainConfig, h
     return 1.0
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps_per_epoch: int, config: TrainConfig) -> float:
-    """Give every group its learning rate for ``step``; returns the last layer's."""
-    current = 0.0
+def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps_per_epoch: int, config: TrainConfig) -> None:
+    """Give every group its learning rate for ``step``."""
     for group in optimizer.param_groups:
         group["lr"] = config.learning_rate * learning_rate_factor(step, steps_per_epoch, config, group["head"])
-        if group["head"]:
-            current = group["lr"]
-    return current
+
+
+def last_layers_rate(optimizer: torch.optim.Optimizer) -> float:
+    """The learning rate with which the last layer was trained last."""
+    return next(float(group["lr"]) for group in optimizer.param_groups if group["head"])
 
 
 class MovingAverage:

@@ -24,7 +24,7 @@ from penumo_assets.jobs.batches import Batch, Loader, epoch_batches
 from penumo_assets.jobs.checkpoint import Checkpoints
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.distributed import World, share_batch_norm
-from penumo_assets.jobs.optimisation import MovingAverage, make_optimizer, set_learning_rate
+from penumo_assets.jobs.optimisation import MovingAverage, last_layers_rate, make_optimizer, set_learning_rate
 from penumo_assets.jobs.scores import validation_scores
 from penumo_assets.jobs.shards import Split
 from penumo_assets.models.classifier import default_normalisation, standardise, to_unit_images
@@ -150,10 +150,9 @@ class Training:
         loader = Loader(self.train_split, self.world.rank, self.world.size, config.num_workers, self._pin)
         self._train_mode()
         loss_sum = torch.zeros((), device=self.world.device, dtype=torch.float64)
-        started, rate = time.perf_counter(), 0.0
+        started = time.perf_counter()
         for batch in loader(batches, progress.step):
-            rate, loss = self._step(batch)
-            loss_sum += loss
+            loss_sum += self._step(batch)
             progress.step += 1
             if progress.step % LOSS_CHECK_STEPS == 0 or progress.step == len(batches):
                 self._refuse_nan(loss_sum)
@@ -176,15 +175,15 @@ class Training:
         return {
             "epoch": progress.epoch,
             "train_loss": total,
-            "learning_rate": rate,
+            "learning_rate": last_layers_rate(self.optimizer),
             "images_per_second": sum(len(rows) for rows in batches) / progress.seconds,
             **{f"validation_{name}": value for name, value in scores.items()},
         }
 
-    def _step(self, batch: Batch) -> tuple[float, torch.Tensor]:
-        """One optimizer step; returns the learning rate and this process's share of the batch's mean loss."""
+    def _step(self, batch: Batch) -> torch.Tensor:
+        """One optimizer step; returns this process's share of the batch's mean loss."""
         config, done = self.config, (self.progress.epoch - 1) * self.steps_per_epoch + self.progress.step
-        rate = set_learning_rate(self.optimizer, done, self.steps_per_epoch, config)
+        set_learning_rate(self.optimizer, done, self.steps_per_epoch, config)
         seed = [config.seed, self.progress.epoch, self.progress.step]
         generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         uniform = draw(len(batch.everyone), generator)[batch.first : batch.first + len(batch.images)]
@@ -210,7 +209,7 @@ class Training:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.average.update(self.model, done)
-        return rate, loss.detach().double()
+        return loss.detach().double()
 
     def _losses(self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(

@@ -49,12 +49,21 @@ def _tiny_on_one_thread(monkeypatch):
     torch.set_num_threads(1)  # sums in another order differ in their last bit
 
 
+def left_by(job):
+    """The weights, and the figures of every epoch but for its speed."""
+    history = [
+        {name: value for name, value in epoch.items() if name != "images_per_second"}
+        for epoch in read_result(job)["history"]
+    ]
+    return (job / "model/model.safetensors").read_bytes(), history
+
+
 @pytest.fixture(scope="module")
 def never_killed(dataset, tmp_path_factory):
-    """The model of a training that ran through, by its options."""
+    """What a training that ran through left (`left_by`), by its options."""
     models = {}
 
-    def run(options: list[str]) -> bytes:
+    def run(options: list[str]) -> tuple:
         key = tuple(options)
         if key not in models:
             with pytest.MonkeyPatch.context() as monkeypatch:
@@ -62,7 +71,7 @@ def never_killed(dataset, tmp_path_factory):
                 opt_ml = tmp_path_factory.mktemp("whole")
                 use_channels(monkeypatch, opt_ml, dataset)
                 train.main(options)
-            models[key] = (opt_ml / "model/model.safetensors").read_bytes()
+            models[key] = left_by(opt_ml)
         return models[key]
 
     return run
@@ -84,7 +93,7 @@ def test_a_training_stopped_after_any_step_resumes_to_the_same_model(job, never_
         train.train(ALONE, architecture, config, lambda: next(asked) == steps)
     assert not (job / "model/model.safetensors").exists()
     train.main(options)
-    assert (job / "model/model.safetensors").read_bytes() == never_killed(options)
+    assert left_by(job) == never_killed(options)
 
 
 def test_a_training_killed_without_warning_resumes_to_the_same_model(job, never_killed):
@@ -100,7 +109,7 @@ def test_a_training_killed_without_warning_resumes_to_the_same_model(job, never_
     process.wait()
     train.main(options)
     assert read_result(job)["epochs_run"] == 12
-    assert (job / "model/model.safetensors").read_bytes() == never_killed(options)
+    assert left_by(job) == never_killed(options)
 
 
 def test_sigterm_leaves_a_checkpoint(job, monkeypatch):
@@ -116,7 +125,7 @@ def test_a_finished_training_started_again_only_writes_its_model(job, never_kill
     (job / "model/model.safetensors").unlink()
     monkeypatch.setattr(train.Training, "_epoch", lambda self: pytest.fail("it trained again"))
     train.main(OPTIONS)
-    assert (job / "model/model.safetensors").read_bytes() == expected
+    assert left_by(job) == expected
 
 
 def test_a_checkpoint_of_another_training_is_refused(job):
@@ -135,7 +144,7 @@ def test_a_checkpoint_cut_short_begins_anew(job, never_killed, kept, caplog):
     last.write_bytes(last.read_bytes()[:kept])
     train.main(OPTIONS)
     assert "training begins anew" in caplog.text
-    assert (job / "model/model.safetensors").read_bytes() == never_killed(OPTIONS)
+    assert left_by(job) == never_killed(OPTIONS)
 
 
 def test_a_half_written_checkpoint_leaves_the_one_before(tmp_path, monkeypatch):
