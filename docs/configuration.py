@@ -130,7 +130,7 @@ ENVIRONMENT: tuple[tuple[str, str, str], ...] = (
     ("PENUMO_TRAINING_INSTANCES", "1", "Instances that train one model together."),
     ("PENUMO_SPOT", "off", "`1`: train on spot instances, from checkpoint to checkpoint."),
     ("PENUMO_VOLUME_GB", "50", "Disk of each instance."),
-    ("PENUMO_MAX_RUNTIME_SECONDS", "86400", "A job is stopped after this time."),
+    ("PENUMO_MAX_RUNTIME_SECONDS", "86400", "A job is stopped after this time; more than the default is not given."),
     ("PENUMO_POLL_SECONDS", "1", "How often a running job is described."),
     ("PENUMO_KMS_KEY", "none", "Key of objects, disks and outputs."),
     ("PENUMO_SUBNETS", "none", "Subnets of the VPC to run jobs in, comma-separated."),
@@ -171,9 +171,15 @@ def page() -> str:
 def rows(model: BaseModel, start: str = "") -> list[str]:
     """A line of the table for each key."""
     return [
-        f"| {start}`{key}` | {shown(default)} | {meaning.replace('|', '&#124;')} |\n"
+        f"| {start}`{key}` | {shown(default)} | {meaning.replace('|', '&#124;')}{choices(default)} |\n"
         for key, default, meaning in leaves(model)
     ]
+
+
+def choices(value: Any) -> str:
+    if not isinstance(value, Enum):
+        return ""
+    return f" One of: {', '.join(f'`{item.value}`' for item in type(value))}."
 
 
 def shown(value: Any) -> str:

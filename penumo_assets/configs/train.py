@@ -133,7 +133,9 @@ class TrainConfig(StrictModel):
     optimizer: Optimizer = Field(Optimizer.adamw, description="adamw (decoupled weight decay) or sgd (Nesterov).")
     learning_rate: float = Field(1e-3, gt=0, le=10, description="Learning rate after the warm-up.")
     weight_decay: float = Field(0.05, ge=0, le=1, description="Weight decay; never on biases or batch norm.")
-    scheduler: Scheduler = Field(Scheduler.cosine, description="How the learning rate falls to 0 over the epochs.")
+    scheduler: Scheduler = Field(
+        Scheduler.cosine, description="How the learning rate falls to 0 over the epochs; constant: it does not."
+    )
     warmup_epochs: int = Field(2, ge=0, le=1000, description="Epochs over which the learning rate rises from 0.")
     gradient_clip: float = Field(1.0, ge=0, description="Largest norm of the gradient; 0 switches clipping off.")
     early_stopping_patience: int = Field(

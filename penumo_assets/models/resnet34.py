@@ -14,4 +14,6 @@ def resnet34(classes: int, input_channels: int) -> nn.Module:
 
 def imagenet_weights() -> dict:
     """torchvision's ImageNet weights, downloaded or from torch.hub's cache."""
-    return torchvision.models.ResNet34_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+    return torchvision.models.ResNet34_Weights.IMAGENET1K_V1.get_state_dict(
+        progress=False, check_hash=True, weights_only=True
+    )

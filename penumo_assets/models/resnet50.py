@@ -14,4 +14,6 @@ def resnet50(classes: int, input_channels: int) -> nn.Module:
 
 def imagenet_weights() -> dict:
     """torchvision's ImageNet weights, downloaded or from torch.hub's cache."""
-    return torchvision.models.ResNet50_Weights.IMAGENET1K_V2.get_state_dict(progress=False, check_hash=True)
+    return torchvision.models.ResNet50_Weights.IMAGENET1K_V2.get_state_dict(
+        progress=False, check_hash=True, weights_only=True
+    )

@@ -58,8 +58,8 @@ def production(tmp_path_factory: pytest.TempPathFactory, postgres: str) -> Itera
 
 def test_a_run_leaves_its_events_in_postgres_and_its_log_in_s3(production: Path) -> None:
     answer = subprocess.run(
-        [Path(sys.executable).parent / "dg", "launch", "--assets", "lung_segmenter"],
-        cwd=ROOT,
+        [Path(sys.executable).parent / "dg", "launch", "-m", "penumo_assets.definitions", "--assets", "lung_segmenter"],
+        cwd=production,  # in the container there is no checkout either
         capture_output=True,
         text=True,
     )

@@ -15,6 +15,7 @@ from botocore import xform_name
 from moto import mock_aws
 
 import penumo_assets
+from penumo_assets.cohort.events import Touch, parse_message, touch_of
 
 PACKAGE = Path(penumo_assets.__file__).parent
 FOLDER = PACKAGE.parent / "docs" / "aws"
@@ -195,3 +196,31 @@ def test_the_documents_are_taken_by_the_api(monkeypatch: pytest.MonkeyPatch) -> 
             if "Days" in rule.get("Expiration", {})
         }
         assert expiring == {"penumo/jobs/": 30, "dagster-logs/": 180}, "nothing that is published expires"
+
+
+def test_the_bucket_tells_the_queue_of_what_lands(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    bucket, region, landed = VALUES["BUCKET"], VALUES["REGION"], "penumo/landing/ward-7/film.dcm"
+    with mock_aws():
+        s3, sqs = boto3.client("s3", region_name=region), boto3.client("sqs", region_name=region)
+        s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": region})
+        url = sqs.create_queue(QueueName="penumo-landing", Attributes=document("queue_attributes.json"))["QueueUrl"]
+        s3.put_bucket_notification_configuration(
+            Bucket=bucket, NotificationConfiguration=document("bucket_notification.json")
+        )
+        sqs.purge_queue(QueueUrl=url)  # the service's test message
+        for key in ("penumo/raw/ward-7/film.png", landed):
+            s3.put_object(Bucket=bucket, Key=key, Body=b"film")
+        answer = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10)
+    events = [event for item in answer["Messages"] for event in parse_message(item["Body"])]
+    assert [event.key for event in events] == [landed]
+    assert touch_of(events[0], bucket, "penumo") == Touch("ward-7", complete=False)
+
+
+def test_the_queue_takes_events_of_this_bucket_alone() -> None:
+    (statement,) = json.loads(document("queue_attributes.json")["Policy"])["Statement"]
+    assert statement["Principal"] == {"Service": "s3.amazonaws.com"}
+    assert statement["Condition"]["ArnLike"] == {"aws:SourceArn": BUCKET}
+    assert document("bucket_notification.json")["QueueConfigurations"][0]["QueueArn"] == statement["Resource"]
