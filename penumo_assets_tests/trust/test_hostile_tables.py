@@ -93,7 +93,11 @@ def test_a_formula_is_text_in_a_spreadsheet(text: str) -> None:
     assert plain_cell(text) == f"'{text}"
 
 
-@pytest.mark.parametrize("value", ["a.png", "P-1", "1e-5", "", -1.5, None, True, "x=1"])
+def test_a_formula_after_a_semicolon_is_text_where_that_begins_a_cell() -> None:
+    assert plain_cell("film;=cmd|'/C calc'!A0; +1.png") == "film;'=cmd|'/C calc'!A0;' +1.png"
+
+
+@pytest.mark.parametrize("value", ["a;b.png", "a.png", "P-1", "1e-5", "", -1.5, None, True, "x=1"])
 def test_what_is_no_formula_stays_as_it_is(value: object) -> None:
     assert plain_cell(value) == value
 
