@@ -5,20 +5,24 @@
     python benchmarks/faults.py --only daemon        # SIGKILL where Dagster's daemon runs things
     python benchmarks/faults.py --only store         # a fault at every call to S3 (on loopback) and at every write
 
-A reader looks at everything throughout. Ends with a table, and with status 1 if anything was lost or corrupted.
+The four families run side by side, each in a process and an installation of its own. A reader looks at everything
+throughout. Ends with a table, and with status 1 if anything was lost or corrupted.
 """
 
 import argparse
+import multiprocessing
 import os
 import random
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent.parent)]
-# Launches are forks of this process, which therefore has no threads.
+# Launches are forks of a process that therefore has no threads.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import mlflow  # noqa: E402, F401 - every launch would import it again
@@ -39,17 +43,48 @@ def main() -> None:
     arguments = _parser().parse_args()
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
     outcomes: list[Outcome] = []
+    broken: list[str] = []
     try:
-        for kind, run in (("kills", kills), ("daemon", daemons), ("disk", disks), ("store", stores)):
-            if arguments.only in (None, kind):
-                for outcome in run(folder / kind, arguments):
-                    outcomes.append(outcome)
-                    _tell(len(outcomes), outcome)
+        for found in side_by_side(folder, arguments, broken):
+            outcomes.append(found)
+            _tell(len(outcomes), found)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if outcomes:
             print(table(outcomes))
-    sys.exit(any(outcome.lost or outcome.corrupted for outcome in outcomes))
+    for kind in broken:
+        print(f"{kind}: could not go on, so there were fewer faults than were asked for")
+    sys.exit(bool(broken) or any(outcome.lost or outcome.corrupted for outcome in outcomes))
+
+
+def side_by_side(folder: Path, arguments: argparse.Namespace, broken: list[str]) -> Iterator[Outcome]:
+    """What each family finds, as it finds it; ``broken`` gets those that end before their last fault."""
+    context = multiprocessing.get_context("spawn")
+    families: dict[Any, tuple[str, Any]] = {}
+    for kind in [kind for kind in FAMILIES if arguments.only in (None, kind)]:
+        reader, writer = context.Pipe(duplex=False)
+        process = context.Process(target=_family, args=(kind, folder / kind, arguments, writer))
+        process.start()
+        writer.close()
+        families[reader] = kind, process
+    try:
+        while families:
+            for reader in wait(list(families)):
+                try:
+                    yield reader.recv()
+                except EOFError:
+                    kind, process = families.pop(reader)
+                    process.join()
+                    broken += [kind] if process.exitcode else []
+    finally:
+        for _, process in families.values():
+            process.terminate()
+            process.join()
+
+
+def _family(kind: str, folder: Path, arguments: argparse.Namespace, writer: Connection) -> None:
+    for outcome in FAMILIES[kind](folder, arguments):
+        writer.send(outcome)
 
 
 def kills(folder: Path, arguments: argparse.Namespace) -> Iterator[Outcome]:
@@ -76,6 +111,9 @@ def stores(folder: Path, arguments: argparse.Namespace) -> Iterator[Outcome]:
     yield from walk_writes(folder / "files", arguments.every)
     with bucket(folder) as here:
         yield from walk(here, range(0, here.calls, arguments.every))
+
+
+FAMILIES = {"kills": kills, "daemon": daemons, "disk": disks, "store": stores}
 
 
 def _tell(number: int, outcome: Outcome) -> None:
