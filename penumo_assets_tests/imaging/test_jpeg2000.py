@@ -72,10 +72,12 @@ def test_tiles_and_picture_may_begin_anywhere_on_the_grid() -> None:
     check(stream)
 
 
-def test_a_tile_beside_the_picture_is_refused() -> None:
-    beside = STREAM[:24] + struct.pack(">4I", 10, 10, 0, 0) + STREAM[40:]
-    shifted = beside[:8] + struct.pack(">4I", 310, 310, 30, 10) + beside[24:]
-    assert refusal(lambda: read_jpeg2000(shifted)).code == "corrupt"
+@pytest.mark.parametrize(("across", "down"), [(10, 400), (400, 10)])
+def test_a_first_tile_beside_the_picture_is_refused(across: int, down: int) -> None:
+    area = struct.pack(">4I", 310, 350, 30, 50)
+    tiles = struct.pack(">4I", across, down, 0, 0)
+    assert read_jpeg2000(STREAM[:8] + area + struct.pack(">4I", 400, 400, 0, 0) + STREAM[40:]).tiles == 1
+    assert refusal(lambda: read_jpeg2000(STREAM[:8] + area + tiles + STREAM[40:])).code == "corrupt"
 
 
 @given(st.binary(max_size=300))
@@ -179,6 +181,7 @@ def divisions() -> dict[str, bytes]:
         "precincts of 2 x 2 in the finest": streams.with_precincts(plain, b"\xff" * 5 + b"\x11"),
         "code blocks of 4 x 4": streams.jpeg2000(LARGE, codeblock_size=(4, 4)),
         "tiles of 16 x 16": streams.jpeg2000(LARGE, tile_size=(16, 16)),
+        "tiles of 32 x 32 in one part each": streams.jpeg2000(LARGE, tile_size=(32, 32), num_resolutions=1),
         "layers": streams.with_layers(plain, 65_535),
         "one component": streams.in_header(three, streams.segment(streams.COC, b"\2\1" + small)),
         "a component in a tile": streams.in_tile_header(plain, streams.segment(streams.COC, b"\0\1" + small)),
