@@ -1,30 +1,30 @@
-"""Read the structure of compressed images without decoding them.
+"""Read the structure of JPEG and JPEG-LS images without decoding them.
 
 What a file declares is known here before a decoder allocates memory for it, and a file that was
 cut off is found out: decoders return what they have and fill the rest with gray.
 
 References
 ----------
-JPEG: ITU-T T.81 annex B. JPEG-LS: ITU-T T.87 annex C. JPEG 2000: ITU-T T.800 annex A.
+JPEG: ITU-T T.81 annex B. JPEG-LS: ITU-T T.87 annex C.
 """
 
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penumo_assets.imaging.errors import ImageRejected
 
 # Inside a scan a real marker is 0xFF and a byte from 0x80 on that is no restart marker; below 0x80
 # it is a stuffed byte (JPEG stuffs 0x00, JPEG-LS stuffs a bit, so anything below 0x80).
 _NEXT_MARKER = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
+_NO_FILL = re.compile(rb"[^\xff]")
 _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 
-_SOT, _SOT_BYTES = 0xFF90, 12  # JPEG 2000: start of a tile-part, and the bytes of its segment
-
 # Each scan of a progressive JPEG passes over the whole image: a 20-byte scan can cost a second.
 _MAX_SCAN_MEGAPIXELS = 1000
+_MAX_SEGMENTS = 10_000  # the largest profile and the largest preview take some 300 each
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class StreamHeader:
     precision: int
     orientation: int = 1
     progressive: bool = False
-    signed: bool = False
-    tiles: int = 1
+    end: int = 0  # the position behind the end marker, where the stream has been walked
 
 
 def read_jpeg(data: bytes | memoryview) -> StreamHeader:
@@ -55,13 +54,15 @@ def read_jpeg(data: bytes | memoryview) -> StreamHeader:
         raise ImageRejected("corrupt", "a JPEG stream does not begin with its start marker.")
     header: StreamHeader | None = None
     orientation, scans, position = 1, 0, 2
-    while True:
+    for _ in range(_MAX_SEGMENTS):
         marker, position = _marker(view, position)
         if marker == _EOI:
             break
         segment = _segment(view, position)
         position += len(segment) + 2
         if marker in _START_OF_FRAME:
+            if header is not None:
+                raise ImageRejected("corrupt", "a JPEG stream declares the size of its image twice.")
             header = _start_of_frame(segment, marker)
         elif marker == 0xE1 and bytes(segment[:6]) == b"Exif\0\0":
             orientation = exif_orientation(bytes(segment[6:]))
@@ -74,11 +75,11 @@ def read_jpeg(data: bytes | memoryview) -> StreamHeader:
             if found is None:
                 raise _truncated_jpeg()
             position = found.start()
+    else:
+        raise _too_many_segments()
     if header is None or not scans:
         raise ImageRejected("corrupt", "a JPEG stream holds no image.")
-    return StreamHeader(
-        header.width, header.height, header.components, header.precision, orientation, header.progressive
-    )
+    return replace(header, orientation=orientation, end=position)
 
 
 def read_size(data: bytes) -> StreamHeader:
@@ -90,70 +91,13 @@ def read_size(data: bytes) -> StreamHeader:
         ``truncated`` or ``corrupt``.
     """
     view, position = memoryview(data), 2
-    while True:
+    for _ in range(_MAX_SEGMENTS):
         marker, position = _marker(view, position)
         segment = _segment(view, position)
         if marker in _START_OF_FRAME:
             return _start_of_frame(segment, marker)
         position += len(segment) + 2
-
-
-def read_jpeg2000(data: bytes | memoryview) -> StreamHeader:
-    """Read the size marker of a JPEG 2000 codestream (or of the one inside a JP2 box).
-
-    Raises
-    ------
-    ImageRejected
-        ``truncated`` without an end-of-codestream marker, ``corrupt`` without a size.
-    """
-    stream = bytes(data)
-    start = stream.find(b"\xff\x4f\xff\x51")
-    if start < 0 or len(stream) < start + 45:
-        raise ImageRejected("corrupt", "a JPEG 2000 stream does not begin with its size.")
-    right, bottom, left, top = struct.unpack_from(">4I", stream, start + 8)
-    tile_width, tile_height = struct.unpack_from(">2I", stream, start + 24)
-    components, depth = struct.unpack_from(">HB", stream, start + 40)
-    tile_left, tile_top = struct.unpack_from(">2I", stream, start + 32)
-    if right <= left or bottom <= top or not components or not tile_width or not tile_height:
-        raise ImageRejected("corrupt", "a JPEG 2000 stream declares an impossible size.")
-    if tile_left > left or tile_top > top:
-        raise ImageRejected("corrupt", "a JPEG 2000 stream declares an impossible size.")
-    # DICOM pads fragments to an even length, with a zero byte.
-    if not stream.rstrip(b"\0").endswith(b"\xff\xd9"):
-        raise ImageRejected("truncated", "the JPEG 2000 stream ends before its end marker.")
-    tiles = -(-(right - tile_left) // tile_width) * -(-(bottom - tile_top) // tile_height)
-    return StreamHeader(right - left, bottom - top, components, (depth & 0x7F) + 1, signed=depth > 0x7F, tiles=tiles)
-
-
-def check_tiles(stream: bytes, tiles: int) -> None:
-    """Refuse a JPEG 2000 stream that leaves out tiles: a decoder fills them with nothing, however many there are.
-
-    Raises
-    ------
-    ImageRejected
-        ``truncated`` or ``corrupt``.
-    """
-    position = stream.find(b"\xff\x4f\xff\x51") + 2
-    if tiles > len(stream) // _SOT_BYTES:
-        raise ImageRejected("truncated", "the JPEG 2000 stream holds fewer tiles than its size needs.")
-    marker = 0
-    while position + _SOT_BYTES <= len(stream):
-        marker, length = struct.unpack_from(">HH", stream, position)
-        if marker == _SOT:
-            break
-        position += 2 + length
-    found = set()
-    while marker == _SOT:
-        tile, tile_part_length = struct.unpack_from(">HI", stream, position + 4)
-        found.add(tile)
-        if not tile_part_length or position + tile_part_length + _SOT_BYTES > len(stream):
-            break  # the last one: it runs to the end of the stream, or to its end marker
-        if tile_part_length < _SOT_BYTES:
-            raise ImageRejected("corrupt", "a JPEG 2000 tile declares an impossible length.")
-        position += tile_part_length
-        (marker,) = struct.unpack_from(">H", stream, position)
-    if len(found) < tiles:
-        raise ImageRejected("truncated", "the JPEG 2000 stream holds fewer tiles than its size needs.")
+    raise _too_many_segments()
 
 
 def exif_orientation(tiff: bytes) -> int:
@@ -181,11 +125,10 @@ def _marker(view: memoryview, position: int) -> tuple[int, int]:
         raise _truncated_jpeg()
     if view[position] != 0xFF:
         raise ImageRejected("corrupt", "a JPEG stream has bytes where a marker should be.")
-    while position < len(view) and view[position] == 0xFF:
-        position += 1
-    if position >= len(view):
+    found = _NO_FILL.search(view, position)
+    if found is None:
         raise _truncated_jpeg()
-    return view[position], position + 1
+    return view[found.start()], found.end()
 
 
 def _segment(view: memoryview, position: int) -> memoryview:
@@ -216,3 +159,7 @@ def _refuse_scan_bomb(header: StreamHeader, scans: int) -> None:
 
 def _truncated_jpeg() -> ImageRejected:
     return ImageRejected("truncated", "the JPEG stream ends before its end marker: the file was cut off.")
+
+
+def _too_many_segments() -> ImageRejected:
+    return ImageRejected("corrupt", "a JPEG stream has more segments than an image can need.")

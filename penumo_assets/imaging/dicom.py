@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from pydicom import uid
-from pydicom.encaps import get_frame
 from pydicom.pixels import apply_color_lut, get_decoder
 
 from penumo_assets.configs.prepare import DecodeConfig
-from penumo_assets.imaging import codestream, dicom_header, dicom_parser, raster
+from penumo_assets.imaging import dicom_frame, dicom_header, dicom_parser, jpeg2000, raster
 from penumo_assets.imaging.decoded import DecodedImage, reduced, reduction
 from penumo_assets.imaging.dicom_parser import looks_like_dicom
 from penumo_assets.imaging.errors import ImageRejected, is_decoder_failure
@@ -30,7 +29,6 @@ _NATIVE = frozenset(
 )
 _JPEG = frozenset({*uid.JPEGTransferSyntaxes, *uid.JPEGLSTransferSyntaxes})
 _BASELINE = frozenset({uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit})
-_JPEG2000 = frozenset(uid.JPEG2000TransferSyntaxes)
 # Decoding takes about 0.1 s per million samples of a noisy picture: larger ones are decoded at a reduced size.
 _MAX_JPEG2000_SAMPLES = 24_000_000
 _COLOUR = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
@@ -99,7 +97,7 @@ def _reduction(dataset: Any, config: DecodeConfig) -> int:
     """By how much to reduce the image: what the settings ask for, more for a huge JPEG 2000 picture."""
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     factor = reduction(rows, columns, config)
-    if dicom_header.transfer_syntax(dataset) in _JPEG2000:
+    if dicom_header.transfer_syntax(dataset) in dicom_frame.JPEG2000:
         while rows * columns > _MAX_JPEG2000_SAMPLES * factor**2:
             factor *= 2
     return factor
@@ -113,43 +111,36 @@ def _decode_pixels(dataset: Any, factor: int) -> tuple[np.ndarray, StoredFormat]
     """
     syntax = dicom_header.transfer_syntax(dataset)
     bits, high_bit = int(dataset.BitsStored), _high_bit(dataset)
+    stream, header = b"", None
     if syntax in _NATIVE:
-        _check_native_length(dataset)
-    elif syntax in _JPEG or syntax in _JPEG2000:
-        frame = _first_frame(dataset)
-        header = _check_frame(frame, syntax, dataset)
+        dicom_frame.check_native(dataset)
+    elif syntax in _JPEG or syntax in dicom_frame.JPEG2000:
+        stream, header = dicom_frame.check_stream(dataset, syntax)
         # A codestream knows its own depth; headers that declare fewer bits than it has are common.
         bits = max(bits, header.precision)
         high_bit = bits - 1
     elif syntax == uid.RLELossless:
-        _check_rle_length(dataset)
+        dicom_frame.check_run_lengths(dataset)
     else:
         name = syntax.name if syntax.name != str(syntax) else "an unknown one"
         raise ImageRejected("unsupported_transfer_syntax", f"the transfer syntax ({name}) is not read.")
     scale = factor if dicom_header.value(dataset, "PixelPaddingValue") is None else 1
-    if syntax in _BASELINE and header.components == 1 and header.precision == 8:
-        pixels = raster.decode_jpeg(frame, header, scale)
-    elif syntax in _JPEG2000:
-        pixels = _decode_jpeg2000(dataset, syntax, frame, header, scale)
+    if header and syntax in _BASELINE and header.components == 1 and header.precision == 8:
+        pixels = raster.decode_jpeg(stream, header, scale)
+    elif isinstance(header, jpeg2000.Jpeg2000Header):
+        pixels = _decode_jpeg2000(dataset, syntax, stream, header, scale)
     else:
         pixels = _decode_any(dataset, syntax)
     return pixels, StoredFormat(8 * pixels.dtype.itemsize, bits, high_bit, int(dataset.PixelRepresentation) == 1)
 
 
-def _first_frame(dataset: Any) -> bytes:
-    try:
-        return get_frame(dataset.PixelData, 0, number_of_frames=1)
-    except Exception:
-        raise ImageRejected("corrupt", "the fragments of the compressed pixel data are damaged.") from None
-
-
 def _decode_jpeg2000(
-    dataset: Any, syntax: uid.UID, frame: bytes, header: codestream.StreamHeader, factor: int
+    dataset: Any, syntax: uid.UID, stream: bytes, header: jpeg2000.Jpeg2000Header, factor: int
 ) -> np.ndarray:
     """The samples, reduced by ``factor`` (leaving out the finest wavelet levels) if the stream allows it."""
     signed = int(dataset.PixelRepresentation) == 1
     if factor > 1 and header.components == 1 and header.signed == signed and header.precision <= 16:
-        pixels = _reduced_jpeg2000(frame, header, factor)
+        pixels = _reduced_jpeg2000(stream, header, factor)
         if pixels is not None:
             return pixels
     if header.height * header.width * header.components > _MAX_JPEG2000_SAMPLES:
@@ -157,14 +148,15 @@ def _decode_jpeg2000(
     return _decode_any(dataset, syntax)
 
 
-def _reduced_jpeg2000(frame: bytes, header: codestream.StreamHeader, factor: int) -> np.ndarray | None:
+def _reduced_jpeg2000(stream: bytes, header: jpeg2000.Jpeg2000Header, factor: int) -> np.ndarray | None:
     """Gray samples (H, W) at the size divided by ``factor``, the sign within the sample's own bits.
 
     ``None`` when that cannot be had: the stream has too few resolution levels, or a size that Pillow rounds
     otherwise than the standard, or is damaged (which decoding it whole tells better).
     """
     try:
-        with Image.open(io.BytesIO(frame)) as image:
+        # Without the format, Pillow would try others, of which some run programs.
+        with Image.open(io.BytesIO(stream), formats=["JPEG2000"]) as image:
             image.reduce = factor.bit_length() - 1  # type: ignore[assignment]  # a level here, a method elsewhere
             pixels = np.asarray(image)
     except (OSError, ValueError, Image.DecompressionBombError):
@@ -192,45 +184,6 @@ def _decode_any(dataset: Any, syntax: uid.UID) -> np.ndarray:
         raise ImageRejected("size_mismatch", "the pixel data does not have the size that the header declares.")
     pixels = np.ascontiguousarray(pixels)
     return pixels if pixels.dtype.isnative else pixels.astype(pixels.dtype.newbyteorder("="))
-
-
-def _check_native_length(dataset: Any) -> None:
-    rows, columns, samples = int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel)
-    row_bytes = columns * samples * int(dataset.BitsAllocated) // 8
-    if str(dataset.PhotometricInterpretation) == "YBR_FULL_422":
-        row_bytes = row_bytes * 2 // 3
-    length = len(dataset.PixelData)
-    if length < rows * row_bytes:
-        raise ImageRejected("truncated", f"the pixel data has {length} bytes; the header declares {rows * row_bytes}.")
-    # A little padding is common; a whole row too many means that the declared size is not the real one.
-    if length >= rows * row_bytes + max(row_bytes, 2):
-        raise ImageRejected(
-            "size_mismatch", f"the pixel data has {length} bytes; the header declares {rows * row_bytes}."
-        )
-
-
-def _check_rle_length(dataset: Any) -> None:
-    """Incompressible rows grow by one byte in 128: far more than that is not this image."""
-    samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel)
-    if len(dataset.PixelData) > 4096 + 2 * samples * int(dataset.BitsAllocated) // 8:
-        raise ImageRejected("size_mismatch", "the RLE data is longer than the declared image can be.")
-
-
-def _check_frame(frame: bytes, syntax: uid.UID, dataset: Any) -> codestream.StreamHeader:
-    """What the codestream declares, which must be what the header declares."""
-    rows, columns, samples = int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel)
-    header = codestream.read_jpeg2000(frame) if syntax in _JPEG2000 else codestream.read_jpeg(frame)
-    if (header.height, header.width, header.components) != (rows, columns, samples):
-        raise ImageRejected(
-            "size_mismatch",
-            f"the header declares {columns}x{rows}x{samples}, the compressed picture "
-            f"{header.width}x{header.height}x{header.components}.",
-        )
-    if header.precision > int(dataset.BitsAllocated):
-        raise ImageRejected("size_mismatch", "the compressed picture has more bits than the header allocates.")
-    if syntax in _JPEG2000:
-        codestream.check_tiles(frame, header.tiles)
-    return header
 
 
 def _colour(raw: np.ndarray, dataset: Any, config: DecodeConfig) -> tuple[np.ndarray, int]:

@@ -37,13 +37,16 @@ _ELEMENTS = (
     "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
     "BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData",
     "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData",
-    "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData", "FloatPixelData", "DoubleFloatPixelData",
+    "PixelData", "FloatPixelData", "DoubleFloatPixelData",
 )  # fmt: skip
 _TAGS = [Tag(name) for name in _ELEMENTS]
 _PIXELS = tag_for_keyword("PixelData")
 _SEQUENCES = {tag_for_keyword(name) for name in _ELEMENTS if name.endswith("Sequence")}
-_LARGE = ("TableData", "PixelData", "OffsetTable", "Lengths")
-_BULK = {tag_for_keyword(name) for name in _ELEMENTS if name.endswith(_LARGE)}
+# The types that large values may have, ``None`` where a file names no types. Of others pydicom makes lists, which take
+# up to eighty times the value's size where it is text full of backslashes.
+_BINARY = {"OB", "OW", "UN", None}
+_TYPES = {"TableData": _BINARY | {"US", "SS"}, "PixelData": _BINARY | {"OF", "OD"}}
+_BULK = {tag_for_keyword(name): _TYPES[name[-9:]] for name in _ELEMENTS if name.endswith(tuple(_TYPES))}
 
 # A header has some hundreds of elements, a few of them sequences of a few items, and takes some kilobytes; its
 # lookup tables take up to 128 KiB each. pydicom would parse millions of them, at 40 microseconds and a kilobyte each.
@@ -103,10 +106,12 @@ class _Source(io.BytesIO):
     """A file for pydicom's parser that gives out a bounded number of elements and lets nothing be inflated.
 
     The parser reads at least once for each element, item and nested data set, and asks for all the rest only in
-    order to inflate it: whatever it takes the file for, this holds.
+    order to inflate it: whatever it takes the file for, this holds. It takes values of the file's head apart before
+    anybody can look at them, so a head is as short as a header.
     """
 
     reads = 0
+    head_bytes: int | None = 0  # ``None`` behind the head
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or size < 0:
@@ -114,6 +119,10 @@ class _Source(io.BytesIO):
         self.reads += 1
         if self.reads > _MAX_READS:
             raise ImageRejected("corrupt", "the DICOM header has more elements than an image can need.")
+        if self.head_bytes is not None:
+            self.head_bytes += size
+            if self.head_bytes > _MAX_VALUE_BYTES:
+                raise ImageRejected("corrupt", "the head of the DICOM file is longer than one can need.")
         return super().read(size)
 
 
@@ -144,7 +153,7 @@ def read_dataset(data: bytes, config: DecodeConfig) -> pydicom.Dataset:
 
 def _parsed(source: _Source) -> pydicom.Dataset:
     try:
-        return read_partial(source, stop_when=_behind_the_pixels(), force=True, specific_tags=list(_TAGS))
+        return read_partial(source, stop_when=_behind_the_pixels(source), force=True, specific_tags=list(_TAGS))
     except (ImageRejected, _Deflated):
         raise
     except Exception as error:
@@ -152,14 +161,19 @@ def _parsed(source: _Source) -> pydicom.Dataset:
         raise ImageRejected("corrupt", f"the DICOM file's structure is damaged ({name}).") from None
 
 
-def _behind_the_pixels() -> Callable[[Any, str | None, int], bool]:
-    """Stop at the element after the pixel data: what follows is padding."""
+def _behind_the_pixels(source: _Source) -> Callable[[Any, str | None, int], bool]:
+    """Stop at the element after the pixel data: what follows is padding. Refuse large values of a wrong type."""
     seen = False
 
     def stop(tag: Any, vr: str | None, length: int) -> bool:
         nonlocal seen
+        source.head_bytes = None
         if seen:
             return True
+        if vr not in _BULK.get(tag, (vr,)):
+            raise ImageRejected(
+                "corrupt", "the pixel data or a table in the DICOM file has a type that it cannot have."
+            )
         seen = tag == _PIXELS
         return False
 
