@@ -74,6 +74,18 @@ def test_the_bundle_is_uploaded_once_under_its_content(tmp_path: Path) -> None:
     assert list(store.list_objects(published.prefix)) == before
 
 
+@pytest.mark.trust
+@pytest.mark.parametrize("name", [BUNDLE_NAME, START_NAME])
+@pytest.mark.parametrize("data", [b"print('not ours')", b"x" * (64 << 20)], ids=["other bytes", "far more bytes"])
+def test_code_that_somebody_has_changed_is_published_again(tmp_path: Path, name: str, data: bytes) -> None:
+    store = FileStore(tmp_path)
+    published = publish_bundle(store)
+    ours = store.read(f"{published.prefix}/{name}")
+    store.write(f"{published.prefix}/{name}", data)
+    assert publish_bundle(store) == published
+    assert store.read(f"{published.prefix}/{name}") == ours
+
+
 def imported_modules() -> set[str]:
     """Top-level names of every module that the bundle's sources import, at the top or inside a function."""
     found = set()

@@ -137,9 +137,7 @@ def written(
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MLFLOW_TRACKING_URI", f"http://someone:{PASSWORD}@{DEAD}")
             house.materialize("trained_model", partition="resnet34", fails=True)
-    for info in house.store.list_objects("."[:0] or "jobs"):
-        house.store.download(info.key, written / "bucket" / info.key)
-    for prefix in ("manifests", "models", "training_set", "raw"):
+    for prefix in ("code", "inputs", "jobs", "manifests", "models", "training_set", "raw"):
         for info in house.store.list_objects(prefix):
             house.store.download(info.key, written / "bucket" / info.key)
     requests = [asdict(request) for request in emulator.requests]
@@ -202,7 +200,7 @@ def test_what_is_searched_is_there(written: Path) -> None:
     kinds = {request["operation"] for request in requests}
     assert kinds >= {"CreateProcessingJob", "DescribeProcessingJob"}
     assert "pspnet" in (written / "cloudwatch.json").read_text()
-    assert list((written / "bucket" / "jobs" / "code").rglob("bundle.tar.gz"))
+    assert list((written / "bucket" / "code").rglob("bundle.tar.gz"))
     assert "Tracking" in (written / "definitions.json").read_text()
     assert (written / "dagster" / "storage").exists() or list((written / "dagster").rglob("*.db"))
 

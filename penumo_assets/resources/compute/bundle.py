@@ -10,7 +10,7 @@ from pathlib import Path
 import penumo_assets
 from penumo_assets.resources.compute import sagemaker_start
 from penumo_assets.resources.compute.spec import BUNDLE_PACKAGES, JobInput, bundle_digest
-from penumo_assets.resources.object_store import ObjectStore
+from penumo_assets.resources.object_store import ObjectStore, StorageError
 
 START_NAME = "start.py"
 
@@ -34,10 +34,21 @@ def source_bundle() -> bytes:
 
 
 def publish_bundle(store: ObjectStore) -> JobInput:
-    """The bundle and its start program in the store; uploaded only if they are not there yet."""
+    """The bundle and its start program in the store; uploaded unless just these bytes are there.
+
+    They lie where no job may write: what is there is what every later job runs.
+    """
     program = Path(sagemaker_start.__file__).read_bytes()
-    prefix = f"jobs/code/{bundle_digest()[:32]}-{hashlib.sha256(program).hexdigest()[:8]}"
-    if not store.exists(f"{prefix}/{START_NAME}"):
-        store.write(f"{prefix}/{sagemaker_start.BUNDLE_NAME}", source_bundle())
-        store.write(f"{prefix}/{START_NAME}", program)  # last: where it stands, the bundle stands
-    return JobInput(prefix, (sagemaker_start.BUNDLE_NAME, START_NAME))
+    prefix = f"code/{bundle_digest()[:32]}-{hashlib.sha256(program).hexdigest()[:8]}"
+    files = {sagemaker_start.BUNDLE_NAME: source_bundle(), START_NAME: program}
+    for name, data in files.items():
+        if not _holds(store, f"{prefix}/{name}", data):
+            store.write(f"{prefix}/{name}", data)
+    return JobInput(prefix, tuple(files))
+
+
+def _holds(store: ObjectStore, key: str, data: bytes) -> bool:
+    try:
+        return store.read(key, max_bytes=len(data)) == data
+    except StorageError:
+        return False  # absent, larger or damaged; what keeps it from being read now tells the writing
