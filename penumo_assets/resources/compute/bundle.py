@@ -7,9 +7,8 @@ import tarfile
 from functools import cache
 from pathlib import Path
 
-import penumo_assets
 from penumo_assets.resources.compute import sagemaker_start
-from penumo_assets.resources.compute.spec import BUNDLE_PACKAGES, JobInput, bundle_digest
+from penumo_assets.resources.compute.spec import JobInput, bundle_digest, bundle_files
 from penumo_assets.resources.object_store import ObjectStore, StorageError
 
 START_NAME = "start.py"
@@ -18,16 +17,11 @@ START_NAME = "start.py"
 @cache
 def source_bundle() -> bytes:
     """A .tar.gz of ``configs, imaging, jobs, metrics, models``: same sources, same bytes."""
-    root = Path(penumo_assets.__file__).parent
-    files = [root / "__init__.py"]
-    for package in BUNDLE_PACKAGES:
-        found = sorted((root / package).rglob("*"))
-        files += [path for path in found if path.is_file() and "__pycache__" not in path.parts]
     target = io.BytesIO()
     with gzip.GzipFile(fileobj=target, mode="wb", mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
-        for path in files:
+        for name, path in bundle_files().items():
             data = path.read_bytes()
-            member = tarfile.TarInfo(f"{root.name}/{path.relative_to(root).as_posix()}")
+            member = tarfile.TarInfo(f"{sagemaker_start.PACKAGE}/{name}")
             member.size, member.mode = len(data), 0o644
             tar.addfile(member, io.BytesIO(data))
     return target.getvalue()
