@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from penumo_assets.models.errors import ModelError
 
 METADATA_NAME = "metadata.json"
+WEIGHTS_NAME = "model.safetensors"
 MAX_ARCHIVE_BYTES = 2 * 1024**3
 MAX_MEMBERS = 1000
 _MAX_NAME = 512
@@ -103,7 +104,7 @@ def read_member(model_tar_gz: Path, name: str, max_bytes: int) -> bytes:
     """
     with open_archive(model_tar_gz) as (archive, members):
         for member in members:
-            if _bare(member.name) == name and member.isreg() and member.size <= max_bytes:
+            if bare_name(member) == name and member.isreg() and member.size <= max_bytes:
                 file = archive.extractfile(member)
                 return file.read() if file else b""
     raise ModelError(f"{model_tar_gz.name} holds no file {name} of at most {max_bytes} bytes")
@@ -116,7 +117,7 @@ def _members(archive: tarfile.TarFile, max_bytes: int) -> Iterator[tarfile.TarIn
         _check(member)
         total += member.size
         # Some file systems take names that differ in case for one.
-        name = _bare(member.name).casefold()
+        name = bare_name(member).casefold()
         if member.isreg() and name in names:
             raise ModelError(f"the model archive holds a name twice: {member.name!r}")
         names.add(name)
@@ -137,5 +138,6 @@ def _check(member: tarfile.TarInfo) -> None:
         raise ModelError(f"the model archive holds a link or a device: {member.name!r}")
 
 
-def _bare(name: str) -> str:
-    return str(PurePosixPath(name))
+def bare_name(member: tarfile.TarInfo) -> str:
+    """A member's name without the dots and slashes that mean nothing (``./a`` is ``a``)."""
+    return str(PurePosixPath(member.name))
