@@ -140,7 +140,7 @@ ENVIRONMENT: tuple[tuple[str, str, str], ...] = (
         "none",
         "Secret in Secrets Manager from which jobs read `PENUMO_DEID_KEY`; `PENUMO_X` and `MLFLOW_X` "
         "likewise: `MLFLOW_TRACKING_PASSWORD_SECRET_ARN`, `MLFLOW_TRACKING_TOKEN_SECRET_ARN`, and "
-        "`MLFLOW_TRACKING_URI_SECRET_ARN` for a database's address with a password.",
+        "`MLFLOW_TRACKING_URI_SECRET_ARN` for an address that is neither SQLite nor a plain web address.",
     ),
     ("PENUMO_INFERENCE_IMAGE", "none", "Container that serves a model: champions then become model packages."),
     ("PENUMO_MODEL_PACKAGE_GROUP", "`pneumonia-classifier`", "Group of those packages in SageMaker's registry."),

@@ -30,7 +30,7 @@ from penumo_assets.jobs.segment_augment import AugmentConfig
 from penumo_assets.jobs.segment_data import Pair, assign_folds, read_channel
 from penumo_assets.jobs.segment_fit import Plan, Stage, Tracker, train
 from penumo_assets.jobs.segment_score import ROW_FIELDS, VARIANTS, score, summarise
-from penumo_assets.jobs.tracking_address import uri_from_environment
+from penumo_assets.jobs.tracking_address import URI_VARIABLE, told, uri_from_environment
 from penumo_assets.models.lung_unet import LungUNet, LungUNetConfig
 
 LOG = logging.getLogger("segment_train")
@@ -246,15 +246,24 @@ def tracking(name: str, parameters: dict) -> Iterator[tuple[Tracker, str | None]
     """Log to MLflow when ``MLFLOW_TRACKING_URI`` is set (into ``MLFLOW_RUN_ID`` when that is), else nowhere.
 
     Yields what logs metrics, and the run's id.
+
+    Raises
+    ------
+    JobError
+        If the server does not take the run.
     """
-    if not uri_from_environment():
+    if not (uri := uri_from_environment()):
         yield lambda metrics, step: None, None
         return
     import mlflow  # takes seconds, and a job without a server should not pay them
 
     dagster_run = os.environ.get("PENUMO_DAGSTER_RUN_ID")
     tags = {"dagster_run_id": dagster_run} if dagster_run else {}
-    with mlflow.start_run(run_id=os.environ.get("MLFLOW_RUN_ID"), run_name=name, tags=tags) as run:
+    try:
+        started = mlflow.start_run(run_id=os.environ.get("MLFLOW_RUN_ID"), run_name=name, tags=tags)
+    except Exception as error:
+        raise contract.JobError(f"MLflow at {URI_VARIABLE} cannot be used: {told(error, uri)}") from None
+    with started as run:
         mlflow.log_params({f"segmenter_{key}": value for key, value in parameters.items()})
 
         def track(metrics: dict[str, float], step: int) -> None:

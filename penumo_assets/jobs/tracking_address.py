@@ -15,7 +15,10 @@ def uri_from_environment() -> str:
     move into the variables that MLflow reads them from, here and for the processes that this one starts.
     """
     uri = os.environ.get(URI_VARIABLE, "")
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # not to be taken apart, so not plain either
+        return uri
     if parts.scheme in ("http", "https") and "@" in parts.netloc:
         os.environ[USER_VARIABLE] = unquote(parts.username or "")
         os.environ[SECRET_VARIABLES[0]] = unquote(parts.password or "")
@@ -23,6 +26,22 @@ def uri_from_environment() -> str:
     return uri
 
 
-def has_password(uri: str) -> bool:
-    """Whether an address, such as a database's, holds a password."""
-    return bool(urlsplit(uri).password)
+def is_plain(uri: str) -> bool:
+    """Whether an address may be shown: a file, SQLite, or a web address of nothing but host and path.
+
+    Of anything else only its own reader knows where it keeps a password: before an @, in a query, behind a #.
+    """
+    scheme, colon, rest = uri.partition(":")
+    if is_web(uri):
+        return not set("@?#") & set(rest)
+    is_file = not colon or scheme.lower() in ("sqlite", "file")
+    return is_file and (rest.startswith("///") or not rest.startswith("//"))
+
+
+def is_web(uri: str) -> bool:
+    return uri.lower().startswith(("http:", "https:"))
+
+
+def told(error: Exception, uri: str) -> str:
+    """An error of MLflow's in words. Its text can quote the address, and then only its kind is told."""
+    return f"{type(error).__name__}: {error}" if is_plain(uri) else type(error).__name__

@@ -15,7 +15,7 @@ import pandas as pd
 
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.shards import IMAGE_SHAPE, DatasetFile
-from penumo_assets.jobs.tracking_address import uri_from_environment
+from penumo_assets.jobs.tracking_address import URI_VARIABLE, told, uri_from_environment
 
 SYSTEM_METRICS_SECONDS = 5
 DIGEST_LENGTH = 36  # MLflow's limit
@@ -33,6 +33,7 @@ class TrainingLog:
     def __init__(self) -> None:
         self.run_id: str | None = None
         self._mlflow: Any = None
+        self._uri = ""
 
     def start(self, run_id: str | None, tags: dict[str, str]) -> None:
         """Begin a run, or go on with ``run_id`` after a restart.
@@ -59,8 +60,8 @@ class TrainingLog:
                 log_system_metrics=True,
             )
         except Exception as error:
-            raise JobError(f"MLflow at MLFLOW_TRACKING_URI cannot be used: {type(error).__name__}: {error}") from error
-        self._mlflow, self.run_id = mlflow, run.info.run_id
+            raise JobError(f"MLflow at {URI_VARIABLE} cannot be used: {told(error, uri)}") from None
+        self._mlflow, self._uri, self.run_id = mlflow, uri, run.info.run_id
 
     def parameters(self, values: dict[str, Any]) -> None:
         self._attempt(lambda mlflow: mlflow.log_params(values))
@@ -136,4 +137,4 @@ class TrainingLog:
         try:
             send(self._mlflow)
         except Exception as error:
-            logger.warning("MLflow did not take a record: %s: %s", type(error).__name__, error)
+            logger.warning("MLflow did not take a record: %s", told(error, self._uri))

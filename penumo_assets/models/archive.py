@@ -9,31 +9,40 @@ from pathlib import Path, PurePosixPath
 from penumo_assets.models.errors import ModelError
 
 METADATA_NAME = "metadata.json"
+WEIGHTS_NAME = "model.safetensors"
 MAX_ARCHIVE_BYTES = 2 * 1024**3
 MAX_MEMBERS = 1000
 _MAX_NAME = 512
 _MAX_FOLDERS = 32
 _EXTENDED = (
     tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
-_MAX_EXTENDED_BYTES = 64 * 1024
+_MAX_EXTENDED_BYTES = 8 * 1024  # what a long name, times and labels of a security module can need
+_NOT_READ = (tarfile.GNUTYPE_SPARSE, tarfile.XGLTYPE)  # the latter's attributes pile up from member to member
+_KIND_OR_SIZE = "the model archive holds a member of a kind or a size that is not read"
 
 
 class _Member(tarfile.TarInfo):
-    """A header that is checked before tarfile acts on it: it reads long names and attributes into memory whole."""
+    """A header that is checked before tarfile acts on it: it reads names, attributes and maps into memory whole."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
         member = super().frombuf(buf, encoding, errors)
-        if member.size < 0 or member.type == tarfile.GNUTYPE_SPARSE:
-            raise ModelError("the model archive holds a member of a kind or a size that is not read")
+        if member.size < 0 or member.type in _NOT_READ:
+            raise ModelError(_KIND_OR_SIZE)
         if member.type in _EXTENDED and member.size > _MAX_EXTENDED_BYTES:
             raise ModelError("the model archive holds a name or attributes of impossible length")
         return member
+
+    def _refuse_sparse(self, *_: object) -> None:
+        """A sparse member's size is not what it takes to read or to write it."""
+        raise ModelError(_KIND_OR_SIZE)
+
+    # What tarfile calls for the three ways in which attributes can declare a member sparse.
+    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _refuse_sparse
 
 
 @contextmanager
@@ -52,7 +61,9 @@ def open_archive(
     try:
         with tarfile.open(path, mode="r:gz", tarinfo=_Member) as archive:
             yield archive, _members(archive, max_bytes)
-    except (tarfile.TarError, EOFError, OSError, RecursionError, zlib.error) as error:
+    except ModelError:
+        raise
+    except (tarfile.TarError, EOFError, OSError, RecursionError, ValueError, zlib.error) as error:
         # The error's text can hold a path of this machine, or whatever name the archive gives.
         fault = getattr(error, "strerror", None) or type(error).__name__  # a full disk is not the archive's fault
         raise ModelError(f"{path.name} cannot be unpacked: {fault}") from error
@@ -93,7 +104,7 @@ def read_member(model_tar_gz: Path, name: str, max_bytes: int) -> bytes:
     """
     with open_archive(model_tar_gz) as (archive, members):
         for member in members:
-            if _bare(member.name) == name and member.isreg() and member.size <= max_bytes:
+            if bare_name(member) == name and member.isreg() and member.size <= max_bytes:
                 file = archive.extractfile(member)
                 return file.read() if file else b""
     raise ModelError(f"{model_tar_gz.name} holds no file {name} of at most {max_bytes} bytes")
@@ -102,10 +113,11 @@ def read_member(model_tar_gz: Path, name: str, max_bytes: int) -> bytes:
 def _members(archive: tarfile.TarFile, max_bytes: int) -> Iterator[tarfile.TarInfo]:
     total, names = 0, set()
     for count, member in enumerate(archive, start=1):
-        total += member.size
+        member.pax_headers = {}  # they are applied, and tarfile keeps all members
         _check(member)
+        total += member.size
         # Some file systems take names that differ in case for one.
-        name = _bare(member.name).casefold()
+        name = bare_name(member).casefold()
         if member.isreg() and name in names:
             raise ModelError(f"the model archive holds a name twice: {member.name!r}")
         names.add(name)
@@ -115,6 +127,8 @@ def _members(archive: tarfile.TarFile, max_bytes: int) -> Iterator[tarfile.TarIn
 
 
 def _check(member: tarfile.TarInfo) -> None:
+    if member.size < 0:  # attributes may say so where the header does not
+        raise ModelError(_KIND_OR_SIZE)
     path = PurePosixPath(member.name)
     if len(member.name) > _MAX_NAME or len(path.parts) > _MAX_FOLDERS or not member.name.isprintable():
         raise ModelError(f"the model archive holds a name that is not allowed: {member.name[:80]!r}")
@@ -124,5 +138,6 @@ def _check(member: tarfile.TarInfo) -> None:
         raise ModelError(f"the model archive holds a link or a device: {member.name!r}")
 
 
-def _bare(name: str) -> str:
-    return str(PurePosixPath(name))
+def bare_name(member: tarfile.TarInfo) -> str:
+    """A member's name without the dots and slashes that mean nothing (``./a`` is ``a``)."""
+    return str(PurePosixPath(member.name))

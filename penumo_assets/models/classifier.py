@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from penumo_assets.configs.documents import DocumentError, parse_json
 from penumo_assets.models import resnet34, resnet50
-from penumo_assets.models.archive import METADATA_NAME, extract_model_archive
+from penumo_assets.models.archive import METADATA_NAME, WEIGHTS_NAME, extract_model_archive
 from penumo_assets.models.errors import ModelError
 from penumo_assets.models.first_convolution import fit_first_convolution
 from penumo_assets.models.safetensors_header import refuse_huge_header
@@ -39,7 +39,6 @@ __all__ = [
 ]
 
 WEIGHTS_SUFFIX = ".safetensors"
-WEIGHTS_NAME = f"model{WEIGHTS_SUFFIX}"
 MAX_METADATA_BYTES = 16 * 2**20
 TENSOR_SIZE = 224
 TENSOR_CHANNELS = 4

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import penumo_assets
-from penumo_assets.models.archive import open_archive
+from penumo_assets.models.archive import METADATA_NAME, WEIGHTS_NAME, bare_name, open_archive
 from penumo_assets.resources.compute.bundle import source_bundle
 
 ARCHIVE_NAME = "model.tar.gz"
@@ -49,28 +49,22 @@ def write_serving_archive(
         "code/requirements.txt": (Path(penumo_assets.__file__).parent / "models" / "requirements.txt").read_bytes(),
     }
     with tarfile.open(target, "w:gz", compresslevel=1) as out:
-        _copy_members(archive, out, "", set(documents))
+        with open_archive(archive) as (source, members):
+            # Of what a job has left, only what is data: a container has the folder of the model on its path.
+            _copy(source, (member for member in members if bare_name(member) in (METADATA_NAME, WEIGHTS_NAME)), out)
         with tarfile.open(fileobj=io.BytesIO(source_bundle())) as code:
-            _copy(code, code, out, "code/", set())
+            _copy(code, code, out, "code/")
         for name, data in documents.items():
             _add(out, name, data)
         if segmenter is not None:
             _add(out, "lung_segmenter.safetensors", segmenter.read_bytes())
 
 
-def _copy_members(archive: Path, out: tarfile.TarFile, folder: str, without: set[str]) -> None:
-    with open_archive(archive) as (source, members):
-        _copy(source, members, out, folder, without)
-
-
-def _copy(
-    source: tarfile.TarFile, members: Iterable[tarfile.TarInfo], out: tarfile.TarFile, folder: str, without: set[str]
-) -> None:
+def _copy(source: tarfile.TarFile, members: Iterable[tarfile.TarInfo], out: tarfile.TarFile, folder: str = "") -> None:
     for member in members:
-        name = member.name.removeprefix("./")
         data = source.extractfile(member) if member.isreg() else None
-        if data is not None and name not in without:
-            member.name = folder + name
+        if data is not None:
+            member.name = folder + bare_name(member)
             out.addfile(member, data)
 
 

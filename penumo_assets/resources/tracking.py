@@ -19,7 +19,9 @@ from penumo_assets.jobs.tracking_address import (
     SECRET_VARIABLES,
     URI_VARIABLE,
     USER_VARIABLE,
-    has_password,
+    is_plain,
+    is_web,
+    told,
     uri_from_environment,
 )
 
@@ -34,7 +36,7 @@ class Tracking(ConfigurableResource):
 
     tracking_uri: str = Field(
         default="",
-        description="MLflow tracking URI without a password, e.g. sqlite:////folder/mlflow.db or https://host; empty: "
+        description="MLflow tracking URI that all may see, e.g. sqlite:////folder/mlflow.db or https://host; empty: "
         "MLFLOW_TRACKING_URI, read when it is used, because Dagster shows and stores what a resource is set to.",
     )
     artifact_root: str = Field(
@@ -50,7 +52,7 @@ class Tracking(ConfigurableResource):
         self._client()
         uri, user = self._uri(), os.environ.get(USER_VARIABLE)
         return {
-            **({} if has_password(uri) else {URI_VARIABLE: uri}),
+            **({URI_VARIABLE: uri} if is_plain(uri) else {}),
             **({USER_VARIABLE: user} if user else {}),
             "MLFLOW_EXPERIMENT_NAME": self.experiment,
             "PENUMO_DAGSTER_RUN_ID": dagster_run_id,
@@ -58,7 +60,7 @@ class Tracking(ConfigurableResource):
 
     def job_secrets(self) -> tuple[str, ...]:
         """Names of the variables that a job needs beside these and that nobody may see in its description."""
-        return (*SECRET_VARIABLES, *([URI_VARIABLE] if has_password(self._uri()) else []))
+        return (*SECRET_VARIABLES, *([] if is_plain(self._uri()) else [URI_VARIABLE]))
 
     def _uri(self) -> str:
         return self.tracking_uri or uri_from_environment()
@@ -147,6 +149,16 @@ class Tracking(ConfigurableResource):
         uri = self._uri()
         if not uri:
             raise Failure("set MLFLOW_TRACKING_URI to an MLflow server that jobs can reach", allow_retries=False)
+        if is_web(uri) and not is_plain(uri):  # it leads nowhere, and libraries would log it while they try
+            raise Failure(f"{URI_VARIABLE}: percent-encode @, ? and # in it, and give no query", allow_retries=False)
+        try:
+            return self._opened(uri)
+        except Exception as error:
+            if is_plain(uri):
+                raise
+            raise Failure(f"MLflow at {URI_VARIABLE} cannot be used: {told(error, uri)}") from None
+
+    def _opened(self, uri: str) -> Any:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient, set_tracking_uri  # 2 s that loading the definitions does not need
 

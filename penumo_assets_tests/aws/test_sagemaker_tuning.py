@@ -132,7 +132,7 @@ def test_trials_run_with_what_was_drawn_and_leave_nothing_behind(emulator: Emula
     best = best_of(trials)
     assert best is not None
     assert best.value == max(trial.value or 0 for trial in trials)
-    assert not [info.key for info in bench.store.list_objects("jobs") if "/code/" not in info.key]
+    assert not [*bench.store.list_objects("jobs"), *bench.store.list_objects("inputs")]
     assert any("4 of 4 trainings completed, 0 failed" in line for line in bench.lines)
 
 

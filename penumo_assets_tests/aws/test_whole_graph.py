@@ -122,7 +122,7 @@ def test_every_job_ran_on_sagemaker_and_left_nothing_behind(aws: House, emulator
     }
     assert programs == {"prepare", "pack", "evaluate", "infer"}
     assert len(emulator.calls("CreateTrainingJob")) == 1
-    assert not [info.key for info in aws.store.list_objects("jobs") if "/code/" not in info.key]
+    assert not [*aws.store.list_objects("jobs"), *aws.store.list_objects("inputs")]
 
 
 def test_a_materialization_leads_to_its_job(aws: House, emulator: Emulator) -> None:

@@ -16,6 +16,10 @@ from moto import mock_aws
 
 import penumo_assets
 from penumo_assets.cohort.events import Touch, parse_message, touch_of
+from penumo_assets.resources.compute.bundle import publish_bundle
+from penumo_assets.resources.compute.sagemaker_request import write_inputs
+from penumo_assets.resources.compute.spec import JobSpec
+from penumo_assets.resources.file_store import FileStore
 
 PACKAGE = Path(penumo_assets.__file__).parent
 FOLDER = PACKAGE.parent / "docs" / "aws"
@@ -160,6 +164,8 @@ def test_the_orchestrator_may(action: str, resource: str) -> None:
         ("s3:PutObject", f"{BUCKET}/penumo/jobs/x/output/npz/a.npz", True),
         ("s3:PutObject", f"{BUCKET}/penumo/manifests/ward.jsonl", False),
         ("s3:DeleteObject", f"{BUCKET}/penumo/landing/ward/a.dcm", False),
+        ("s3:GetObject", f"{BUCKET}/penumo/code/x/start.py", True),
+        ("s3:GetObject", f"{BUCKET}/penumo/inputs/x/code.manifest", True),
         ("s3:DeleteObject", f"{BUCKET}/penumo/jobs/x-checkpoints/last.pt", True),
         ("s3:GetObject", f"{BUCKET}/dagster-logs/x", False),
         ("secretsmanager:GetSecretValue", "arn:aws:secretsmanager:eu-central-1:123456789012:secret:penumo/key-a", True),
@@ -169,6 +175,21 @@ def test_the_orchestrator_may(action: str, resource: str) -> None:
 )
 def test_a_job_may_read_its_inputs_and_write_below_jobs(action: str, resource: str, allowed: bool) -> None:
     assert allows("iam_job_role.json", action, resource) is allowed
+
+
+@pytest.mark.trust
+def test_a_job_may_not_write_what_another_runs_or_is_given(tmp_path: Path) -> None:
+    store = FileStore(tmp_path)
+    spec = JobSpec("processing", "prepare", "films", "ward", documents={"work": {"work.jsonl": b"{}"}})
+    code = publish_bundle(store)
+    write_inputs(store, spec, "penumo-films-1", code)
+    keys = {path.relative_to(store.root).as_posix() for path in store.root.rglob("*") if path.is_file()}
+    names = {key.rsplit("/", 1)[-1] for key in keys}
+    assert names == {*code.names, "code.manifest", "work.manifest", "work.jsonl"}
+    for key in keys:
+        assert allows("iam_job_role.json", "s3:GetObject", f"{BUCKET}/penumo/{key}")
+        for action in ("s3:PutObject", "s3:DeleteObject"):
+            assert not allows("iam_job_role.json", action, f"{BUCKET}/penumo/{key}"), f"{action} of {key}"
 
 
 def test_the_documents_are_taken_by_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +216,7 @@ def test_the_documents_are_taken_by_the_api(monkeypatch: pytest.MonkeyPatch) -> 
             for rule in rules
             if "Days" in rule.get("Expiration", {})
         }
-        assert expiring == {"penumo/jobs/": 30, "dagster-logs/": 180}, "nothing that is published expires"
+        assert expiring == {"penumo/jobs/": 30, "penumo/inputs/": 30, "dagster-logs/": 180}, "what is published stays"
 
 
 def test_the_bucket_tells_the_queue_of_what_lands(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -92,6 +93,7 @@ def sagemaker_bench(emulator: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 _real_bundle = bundle.source_bundle
 
 
+@cache
 def _bundle_with_probe() -> bytes:
     target = io.BytesIO()
     with tarfile.open(fileobj=io.BytesIO(_real_bundle())) as source, tarfile.open(fileobj=target, mode="w:gz") as tar:

@@ -57,6 +57,35 @@ def test_the_bundle_is_exactly_the_packages_that_jobs_use() -> None:
     assert (PACKAGE / "__init__.py").read_bytes().strip() == b"", "it is shipped, so it must not import anything"
 
 
+@pytest.mark.trust
+def test_what_lies_about_between_the_sources_is_not_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, outside = tmp_path / "penumo_assets", tmp_path / "outside"
+    kept = ["__init__.py", "configs/a.yaml", "jobs/deep/b.py", "metrics/report/c.css", "models/weights/d.safetensors"]
+    stray = ["x.py", "configs/.env", "configs/x.json", "imaging/x.dcm", "jobs/.x.py", "jobs/.y/x.py", "jobs/x.txt"]
+    stray += ["jobs/__pycache__/x.pyc", "models/weights/x.pt", "models/weights/.x.json", "resources/x.py"]
+    for name in (*kept, *stray):
+        (_made((root / name).parent) / Path(name).name).write_text(name)
+    for name in ("x.py", "x.yaml"):
+        (_made(outside) / name).write_text("a secret")
+    (root / "jobs" / "linked.py").symlink_to(outside / "x.py")
+    (root / "configs" / "linked.yaml").symlink_to(outside / "x.yaml")
+    (root / "imaging" / "linked").symlink_to(outside)
+    (root / "models" / "within.py").symlink_to(root / "x.py")
+    (root / "metrics" / "d").symlink_to(root / "resources")
+    os.mkfifo(root / "jobs" / "pipe.py")
+    monkeypatch.setattr(penumo_assets, "__file__", str(root / "__init__.py"))
+    with tarfile.open(fileobj=io.BytesIO(source_bundle.__wrapped__())) as tar:
+        found = {member.name: tar.extractfile(member).read().decode() for member in tar}
+    assert found == {f"penumo_assets/{name}": name for name in kept}
+
+
+@pytest.mark.trust
+def test_a_package_that_is_reached_through_a_link_is_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "penumo_assets").symlink_to(PACKAGE)
+    monkeypatch.setattr(penumo_assets, "__file__", str(tmp_path / "penumo_assets" / "__init__.py"))
+    assert source_bundle.__wrapped__() == source_bundle()
+
+
 def test_the_same_sources_make_the_same_bytes() -> None:
     first = source_bundle()
     source_bundle.cache_clear()
@@ -72,6 +101,18 @@ def test_the_bundle_is_uploaded_once_under_its_content(tmp_path: Path) -> None:
     before = list(store.list_objects(published.prefix))
     assert publish_bundle(store) == published
     assert list(store.list_objects(published.prefix)) == before
+
+
+@pytest.mark.trust
+@pytest.mark.parametrize("name", [BUNDLE_NAME, START_NAME])
+@pytest.mark.parametrize("data", [b"print('not ours')", b"x" * (64 << 20)], ids=["other bytes", "far more bytes"])
+def test_code_that_somebody_has_changed_is_published_again(tmp_path: Path, name: str, data: bytes) -> None:
+    store = FileStore(tmp_path)
+    published = publish_bundle(store)
+    ours = store.read(f"{published.prefix}/{name}")
+    store.write(f"{published.prefix}/{name}", data)
+    assert publish_bundle(store) == published
+    assert store.read(f"{published.prefix}/{name}") == ours
 
 
 def imported_modules() -> set[str]:

@@ -6,6 +6,7 @@ import tarfile
 import zipfile
 from typing import Any
 
+MANY = {f"{number:x}": "" for number in range(900)}
 METADATA = b'{"schema": "penumo/model/1"}'
 
 
@@ -35,6 +36,24 @@ def headed(kind: bytes, size: int, mebibytes: int = 0, name: str = "metadata.jso
     return target.getvalue()
 
 
+def attributed(attributes: dict[str, str], data: bytes = b"", *, members: int = 1) -> bytes:
+    """Members with these attributes and 512 bytes by their headers, ``data`` in their place, a good archive behind."""
+    raw = b""
+    for number in range(members):
+        member = tarfile.TarInfo(f"{number}.safetensors")
+        member.size, member.pax_headers = 512, attributes
+        raw += member.tobuf(tarfile.PAX_FORMAT) + data.ljust(512, b"\0")
+    return gzip.compress(raw + gzip.decompress(tar_gz()))
+
+
+def sparse(data: bytes = b"", **attributes: str) -> bytes:
+    return attributed({f"GNU.sparse.{name}": value for name, value in attributes.items()}, data)
+
+
+def for_all(attributes: dict[str, str]) -> bytes:
+    return gzip.compress(tarfile.TarInfo.create_pax_global_header(attributes) + gzip.decompress(tar_gz()))
+
+
 def bomb(mebibytes: int) -> bytes:
     return headed(tarfile.REGTYPE, mebibytes << 20, mebibytes, name="model.safetensors")
 
@@ -60,10 +79,19 @@ def archives() -> dict[str, tuple[bytes, str]]:
         "deep": (tar_gz(("a/" * 3000 + "b", b"x", {})), "not allowed|RecursionError"),
         "long name": (tar_gz(("a" * 5000, b"x", {})), "not allowed"),
         "attributes bomb": (headed(tarfile.XHDTYPE, 96 << 20, 96), long),
+        "attributes beyond need": (headed(tarfile.XHDTYPE, 9 << 10, 1), long),
         "name bomb": (headed(tarfile.GNUTYPE_LONGNAME, 96 << 20, 96), long),
         "link name bomb": (headed(tarfile.GNUTYPE_LONGLINK, 96 << 20, 96), long),
         "a name for a name for a name": (_chain(3000), "RecursionError"),
         "sparse": (headed(tarfile.GNUTYPE_SPARSE, 512), "not read"),
+        "sparse 0.0": (sparse(size="10"), "not read"),
+        "sparse 0.1": (sparse(map=f"0,{64 << 20}", size="10"), "not read"),
+        "sparse 1.0": (sparse(b"524287\n" + b"0\n" * (1 << 19), major="1", minor="0", realsize="10"), "not read"),
+        "sparse by no numbers": (sparse(map="a,b"), "not read"),
+        "size by no number": (sparse(realsize="a"), "cannot be unpacked: ValueError"),
+        "attributes for all": (for_all({"comment": "x"}), "not read"),
+        "negative by attribute": (attributed({"size": "-1024"}), "not read"),
+        "crowd of attributes": (attributed(MANY, members=200)[:-100], "cannot be unpacked"),
         "negative": (headed(tarfile.REGTYPE, -1), "not read|cannot be unpacked"),
         "declares a petabyte": (headed(tarfile.REGTYPE, 1 << 50), "larger than"),
         "bomb": (bomb(96), "larger than"),

@@ -66,7 +66,7 @@ def named(store: ObjectStore) -> set[str]:
 
 def listed(store: ObjectStore) -> set[str]:
     """Every object of the application that a listing shows."""
-    families = ("landing", "manifests", *STAGES, "training_set", "models", "reports", "predictions", "jobs")
+    families = ("landing", "manifests", *STAGES, "training_set", "models", "reports", "predictions", "jobs", "inputs")
     return {info.key for family in families for info in store.list_objects(family)}
 
 

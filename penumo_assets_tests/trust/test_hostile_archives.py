@@ -61,6 +61,19 @@ def test_a_serving_archive_is_not_made_of_such_a_model(name: str, tmp_path: Path
         write_serving_archive(tmp_path / "trained.tar.gz", tmp_path / "model.tar.gz", b"{}", b"{}", {})
 
 
+def test_a_serving_archive_holds_nothing_of_a_model_but_metadata_and_weights(tmp_path: Path) -> None:
+    names = ["code/sitecustomize.py", "./code/torch.py", "torch.py", "lung_segmenter.safetensors", "./serving.json"]
+    strays = [(name, b"print('not ours')", {}) for name in names]
+    (tmp_path / "trained.tar.gz").write_bytes(tar_gz(("./model.safetensors", b"weights", {}), *strays))
+    write_serving_archive(tmp_path / "trained.tar.gz", tmp_path / "model.tar.gz", b"{}", b"{}", {"version": "1"})
+    folder = extract_model_archive(tmp_path / "model.tar.gz", tmp_path / "model")
+    assert (folder / "metadata.json").read_bytes() == METADATA
+    assert (folder / "model.safetensors").read_bytes() == b"weights"
+    assert (folder / "code" / "penumo_assets" / "jobs" / "infer.py").is_file()
+    assert "1" in (folder / "serving.json").read_text()
+    assert not [path for path in folder.rglob("*") if path.is_file() and b"not ours" in path.read_bytes()]
+
+
 def test_modes_and_bytes_behind_the_end_of_an_archive_are_left_out(tmp_path: Path) -> None:
     raw = gzip.decompress(tar_gz(("run", b"x", {"mode": 0o6777})))
     (tmp_path / "model.tar.gz").write_bytes(gzip.compress(raw + bytes(64 << 20), compresslevel=1))

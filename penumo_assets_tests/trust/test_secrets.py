@@ -16,10 +16,11 @@ from typing import Any
 
 import psutil
 import pytest
-from dagster import DagsterInstance, serialize_value
+from dagster import DagsterInstance, Failure, serialize_value
 from dagster._core.remote_representation.external_data import RepositorySnap
 
 from penumo_assets.definitions import build_definitions
+from penumo_assets.jobs import segment_train
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.training_log import TrainingLog
 from penumo_assets.jobs.work import KEY_VARIABLE
@@ -137,9 +138,7 @@ def written(
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MLFLOW_TRACKING_URI", f"http://someone:{PASSWORD}@{DEAD}")
             house.materialize("trained_model", partition="resnet34", fails=True)
-    for info in house.store.list_objects("."[:0] or "jobs"):
-        house.store.download(info.key, written / "bucket" / info.key)
-    for prefix in ("manifests", "models", "training_set", "raw"):
+    for prefix in ("code", "inputs", "jobs", "manifests", "models", "training_set", "raw"):
         for info in house.store.list_objects(prefix):
             house.store.download(info.key, written / "bucket" / info.key)
     requests = [asdict(request) for request in emulator.requests]
@@ -202,7 +201,7 @@ def test_what_is_searched_is_there(written: Path) -> None:
     kinds = {request["operation"] for request in requests}
     assert kinds >= {"CreateProcessingJob", "DescribeProcessingJob"}
     assert "pspnet" in (written / "cloudwatch.json").read_text()
-    assert list((written / "bucket" / "jobs" / "code").rglob("bundle.tar.gz"))
+    assert list((written / "bucket" / "code").rglob("bundle.tar.gz"))
     assert "Tracking" in (written / "definitions.json").read_text()
     assert (written / "dagster" / "storage").exists() or list((written / "dagster").rglob("*.db"))
 
@@ -229,12 +228,67 @@ def test_the_tracking_servers_password_reaches_the_server_and_the_job_but_not_it
     }
 
 
-def test_a_databases_password_goes_to_the_job_as_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://mlflow:{PASSWORD}@{DEAD}/mlflow")
+SECRET_ADDRESSES = [
+    f"postgresql://mlflow:{PASSWORD}@{DEAD}/mlflow",
+    f"postgresql://{DEAD}/mlflow?user=mlflow&password={PASSWORD}",
+    f"postgres://mlflow:{PASSWORD}@{DEAD}/mlflow",
+    f"sqlite+pysqlcipher://:{PASSWORD}@/mlflow.db",
+    f"//mlflow:{PASSWORD}@{DEAD}/mlflow",
+    f"http://mlflow:#{PASSWORD}@{DEAD}",
+    f"http://mlflow:/{PASSWORD}@{DEAD}",
+    f"http://mlflow:\u2100{PASSWORD}@{DEAD}",  # urllib's own error quotes it
+    f"https://{DEAD}/?token={PASSWORD}",
+]
+
+
+@pytest.mark.parametrize("address", SECRET_ADDRESSES)
+def test_an_address_that_may_hold_a_password_goes_to_the_job_as_a_secret(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     monkeypatch.setattr(Tracking, "_client", lambda self: None)
     tracking = Tracking()
-    assert PASSWORD not in json.dumps(tracking.job_environment("a-run"))
+    environment = tracking.job_environment("a-run")
+    assert "MLFLOW_TRACKING_URI" not in environment
+    assert PASSWORD not in json.dumps(environment)
     assert "MLFLOW_TRACKING_URI" in tracking.job_secrets()
+
+
+@pytest.mark.parametrize("address", ["sqlite:////a@b/mlflow.db", "file:///mlruns", "./mlruns", f"HTTP://{DEAD}/mlflow"])
+def test_an_address_without_a_password_is_shown_in_the_jobs_description(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tracking, "_client", lambda self: None)
+    tracking = Tracking(tracking_uri=address)
+    assert tracking.job_environment("a-run")["MLFLOW_TRACKING_URI"] == address
+    assert "MLFLOW_TRACKING_URI" not in tracking.job_secrets()
+
+
+def _ask_the_registry() -> None:
+    Tracking().version_with("champion")
+
+
+def _begin_a_training() -> None:
+    TrainingLog().start(None, {})
+
+
+def _begin_a_segmenters_training() -> None:
+    with segment_train.tracking("a run", {}):
+        pytest.fail("nobody took the run")
+
+
+@pytest.mark.parametrize("address", SECRET_ADDRESSES)
+@pytest.mark.parametrize("ask", [_ask_the_registry, _begin_a_training, _begin_a_segmenters_training])
+def test_no_error_of_the_tracking_server_quotes_such_an_address(
+    address: str, ask: Callable[[], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr("mlflow.tracking._tracking_service.utils._tracking_uri", None)  # as in a new process
+    with pytest.raises((Failure, JobError), match="MLFLOW_TRACKING_URI") as caught:
+        ask()
+    text = "".join(traceback.format_exception(caught.value)) + str(getattr(caught.value, "description", ""))
+    assert PASSWORD not in text + caplog.text
 
 
 def test_a_local_jobs_processes_have_no_secret_among_their_arguments(

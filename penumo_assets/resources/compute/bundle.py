@@ -7,10 +7,9 @@ import tarfile
 from functools import cache
 from pathlib import Path
 
-import penumo_assets
 from penumo_assets.resources.compute import sagemaker_start
-from penumo_assets.resources.compute.spec import BUNDLE_PACKAGES, JobInput, bundle_digest
-from penumo_assets.resources.object_store import ObjectStore
+from penumo_assets.resources.compute.spec import JobInput, bundle_digest, bundle_files
+from penumo_assets.resources.object_store import ObjectStore, StorageError
 
 START_NAME = "start.py"
 
@@ -18,26 +17,32 @@ START_NAME = "start.py"
 @cache
 def source_bundle() -> bytes:
     """A .tar.gz of ``configs, imaging, jobs, metrics, models``: same sources, same bytes."""
-    root = Path(penumo_assets.__file__).parent
-    files = [root / "__init__.py"]
-    for package in BUNDLE_PACKAGES:
-        found = sorted((root / package).rglob("*"))
-        files += [path for path in found if path.is_file() and "__pycache__" not in path.parts]
     target = io.BytesIO()
     with gzip.GzipFile(fileobj=target, mode="wb", mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
-        for path in files:
+        for name, path in bundle_files().items():
             data = path.read_bytes()
-            member = tarfile.TarInfo(f"{root.name}/{path.relative_to(root).as_posix()}")
+            member = tarfile.TarInfo(f"{sagemaker_start.PACKAGE}/{name}")
             member.size, member.mode = len(data), 0o644
             tar.addfile(member, io.BytesIO(data))
     return target.getvalue()
 
 
 def publish_bundle(store: ObjectStore) -> JobInput:
-    """The bundle and its start program in the store; uploaded only if they are not there yet."""
+    """The bundle and its start program in the store; uploaded unless just these bytes are there.
+
+    They lie where no job may write: what is there is what every later job runs.
+    """
     program = Path(sagemaker_start.__file__).read_bytes()
-    prefix = f"jobs/code/{bundle_digest()[:32]}-{hashlib.sha256(program).hexdigest()[:8]}"
-    if not store.exists(f"{prefix}/{START_NAME}"):
-        store.write(f"{prefix}/{sagemaker_start.BUNDLE_NAME}", source_bundle())
-        store.write(f"{prefix}/{START_NAME}", program)  # last: where it stands, the bundle stands
-    return JobInput(prefix, (sagemaker_start.BUNDLE_NAME, START_NAME))
+    prefix = f"code/{bundle_digest()[:32]}-{hashlib.sha256(program).hexdigest()[:8]}"
+    files = {sagemaker_start.BUNDLE_NAME: source_bundle(), START_NAME: program}
+    for name, data in files.items():
+        if not _holds(store, f"{prefix}/{name}", data):
+            store.write(f"{prefix}/{name}", data)
+    return JobInput(prefix, tuple(files))
+
+
+def _holds(store: ObjectStore, key: str, data: bytes) -> bool:
+    try:
+        return store.read(key, max_bytes=len(data)) == data
+    except StorageError:
+        return False  # absent, larger or damaged; what keeps it from being read now tells the writing

@@ -16,7 +16,7 @@ from penumo_assets.jobs.contract import RESULT_NAME
 from penumo_assets.resources.compute.sagemaker_job import TRAINING_OUTPUT, SageMakerJob
 from penumo_assets.resources.compute.sagemaker_logs import JobLog
 from penumo_assets.resources.compute.sagemaker_outcome import PASSING, Description, console_urls
-from penumo_assets.resources.compute.sagemaker_request import check_spec, checkpoint_prefix
+from penumo_assets.resources.compute.sagemaker_request import check_spec, checkpoint_prefix, input_prefix
 from penumo_assets.resources.compute.sagemaker_search import INTERRUPTIONS, Search
 from penumo_assets.resources.compute.sagemaker_settings import SageMakerSettings
 from penumo_assets.resources.compute.sagemaker_tuning import check_search
@@ -68,8 +68,8 @@ class SageMakerJobRunner(SageMakerSettings, Tuner):
         names = [TRAINING_OUTPUT, *(f"{output}/{RESULT_NAME}" for output in result.outputs)]
         store = self.store
         store.delete([f"{result.output_prefix}/{name}" for name in names])
-        store.delete_folder(f"jobs/{result.job_name}")
-        store.delete_folder(checkpoint_prefix(result.job_name))
+        for prefix in (f"jobs/{result.job_name}", input_prefix(result.job_name), checkpoint_prefix(result.job_name)):
+            store.delete_folder(prefix)
 
     def _run_attempt(self, context: AssetExecutionContext, spec: JobSpec, logs: dict[str, JobLog]) -> JobResult:
         """Follow one attempt to its end; ``logs`` remembers by job what has been passed on, should it come again."""

@@ -13,7 +13,7 @@ from penumo_assets.models.errors import ModelError
 from penumo_assets.resources.compute.bundle import publish_bundle
 from penumo_assets.resources.compute.sagemaker_calls import created, described, stopped
 from penumo_assets.resources.compute.sagemaker_outcome import Description
-from penumo_assets.resources.compute.sagemaker_request import creation_request, write_inputs
+from penumo_assets.resources.compute.sagemaker_request import creation_request, input_prefix, write_inputs
 from penumo_assets.resources.compute.sagemaker_settings import SageMakerSettings
 from penumo_assets.resources.compute.spec import JobFailed, JobSpec
 from penumo_assets.resources.object_store import ObjectMissing
@@ -78,7 +78,7 @@ class SageMakerJob:
 
     def remove_inputs(self) -> None:
         """Remove documents and manifests of a job that has ended: they name what landed, and so perhaps patients."""
-        self.store.delete_folder(f"jobs/{self.name}/input")
+        self.store.delete_folder(input_prefix(self.name))
 
     def has_result(self) -> bool:
         """A completed job has none any more once its outputs were discarded."""

@@ -77,16 +77,19 @@ def hyperparameters(spec: JobSpec) -> dict[str, str]:
 
 
 def write_inputs(store: ObjectStore, spec: JobSpec, name: str, code: JobInput) -> dict[str, str]:
-    """Store the job's documents and, for each input, a manifest of exactly its objects; manifest URIs by input."""
+    """Store the job's documents and, for each input, a manifest of exactly its objects; manifest URIs by input.
+
+    They lie where no job may write, so that none can put others in their place.
+    """
     inputs = {CODE_INPUT: code, **spec.inputs}
     for document, files in spec.documents.items():
-        prefix = f"jobs/{name}/input/{document}"
+        prefix = f"{input_prefix(name)}/{document}"
         for file, data in files.items():
             store.write(f"{prefix}/{file}", data)
         inputs[document] = JobInput(prefix, tuple(sorted(files)))
     manifests = {}
     for input_name, item in inputs.items():
-        key = f"jobs/{name}/input/{input_name}.manifest"
+        key = f"{input_prefix(name)}/{input_name}.manifest"
         content = [{"prefix": f"{store.uri(item.prefix)}/"}, *item.names]
         store.write(key, json.dumps(content).encode())
         manifests[input_name] = store.uri(key)
@@ -114,6 +117,11 @@ def creation_request(
 def tag_value(text: str) -> str:
     """``text`` with characters that tags may not have replaced."""
     return re.sub(r"[^\w\s.:/=+\-@]", "_", text)[:TAG_LIMIT]
+
+
+def input_prefix(job_name: str) -> str:
+    """Where a job's documents and manifests are."""
+    return f"inputs/{job_name}"
 
 
 def checkpoint_prefix(job_name: str) -> str:

@@ -15,6 +15,7 @@ from penumo_assets.resources.compute.sagemaker_request import (
     INPUT_FOLDER,
     check_spec,
     creation_request,
+    input_prefix,
     write_inputs,
 )
 from penumo_assets.resources.compute.sagemaker_settings import SageMakerSettings
@@ -70,7 +71,8 @@ class TuningJob:
 
     def discard_outputs(self) -> None:
         """Remove the trials' models and inputs: what a search is asked for is in the service's own record."""
-        self._settings.store.delete_folder(f"jobs/{self.name}")
+        for prefix in (f"jobs/{self.name}", input_prefix(self.name)):
+            self._settings.store.delete_folder(prefix)
 
 
 def tuning_job_name(prefix: str, spec: JobSpec, space: SearchSpace, config: SearchConfig, attempt: int) -> str:

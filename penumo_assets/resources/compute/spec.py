@@ -19,6 +19,15 @@ import penumo_assets
 
 JOB_NAME_LIMIT = 63
 BUNDLE_PACKAGES = ("configs", "imaging", "jobs", "metrics", "models")
+BUNDLE_DATA = (
+    "configs/*.yaml",
+    "metrics/report/*.css",
+    "metrics/report/*.html",
+    "metrics/report/*.json",
+    "models/requirements.txt",
+    "models/weights/*.json",
+    "models/weights/*.safetensors",
+)
 
 
 class JobFailed(RuntimeError):
@@ -151,11 +160,26 @@ class JobRunner(ConfigurableResource):
 @cache
 def bundle_digest() -> str:
     """SHA-256 over the sources that run inside a job."""
-    root = Path(penumo_assets.__file__).parent
     digest = hashlib.sha256()
-    for package in BUNDLE_PACKAGES:
-        for path in sorted((root / package).rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    for name, path in bundle_files().items():
+        digest.update(name.encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def bundle_files() -> dict[str, Path]:
+    """The sources that run inside a job, by their names below the package, sorted.
+
+    Whoever may read a job's inputs reads them, so nothing else that lies about goes with them: no hidden file, none of
+    another kind, and nothing that is reached through a link.
+    """
+    root = Path(penumo_assets.__file__).parent
+    patterns = ["__init__.py", *(f"{package}/**/*.py" for package in BUNDLE_PACKAGES), *BUNDLE_DATA]
+    found = {path.relative_to(root).as_posix(): path for pattern in patterns for path in root.glob(pattern)}
+    return {name: found[name] for name in sorted(found) if _is_source(root, name)}
+
+
+def _is_source(root: Path, name: str) -> bool:
+    path = root / name
+    is_hidden = any(part.startswith(".") for part in name.split("/"))
+    return path.is_file() and not is_hidden and path.resolve() == root.resolve() / name
