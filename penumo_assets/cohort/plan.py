@@ -121,6 +121,8 @@ def _problem_of(file: LandedFile, label: Label | None, max_bytes: int) -> tuple[
     """Code and reason for which a file is rejected as it lies, before anybody reads it."""
     if not is_key(file.landed_name):
         return "unsafe_name", UNSAFE_NAME
+    if file.is_folder:
+        return "unsafe_name", "its name is the folder of other files too: land it again under another one"
     if not file.plain or file.size > max_bytes:
         rejection = too_large(max_bytes) if file.plain else not_a_file()
         return rejection.code, rejection.reason

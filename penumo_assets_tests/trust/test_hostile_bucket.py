@@ -8,6 +8,10 @@ from typing import Any
 import boto3
 import pytest
 
+from penumo_assets.cohort.landing import read_landing
+from penumo_assets.cohort.plan import Plan, PlanSettings, plan_cohort
+from penumo_assets.configs.prepare import FileNames, LabelsConfig, PrepareConfig
+from penumo_assets.jobs.manifest import STAGES
 from penumo_assets.resources.object_store import StorageError
 from penumo_assets.resources.s3 import PART_BYTES, S3Store
 from penumo_assets_tests.resources.s3_server import S3Server, running_s3
@@ -17,6 +21,7 @@ pytestmark = pytest.mark.trust
 NAME = "DOE_JANE_1931-02-13"
 FILM = b"film"
 WRONG = {"Metadata": {"penumo-sha256": "0" * 64}}
+LABELS = LabelsConfig(file_names=FileNames.keep)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +44,10 @@ def bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Store:
 
 def send(key: str, body: bytes = FILM, **headers: Any) -> None:
     boto3.client("s3").put_object(Bucket="films", Key=f"below/{key}", Body=body, **headers)
+
+
+def plan(bucket: S3Store) -> Plan:
+    return plan_cohort(read_landing(bucket, "ward", LABELS, None), [], PlanSettings(PrepareConfig(), "w", "k", STAGES))
 
 
 def test_what_a_sender_writes_of_its_object_keeps_no_cohort_from_its_films(bucket: S3Store, tmp_path: Path) -> None:
@@ -78,3 +87,22 @@ def test_outside_landing_a_wrong_digest_is_refused(bucket: S3Store, tmp_path: Pa
         with pytest.raises(StorageError, match=r"raw/ward/one\.png: its bytes are not those that were stored"):
             ask("raw/ward/one.png")
     assert not (tmp_path / "one.png").exists()
+
+
+def test_a_name_that_is_the_folder_of_others_is_rejected_and_the_others_are_taken(
+    bucket: S3Store, tmp_path: Path
+) -> None:
+    folders = ("a.png", "deep", "deep/er", "masks/good.png")
+    films = ("a.png/b.png", "a.png0", "a.png!.png", "deep/er/c.png", "good.png", "labels.csv/d.png")
+    for name in (*folders, *films, "masks/good.png/e.png", "masks/c.png"):
+        send(f"landing/ward/{name}")
+    send("landing/ward/labels.csv", b"file,patient_id,label\n")
+    planned = plan(bucket)
+    rejected = {row.source: (row.stage, row.code) for row in planned.rows}
+    assert rejected == dict.fromkeys(folders, ("landing", "unsafe_name"))
+    assert all("folder of other files" in (row.reason or "") for row in planned.rows)
+    truths = {item.row.source: item.truth for item in planned.items}
+    assert truths == dict.fromkeys(films) | {"deep/er/c.png": "masks/c.png"}
+    needed = [name for item in planned.items for name in (item.landed, item.truth) if name]
+    bucket.download_objects("landing/ward", needed, tmp_path / "got")
+    assert all((tmp_path / "got" / name).read_bytes() == FILM for name in needed)
