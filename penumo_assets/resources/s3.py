@@ -13,21 +13,17 @@ reader, who then rejects that file alone: there a digest that stays wrong is pas
 
 import hashlib
 import os
-import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any
-from urllib.parse import urlparse
 
 import boto3
 import obstore
 from botocore.config import Config
-from obstore.store import S3Store as Transfer
 
 from penumo_assets.jobs.contract import write_atomic
 from penumo_assets.resources.file_store import file_errors
@@ -41,20 +37,19 @@ from penumo_assets.resources.object_store import (
     is_landed,
     told,
 )
-from penumo_assets.resources.s3_credentials import Credentials
 from penumo_assets.resources.s3_errors import HeadersUnread, RequestInvalid, named, translated
+from penumo_assets.resources.s3_transfer import open_transfer
 
 PART_BYTES = 16 * 2**20
 _MAX_PARTS = 10_000  # the API's limit for one object
 _PARTS_AT_ONCE = 4
 MAX_RETRIES = 8
-_SWAP_PAUSES = (0.2, 1.0, 3.0, 9.0)  # seconds before a conditional request is sent again
 READ_TIMEOUT_SECONDS = 60
+_SWAP_PAUSES = (0.2, 1.0, 3.0, 9.0)  # seconds before a conditional request is sent again
 _READINGS = 3  # of an object whose bytes are not those that were stored
 _DIGEST = "penumo-sha256"
 _DELETE_BATCH = 1000  # the API's limit
 _LARGE_AT_ONCE = 2  # with the two above: at most 128 MiB of parts in memory
-_AWS_HOST = re.compile(r"s3([.-][a-z0-9-]+)?\.amazonaws\.com(\.cn)?")
 
 
 class S3Store(ObjectStore):
@@ -86,35 +81,16 @@ class S3Store(ObjectStore):
         with translated(self.root_uri, self.bucket):
             self._client = session.client("s3", region_name=region, config=Config(retries=retries, **timeouts))
         self._kms_key = kms_key
-        self._objects = self._open_transfer(session, region)
-        self._large = BoundedSemaphore(_LARGE_AT_ONCE)
-
-    def _open_transfer(self, session: boto3.Session, region: str) -> Transfer:
-        endpoint = urlparse(self._client.meta.endpoint_url)
-        hosted = bool(_AWS_HOST.fullmatch(endpoint.hostname or "")) and "." not in self.bucket
-        host = f"{self.bucket}.{endpoint.netloc}" if hosted else endpoint.netloc
-        encryption: dict[str, Any] = {}
-        if self._kms_key:
-            encryption = {
-                "aws_server_side_encryption": "aws:kms",
-                "aws_sse_kms_key_id": self._kms_key,
-                "aws_sse_bucket_key_enabled": True,
-            }
-        return Transfer(
-            self.bucket,
+        self._objects = open_transfer(
+            session,
             region=region,
-            endpoint=f"{endpoint.scheme}://{host}{endpoint.path}",
-            virtual_hosted_style_request=hosted,
-            client_options={
-                "allow_http": endpoint.scheme == "http",
-                "connect_timeout": "5s",
-                "read_timeout": f"{READ_TIMEOUT_SECONDS}s",
-                "timeout": "600s",
-            },
-            retry_config={"max_retries": MAX_RETRIES, "retry_timeout": timedelta(minutes=3)},
-            credential_provider=Credentials(session),
-            **encryption,
+            address=self._client.meta.endpoint_url,
+            bucket=bucket,
+            kms_key=kms_key,
+            max_retries=MAX_RETRIES,
+            read_timeout=READ_TIMEOUT_SECONDS,
         )
+        self._large = BoundedSemaphore(_LARGE_AT_ONCE)
 
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{check_key(key)}" if self.prefix else check_key(key)
