@@ -39,12 +39,14 @@ def land(cohort: str, folder: Path) -> None:
 def rejected(cohort: str) -> None:
     """List the rejected files of COHORT by the names they landed under, which no other output holds.
 
+    What a terminal would obey or cannot show stands as its escape, such as \\x1b.
+
     Needs read access to landing, and the PENUMO_DEID_KEY that the cohort was prepared with.
     """
     from penumo_assets.cohort.rejected import rejected_files
     from penumo_assets.jobs.contract import JobError
     from penumo_assets.jobs.work import key_from_environment
-    from penumo_assets.resources.object_store import StorageError
+    from penumo_assets.resources.object_store import StorageError, printable
     from penumo_assets.resources.profile import storage_root
     from penumo_assets.resources.storage import open_store
 
@@ -53,7 +55,7 @@ def rejected(cohort: str) -> None:
     except (LandingError, StorageError, JobError) as error:
         raise click.ClickException(str(error)) from error
     for item in found:
-        click.echo(f"{item.name}\t{item.source}\t{item.code}: {item.reason}")
+        click.echo("\t".join(map(printable, (item.name, item.source, f"{item.code}: {item.reason}"))))
 
 
 @main.command()

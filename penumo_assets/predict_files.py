@@ -19,7 +19,7 @@ from penumo_assets.jobs.contract import write_atomic
 from penumo_assets.jobs.handler import DISCLAIMER, BadRequest, Endpoint, answer, input_fn, model_fn, prepared
 from penumo_assets.jobs.infer import overlay, png_bytes
 from penumo_assets.models.classifier import ModelError, extract_model_archive
-from penumo_assets.resources.object_store import ObjectStore, StorageError
+from penumo_assets.resources.object_store import ObjectStore, StorageError, printable
 
 MAX_FILE_BYTES = 256 * 2**20
 NPZ_SUFFIX = ".npz"
@@ -27,7 +27,7 @@ NPZ_SUFFIX = ".npz"
 
 @dataclass(frozen=True)
 class FileAnswer:
-    """What became of one file: the endpoint's answer, or the ``reason`` why there is none."""
+    """What became of one file: the endpoint's answer, and the ``reason`` why it or its overlay is missing."""
 
     file: Path
     answer: Mapping[str, Any] | None
@@ -36,7 +36,8 @@ class FileAnswer:
 
     def as_dict(self) -> dict[str, Any]:
         """One object for JSON."""
-        told = {"reason": self.reason, "disclaimer": DISCLAIMER} if self.answer is None else dict(self.answer)
+        told = {"disclaimer": DISCLAIMER} if self.answer is None else dict(self.answer)
+        told |= {"reason": self.reason} if self.reason else {}
         return {"file": str(self.file), **told, **({"overlay": str(self.overlay)} if self.overlay else {})}
 
 
@@ -75,19 +76,27 @@ def predict_files(endpoint: Endpoint, files: Iterable[Path], overlays: Path | No
             yield FileAnswer(file, None, str(refusal))
             continue
         found = answer(endpoint, image)
-        target = None
-        if overlays is not None:
-            target = overlays / _free_name(file.name, taken)
-            values = np.array([found["probabilities"][name] for name in endpoint.classifier.classes])
-            write_atomic(target, png_bytes(overlay(endpoint.classifier, np.ascontiguousarray(image.tensor), values)))
-        yield FileAnswer(file, found, overlay=target)
+        if overlays is None:
+            yield FileAnswer(file, found)
+            continue
+        target = overlays / _free_name(file.name, taken)
+        values = np.array([found["probabilities"][name] for name in endpoint.classifier.classes])
+        picture = png_bytes(overlay(endpoint.classifier, np.ascontiguousarray(image.tensor), values))
+        try:
+            write_atomic(target, picture)
+        except OSError as error:
+            yield FileAnswer(file, found, f"no overlay: {error.strerror}")
+        else:
+            yield FileAnswer(file, found, overlay=target)
 
 
 def as_text(item: FileAnswer) -> str:
-    """The answer for a person."""
-    if item.answer is None:
-        return f"{item.file}: no answer\n  {item.reason}"
-    found = item.answer
+    """The answer for a person; what a terminal would obey, or cannot show, stands as its escape."""
+    lines = [f"{item.file}: no answer"] if item.answer is None else _answer_lines(item, item.answer)
+    return "\n".join(map(printable, [*lines, *([f"  {item.reason}"] if item.reason else [])]))
+
+
+def _answer_lines(item: FileAnswer, found: Mapping[str, Any]) -> list[str]:
     lines = [f"{item.file}: {found['decision']}"]
     for name, value in found["probabilities"].items():
         calibrated = found.get("calibrated_probabilities")
@@ -101,7 +110,7 @@ def as_text(item: FileAnswer) -> str:
     lines.append(f"  model: {found['architecture']}, version {found['model_version'] or 'unknown'}")
     lines.append(f"  image: {found['format']}, view {found['view'] or 'unknown'}")
     lines.append(f"  quality flags: {', '.join(found['quality_flags']) or 'none'}")
-    return "\n".join([*lines, *([f"  overlay: {item.overlay}"] if item.overlay else [])])
+    return [*lines, *([f"  overlay: {item.overlay}"] if item.overlay else [])]
 
 
 def _read(file: Path) -> bytes:

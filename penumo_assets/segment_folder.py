@@ -44,7 +44,9 @@ def segment_folder(folder: Path, out: Path, *, progress: bool = False) -> dict[s
     """Write ``masks/{name}.png`` (original height and width, {0, 255}), ``overlays/{name}.jpg`` and ``segment.csv``.
 
     ``name`` is the file's path below ``folder`` with its extension, so no two files share one. A file that cannot be
-    used gets a line with the reason's code. Returns how many files ended with which status.
+    used gets a line with the reason's code; ``unwritable`` is a film whose mask or overlay could not be written: its
+    name is the folder of another's, say, or it has more pixels on a side than a JPEG can. Returns how many files ended
+    with which status.
     """
     files = [path for path in sorted(folder.rglob("*")) if not (path.is_dir() and not path.is_symlink())]
     files = [path for path in files if not is_hidden(path.relative_to(folder).as_posix())]
@@ -87,18 +89,24 @@ def _segment_batch(segmenter: LungSegmenter, files: list[Path], folder: Path, ou
             line.status = "+".join(assessment.problems) or OK
             line.area_left = round(assessment.left_fraction, 4)
             line.area_right = round(assessment.right_fraction, 4)
-            _write_pictures(out, line.file, gray, letterbox.invert_mask(mask))
+            try:
+                _write_pictures(out, line.file, gray, letterbox.invert_mask(mask))
+            except OSError:
+                line.status = "unwritable"
     for line, _, _ in films:
         line.seconds = round((time.perf_counter() - started) / len(files), 4)
     return lines
 
 
 def _write_pictures(out: Path, name: str, gray: np.ndarray, mask: np.ndarray) -> None:
+    """Raises OSError where one of the two cannot be written."""
     write_atomic(out / "masks" / f"{name}.png", encode_png(mask))
     overlay = cv2.cvtColor(resize(gray, *mask.shape), cv2.COLOR_GRAY2BGR)  # a huge film was decoded reduced
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(overlay, contours, -1, _CONTOUR, max(1, round(max(gray.shape) / 400)))
-    _, data = cv2.imencode(".jpg", overlay)
+    encoded, data = cv2.imencode(".jpg", overlay)
+    if not encoded:
+        raise OSError(f"OpenCV writes no JPEG of {overlay.shape[1]} x {overlay.shape[0]} pixels")
     write_atomic(out / "overlays" / f"{name}.jpg", data.tobytes())
 
 

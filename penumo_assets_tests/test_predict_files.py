@@ -105,6 +105,20 @@ def test_a_file_that_cannot_be_used_has_its_reason_and_the_others_their_answer(
     assert "probability of pneumonia" in done.output
 
 
+@pytest.mark.trust
+def test_an_overlay_that_cannot_be_written_leaves_its_file_the_answer_and_the_next_its_overlay(
+    root: Path, films: dict[str, Path], tmp_path: Path
+) -> None:
+    long = Path(shutil.copy(films["png"], tmp_path / ("n" * 248 + ".png")))
+    done = predict("--json", long, films["png"], "--overlay", tmp_path / "overlays")
+    assert done.exit_code == 0, done.output
+    first, second = map(json.loads, done.output.splitlines())
+    assert first["probabilities"] == second["probabilities"]
+    assert first["reason"] == "no overlay: File name too long"
+    assert [path.name for path in (tmp_path / "overlays").iterdir()] == [f"{films['png'].name}.png"]
+    assert "no overlay: File name too long" in predict(long, "--overlay", tmp_path / "overlays").output
+
+
 def test_without_a_champion_it_says_what_to_do(
     tmp_path: Path, films: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

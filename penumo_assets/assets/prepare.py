@@ -3,8 +3,6 @@
 Enters: `landing` and `lung_segmenter`. Leaves: `raw_images`, `lung_masks`, `preprocessed_images`, `npz_tensors`.
 """
 
-import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -41,7 +39,7 @@ from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.manifest import STAGE_VERSIONS, STAGES, ManifestRow, load_rows, stage_version
 from penumo_assets.jobs.quality import identity_counts
-from penumo_assets.jobs.work import KEY_VARIABLE, dump_work, key_from_environment
+from penumo_assets.jobs.work import KEY_VARIABLE, dump_work, key_from_environment, key_id
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
 from penumo_assets.resources.object_store import ObjectChanged, ObjectMissing, ObjectStore
@@ -101,7 +99,7 @@ def prepare_cohort(
     """Compute what changed in one cohort, publish it, and say what became of every file."""
     cohort, store = context.partition_key, storage.store
     stages = tuple(stage for stage in STAGES if _key(stage) in context.selected_asset_keys)
-    settings = partial(PlanSettings, parsed(PrepareConfig, config), key_id=_key_id(), stages=stages)
+    settings = partial(PlanSettings, parsed(PrepareConfig, config), key_id=key_id(), stages=stages)
 
     def bring_up_to_date(read: Reader) -> Done:
         segmenter = current_segmenter(store)
@@ -178,6 +176,7 @@ def _compute(
             outputs=(*STAGES, "rows"),
             result_output="rows",
             secrets=(KEY_VARIABLE,),
+            digest_key=key_id(),
         ),
     )
 
@@ -249,9 +248,3 @@ def _key(stage: str) -> Any:
     from dagster import AssetKey
 
     return AssetKey(ASSET_OF_STAGE[stage])
-
-
-def _key_id() -> str:
-    """Tells one pseudonymisation key from another without telling the key."""
-    key = os.environ.get(KEY_VARIABLE, "")
-    return hashlib.sha256(b"penumo key id\0" + key.encode()).hexdigest()[:16] if key else ""

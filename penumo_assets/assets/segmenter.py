@@ -28,7 +28,7 @@ from penumo_assets.cohort.landing import LandingError, read_landing
 from penumo_assets.cohort.publish import read_manifest, read_settings
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.configs.segmenter import RetrainConfig, SegmenterConfig, SegmenterSource, SegmenterStart
-from penumo_assets.jobs.work import key_from_environment
+from penumo_assets.jobs.work import key_from_environment, key_id
 from penumo_assets.models.archive import read_member
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
@@ -193,6 +193,7 @@ def _train_spec(
         outputs=("model", "data"),
         environment=environment,
         secrets=secrets,
+        digest_key=key_id(),
     )
 
 

@@ -7,7 +7,8 @@ knows a file by its ``source``; the job that decodes it is told its ``name``.
 import csv
 import io
 import re
-from collections.abc import Callable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from penumo_assets.configs.prepare import FileNames, LabelsConfig
@@ -37,7 +38,8 @@ class LandedFile:
     """One landed object.
 
     ``source`` is what it is called outside landing. ``name`` is its key below the cohort's folder, where that differs:
-    for the prepare job's inputs, and never for a message. ``plain`` is as `ObjectInfo` has it.
+    for the prepare job's inputs, and never for a message. ``plain`` is as `ObjectInfo` has it. ``is_folder``: other
+    objects lie below its key, as a bucket permits and no disk.
     """
 
     source: str
@@ -45,6 +47,7 @@ class LandedFile:
     size: int
     name: str = field(default="", repr=False)
     plain: bool = True
+    is_folder: bool = False
 
     @property
     def landed_name(self) -> str:
@@ -91,12 +94,13 @@ def read_landing(store: ObjectStore, cohort: str, config: LabelsConfig, key: byt
     prefix = f"landing/{cohort}"
     told = _telling(config, key)
     files, masks, labels = [], {}, {}
-    for info in store.list_objects(prefix):
-        name = info.key[len(prefix) + 1 :]
-        landed = LandedFile(told(name), info.etag, info.size, name, info.plain)
+    listed = {info.key[len(prefix) + 1 :]: info for info in store.list_objects(prefix)}
+    folders = _folders(name for name in listed if is_key(name))
+    for name, info in listed.items():
+        landed = LandedFile(told(name), info.etag, info.size, name, info.plain, name in folders)
         if name == LABELS_FILE:
             labels = parse_labels(_read_labels(store, info, cohort), cohort, config, key)
-        elif name.startswith(MASKS_FOLDER) and is_key(name) and info.plain:
+        elif name.startswith(MASKS_FOLDER) and is_key(name) and info.plain and not landed.is_folder:
             masks[_stem(name)] = landed
         elif name != COMPLETE_MARKER and not is_hidden(name):
             files.append(landed)
@@ -104,6 +108,13 @@ def read_landing(store: ObjectStore, cohort: str, config: LabelsConfig, key: byt
         raise LandingError(f"cohort {cohort!r} has no files under {prefix}/: land some with `penumo land`")
     truths = {file.source: masks[_stem(file.name)] for file in files if _stem(file.name) in masks}
     return Landing(cohort, tuple(files), truths, labels)
+
+
+def _folders(names: Iterable[str]) -> set[str]:
+    """Those of the names that begin another one's path."""
+    ordered = sorted(names)
+    nearest = {name: bisect_left(ordered, f"{name}/") for name in ordered}
+    return {name for name, at in nearest.items() if at < len(ordered) and ordered[at].startswith(f"{name}/")}
 
 
 def _read_labels(store: ObjectStore, info: ObjectInfo, cohort: str) -> bytes:

@@ -1,12 +1,13 @@
 """Decide, from what landed and what the manifest remembers, which image needs which stage. Computes nothing."""
 
 import hashlib
+import hmac
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from penumo_assets.cohort.landing import Label, LandedFile, Landing
-from penumo_assets.configs.prepare import Deidentify, PrepareConfig
+from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.imaging.files import not_a_file, too_large
 from penumo_assets.jobs.manifest import STAGES, ManifestRow, fingerprint
 from penumo_assets.jobs.work import WorkItem
@@ -14,7 +15,6 @@ from penumo_assets.resources.object_store import UNSAFE_NAME, is_key
 
 LANDING = "landing"
 DUPLICATE = "duplicate_patient_id"
-_NEVER_KEYED = (".png", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class PlanSettings:
-    """What, beside the landed files, decides what must be computed."""
+    """What, beside the landed files, decides what must be computed; ``key_id`` as `jobs.work.key_id` makes it."""
 
     config: PrepareConfig
     segmenter_digest: str
-    key_id: str
+    key_id: str = field(repr=False)
     stages: tuple[str, ...]
 
 
@@ -121,6 +121,8 @@ def _problem_of(file: LandedFile, label: Label | None, max_bytes: int) -> tuple[
     """Code and reason for which a file is rejected as it lies, before anybody reads it."""
     if not is_key(file.landed_name):
         return "unsafe_name", UNSAFE_NAME
+    if file.is_folder:
+        return "unsafe_name", "its name is the folder of other files too: land it again under another one"
     if not file.plain or file.size > max_bytes:
         rejection = too_large(max_bytes) if file.plain else not_a_file()
         return rejection.code, rejection.reason
@@ -133,19 +135,24 @@ def _absent(label: Label) -> ManifestRow:
     return row
 
 
+def _told_id(patient_id: str, key_id: str) -> str:
+    """How a fingerprint, which is stored, holds a patient id of labels.csv: nobody without the key can test guesses."""
+    if not key_id:
+        return patient_id
+    return hmac.new(key_id.encode(), patient_id.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
 def _plan_image(
     row: ManifestRow, label: Label | None, file: LandedFile, truth: LandedFile | None, settings: PlanSettings
 ) -> WorkItem:
     config = settings.config
-    keyed = config.decode.deidentify is Deidentify.always or (
-        config.decode.deidentify is Deidentify.dicom and not file.source.lower().endswith(_NEVER_KEYED)
-    )
     stage_settings = {
         "raw": {
             "decode": config.decode.model_dump(mode="json"),
-            "patient_id": label.patient_id if label else None,
+            "patient_id": _told_id(label.patient_id, settings.key_id) if label and label.patient_id else None,
             "view": label.view if label else None,
-            "key": settings.key_id if keyed else None,
+            # Of every file: what it holds shows only when it is decoded, and a DICOM film may be called .png.
+            "key": settings.key_id or None,
         },
         "masks": {
             "segment": config.segment.model_dump(mode="json"),

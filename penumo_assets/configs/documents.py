@@ -8,6 +8,8 @@ import yaml
 
 MAX_CHARACTERS = 256 * 1024
 MAX_DEPTH = 32
+_MAX_DIGITS = 100  # of a number in YAML, whose base 60 makes millions of digits or an overflow of a long one
+_NUMBERS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
 
 
 class DocumentError(ValueError):
@@ -59,11 +61,16 @@ class _StrictLoader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             mark: Any = event.start_mark
             raise yaml.composer.ComposerError(None, None, "an alias (*name) is not read", mark)
+        if event.tag is not None:  # most would make something else than plain values, some end in any exception
+            mark = event.start_mark
+            raise yaml.composer.ComposerError(None, None, f"the tag {_short(event.tag)} is not read", mark)
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise yaml.composer.ComposerError(None, None, f"it is more than {MAX_DEPTH} levels deep", None)
-        node = super().compose_node(parent, index)
+        node: Any = super().compose_node(parent, index)
         self.depth -= 1
+        if node.tag in _NUMBERS and len(node.value) > _MAX_DIGITS:
+            raise yaml.composer.ComposerError(None, None, "a number is too long", node.start_mark)
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -94,9 +101,14 @@ def _finite(text: str) -> float:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise DocumentError(f"the key {repeated[:80]!r} repeats")
-    return values
+    names: set[str] = set()
+    for name, _ in pairs:
+        if name in names:
+            raise DocumentError(f"the key {name[:80]!r} repeats")
+        names.add(name)
+    return dict(pairs)
+
+
+def _short(tag: str) -> str:
+    """A tag as it was written: ``!!bool``, ``!own``."""
+    return ascii(tag.replace("tag:yaml.org,2002:", "!!", 1)[:80])

@@ -81,6 +81,11 @@ def check_key(key: str) -> str:
     return key
 
 
+def is_landed(key: str) -> bool:
+    """Whether an object lies where its sender wrote it, content, name and metadata."""
+    return key.startswith("landing/")
+
+
 def told(key: str) -> str:
     """How messages name an object: one in landing by its cohort alone, because its name can be a patient's."""
     folder, *below = key.split("/", 2)

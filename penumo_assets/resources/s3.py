@@ -7,25 +7,23 @@ reset connection) and copies what is too large for one request.
 
 What is sent is signed with its SHA-256, so that S3 refuses what changed on its way. The same digest is kept as the
 object's metadata, which a copy inherits, and compared when the object is read; objects that others wrote have none.
+In landing, where others write, a wrong digest or a header that obstore does not read must not keep an object from its
+reader, who then rejects that file alone: there a digest that stays wrong is passed over, and boto3 reads the rest.
 """
 
 import hashlib
 import os
-import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any
-from urllib.parse import urlparse
 
 import boto3
 import obstore
 from botocore.config import Config
-from obstore.store import S3Store as Transfer
 
 from penumo_assets.jobs.contract import write_atomic
 from penumo_assets.resources.file_store import file_errors
@@ -36,22 +34,22 @@ from penumo_assets.resources.object_store import (
     ObjectStore,
     StorageError,
     check_key,
+    is_landed,
     told,
 )
-from penumo_assets.resources.s3_credentials import Credentials
-from penumo_assets.resources.s3_errors import RequestInvalid, named, translated
+from penumo_assets.resources.s3_errors import HeadersUnread, RequestInvalid, named, translated
+from penumo_assets.resources.s3_transfer import open_transfer
 
 PART_BYTES = 16 * 2**20
 _MAX_PARTS = 10_000  # the API's limit for one object
 _PARTS_AT_ONCE = 4
 MAX_RETRIES = 8
-_SWAP_PAUSES = (0.2, 1.0, 3.0, 9.0)  # seconds before a conditional request is sent again
 READ_TIMEOUT_SECONDS = 60
+_SWAP_PAUSES = (0.2, 1.0, 3.0, 9.0)  # seconds before a conditional request is sent again
 _READINGS = 3  # of an object whose bytes are not those that were stored
 _DIGEST = "penumo-sha256"
 _DELETE_BATCH = 1000  # the API's limit
 _LARGE_AT_ONCE = 2  # with the two above: at most 128 MiB of parts in memory
-_AWS_HOST = re.compile(r"s3([.-][a-z0-9-]+)?\.amazonaws\.com(\.cn)?")
 
 
 class S3Store(ObjectStore):
@@ -83,35 +81,16 @@ class S3Store(ObjectStore):
         with translated(self.root_uri, self.bucket):
             self._client = session.client("s3", region_name=region, config=Config(retries=retries, **timeouts))
         self._kms_key = kms_key
-        self._objects = self._open_transfer(session, region)
-        self._large = BoundedSemaphore(_LARGE_AT_ONCE)
-
-    def _open_transfer(self, session: boto3.Session, region: str) -> Transfer:
-        endpoint = urlparse(self._client.meta.endpoint_url)
-        hosted = bool(_AWS_HOST.fullmatch(endpoint.hostname or "")) and "." not in self.bucket
-        host = f"{self.bucket}.{endpoint.netloc}" if hosted else endpoint.netloc
-        encryption: dict[str, Any] = {}
-        if self._kms_key:
-            encryption = {
-                "aws_server_side_encryption": "aws:kms",
-                "aws_sse_kms_key_id": self._kms_key,
-                "aws_sse_bucket_key_enabled": True,
-            }
-        return Transfer(
-            self.bucket,
+        self._objects = open_transfer(
+            session,
             region=region,
-            endpoint=f"{endpoint.scheme}://{host}{endpoint.path}",
-            virtual_hosted_style_request=hosted,
-            client_options={
-                "allow_http": endpoint.scheme == "http",
-                "connect_timeout": "5s",
-                "read_timeout": f"{READ_TIMEOUT_SECONDS}s",
-                "timeout": "600s",
-            },
-            retry_config={"max_retries": MAX_RETRIES, "retry_timeout": timedelta(minutes=3)},
-            credential_provider=Credentials(session),
-            **encryption,
+            address=self._client.meta.endpoint_url,
+            bucket=bucket,
+            kms_key=kms_key,
+            max_retries=MAX_RETRIES,
+            read_timeout=READ_TIMEOUT_SECONDS,
         )
+        self._large = BoundedSemaphore(_LARGE_AT_ONCE)
 
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{check_key(key)}" if self.prefix else check_key(key)
@@ -145,7 +124,13 @@ class S3Store(ObjectStore):
         return True
 
     def read(self, key: str, max_bytes: int | None = None) -> bytes:
-        return self._get(key, max_bytes)[0]
+        try:
+            return self._get(key, max_bytes)[0]
+        except HeadersUnread:
+            with translated(key, self.bucket):
+                answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
+                _refuse_large(key, answer["ContentLength"], max_bytes)
+                return answer["Body"].read()
 
     def read_version(self, key: str) -> tuple[bytes, str]:
         return self._get(key, None)
@@ -155,12 +140,14 @@ class S3Store(ObjectStore):
         for _ in range(_READINGS):
             with translated(key, self.bucket):
                 answer = obstore.get(self._objects, self._key(key))
-                if max_bytes is not None and answer.meta["size"] > max_bytes:
-                    raise StorageError(f"{told(key)} is larger than the {max_bytes} bytes allowed for it")
+                _refuse_large(key, answer.meta["size"], max_bytes)
                 data = answer.bytes().to_bytes()
             if answer.attributes.get(_DIGEST) in (None, hashlib.sha256(data).hexdigest()):
-                return data, str(answer.meta["e_tag"])
-        raise _changed(key)
+                break
+        else:
+            if not is_landed(key):
+                raise _changed(key)
+        return data, str(answer.meta["e_tag"])
 
     def write(self, key: str, data: bytes) -> None:
         self._put(key, data, len(data))
@@ -207,6 +194,14 @@ class S3Store(ObjectStore):
             obstore.put(self._objects, self._key(key), content, **options)
 
     def download(self, key: str, target: Path) -> None:
+        try:
+            self._download(key, target)
+        except HeadersUnread:
+            with translated(key, self.bucket), file_errors(key):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._client.download_file(self.bucket, self._key(key), str(target))
+
+    def _download(self, key: str, target: Path) -> None:
         for _ in range(_READINGS):
             with translated(key, self.bucket):
                 answer = obstore.get(self._objects, self._key(key))
@@ -223,8 +218,9 @@ class S3Store(ObjectStore):
                     found = _digest_of(target)
             if stored in (None, found.hexdigest()):
                 return
-        target.unlink()
-        raise _changed(key)
+        if not is_landed(key):
+            target.unlink()
+            raise _changed(key)
 
     def _download_parts(self, key: str, target: Path, size: int, etag: str | None) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -275,5 +271,10 @@ def _digest_of(path: Path) -> Any:
         return hashlib.file_digest(file, "sha256")
 
 
+def _refuse_large(key: str, size: int, max_bytes: int | None) -> None:
+    if max_bytes is not None and size > max_bytes:
+        raise StorageError(f"{told(key)} is larger than the {max_bytes} bytes allowed for it")
+
+
 def _changed(key: str) -> StorageError:
-    return StorageError(f"{key}: its bytes are not those that were stored; check the network, then the object")
+    return StorageError(f"{told(key)}: its bytes are not those that were stored; check the network, then the object")

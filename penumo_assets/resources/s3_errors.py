@@ -15,6 +15,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError,
 from penumo_assets.resources.object_store import ObjectChanged, ObjectMissing, StorageError, told
 
 _CODES = (re.compile(r"<Code>(\w+)</Code>"), re.compile(r"status code: (\d{3})"), re.compile("(without LOCATION)"))
+_HEADERS = re.compile("contained non UTF-8 characters|containing non-ASCII data")
 _ABSENT = {"NoSuchKey", "NotFound", "404"}
 _OTHER_REGION = {
     "PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301",
@@ -26,6 +27,10 @@ _NO_CREDENTIALS = "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCE
 
 class RequestInvalid(StorageError):
     """S3 does not do this in one request: it copies at most 5 GiB at once."""
+
+
+class HeadersUnread(StorageError):
+    """Somebody gave the object a header that obstore does not read: one that is not ASCII."""
 
 
 @contextmanager
@@ -40,6 +45,8 @@ def translated(what: str, bucket: str) -> Iterator[None]:
         If the object is not what the request demanded.
     RequestInvalid
         If S3 answers InvalidRequest.
+    HeadersUnread
+        If the object came, with a header that obstore does not read.
     StorageError
         Otherwise.
     """
@@ -53,6 +60,8 @@ def translated(what: str, bucket: str) -> Iterator[None]:
     except (AlreadyExistsError, PreconditionError):
         raise ObjectChanged(f"{what} was written by somebody else meanwhile") from None
     except (FileNotFoundError, BaseError) as error:
+        if _HEADERS.search(str(error)):
+            raise HeadersUnread(f"{what} has a header that is not ASCII") from None
         code = _code(error)
         if code:
             raise named(what, bucket, code) from None

@@ -9,7 +9,15 @@ from penumo_assets.cohort.landing import Label, LandedFile, Landing
 from penumo_assets.cohort.plan import Plan, PlanSettings, image_id_of, plan_cohort
 from penumo_assets.cohort.publish import Manifest, plan_publication
 from penumo_assets.configs.prepare import EnhanceConfig, NpzConfig, PrepareConfig
-from penumo_assets.jobs.manifest import STAGES, ManifestRow, StageOutput, dump_rows, load_rows, stage_version
+from penumo_assets.jobs.manifest import (
+    STAGES,
+    ManifestRow,
+    StageOutput,
+    dump_rows,
+    fingerprint,
+    load_rows,
+    stage_version,
+)
 from penumo_assets.resources.compute.spec import JobResult
 
 JOB = JobResult("1", {}, "jobs/1/output", {}, {})
@@ -128,10 +136,20 @@ def test_a_changed_setting_computes_exactly_the_stages_it_touches(change: dict, 
     assert computed(plan) == ({"a.png": stages} if stages else {})
 
 
-def test_another_key_renames_the_patients_of_dicom_files_only() -> None:
-    _, _, rows = materialize(landing_of("a.png", "b.dcm"), [])
-    plan, _, _ = materialize(landing_of("a.png", "b.dcm"), rows, replace(SETTINGS, key_id="key-2"))
-    assert list(computed(plan)) == ["b.dcm"]
+def test_another_key_computes_every_film_again_because_any_name_can_hold_a_dicom_file() -> None:
+    landing = landing_of("a.png", "b.dcm", "c.JPG")
+    _, _, rows = materialize(landing, [])
+    other = replace(SETTINGS, key_id="key-2")
+    plan, _, rows = materialize(landing, rows, other)
+    assert computed(plan) == {name: list(STAGES) for name in ("a.png", "b.dcm", "c.JPG")}
+    assert materialize(landing, rows, other)[0].items == ()
+
+
+def test_without_a_key_an_id_of_labels_csv_is_taken_as_it_is() -> None:
+    (item,) = plan_cohort(landing_of("a.png"), [], replace(SETTINGS, key_id="")).items
+    decode = PrepareConfig().decode.model_dump(mode="json")
+    expected = {"decode": decode, "patient_id": "a", "view": None, "key": None}
+    assert item.fingerprints["raw"] == fingerprint("raw", expected, "etag-a.png")
 
 
 def test_a_new_name_template_moves_tensors_without_computing() -> None:

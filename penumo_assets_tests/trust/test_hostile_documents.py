@@ -8,7 +8,7 @@ import pytest
 
 from penumo_assets.cohort.events import UnreadableMessage, parse_message
 from penumo_assets.configs.base import ConfigError, StrictModel
-from penumo_assets.configs.documents import MAX_CHARACTERS, DocumentError, parse_json, parse_yaml
+from penumo_assets.configs.documents import MAX_CHARACTERS, DocumentError, _once, parse_json, parse_yaml
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.configs.search import SearchConfig
 from penumo_assets.jobs.contract import JobError
@@ -22,8 +22,22 @@ pytestmark = pytest.mark.trust
 
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
 YAML = {
-    "an object": ("decode: !!python/object/apply:os.mkdir [exploited]", "constructor for the tag"),
-    "a name": ("decode: !!python/name:os.system", "constructor for the tag"),
+    "an object": (
+        "decode: !!python/object/apply:os.mkdir [exploited]",
+        "the tag '!!python/object/apply:os.mkdir' is not read",
+    ),
+    "a name": ("decode: !!python/name:os.system", "the tag '!!python/name:os.system'"),
+    "a tag that names no truth": ("a: 1\ndecode: !!bool x", "the tag '!!bool' is not read in line 2"),
+    "a tag that names no number": ('decode: !!int ""', "the tag '!!int'"),
+    "a tag that names no time": ("decode: !!timestamp x", "the tag '!!timestamp'"),
+    "bytes": ("decode: !!binary aGVsbG8=", "the tag '!!binary'"),
+    "a set": ("decode: !!set {min_side}", "the tag '!!set'"),
+    "a tag of one's own": ("decode: !own x", "the tag '!own'"),
+    "a tag of a key": ("!!str decode: {}", "the tag '!!str'"),
+    "no kind at all": ("decode: ! x", "the tag '!'"),
+    "a sum of sixtieths": (f"decode: 1:{'0:' * 200}0.5", "a number is too long in line 1"),
+    "sixtieths without end": (f"decode: 1:{'0:' * 100_000}0", "a number is too long"),
+    "a long number": (f"decode: 0x{'f' * 100_000}", "a number is too long"),
     "laughs": (LAUGHS, r"an alias \(\*name\) is not read in line 2"),
     "a circle": ("a: &a [*a]", "an alias"),
     "a merge": ("decode: {<<: {min_side: 1}}", "a merge"),
@@ -90,6 +104,23 @@ def test_a_setting_is_a_number_even_where_it_has_no_bounds(value: str) -> None:
 def test_plain_yaml_is_read_as_before() -> None:
     assert parse_yaml("a: {b: [1, 2.5, yes, null, 'x']}") == {"a": {"b": [1, 2.5, True, None, "x"]}}
     assert parse_json('{"a": [1, 2.5, true, null, "x"]}') == {"a": [1, 2.5, True, None, "x"]}
+
+
+def test_a_key_that_repeats_in_a_long_object_is_found_in_one_pass() -> None:
+    count, compared = 20_000, 0
+
+    class Counted(str):
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    pairs = [(Counted(f"k{number}"), 1) for number in range(count)]
+    with pytest.raises(DocumentError, match="the key 'k19999' repeats"):
+        _once([*pairs, (Counted("k19999"), 2)])
+    assert compared < 4 * count
 
 
 @pytest.mark.parametrize("name", JSON)

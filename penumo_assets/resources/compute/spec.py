@@ -4,6 +4,7 @@ Assets build a spec, a `JobRunner` runs it, and what comes back is an immutable 
 """
 
 import hashlib
+import hmac
 import json
 import re
 from abc import abstractmethod
@@ -75,6 +76,8 @@ class JobSpec:
     environment : additional variables, visible in the job's description: no secrets.
     secrets : names of variables passed from the orchestrator's environment, never stored or logged.
     result_output : the output that holds ``result.json``.
+    digest_key : secret with which the digest is keyed, where inputs and documents name patients: a job's name is seen
+        by many, and must not let them test whom they guess.
     """
 
     kind: Literal["processing", "training"]
@@ -89,6 +92,7 @@ class JobSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
     max_runtime_seconds: int = 24 * 3600
+    digest_key: str = field(default="", repr=False)
 
     def digest(self) -> str:
         """Names this work: same code, inputs and settings, same digest.
@@ -107,7 +111,8 @@ class JobSpec:
             "outputs": self.outputs,
             "code": bundle_digest(),
         }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        data = json.dumps(content, sort_keys=True).encode()
+        return hmac.new(self.digest_key.encode(), data, hashlib.sha256).hexdigest()
 
     def job_name(self, prefix: str, attempt: int) -> str:
         """Deterministic, unique name of one attempt: at most 63 characters of [A-Za-z0-9-]."""

@@ -1,0 +1,108 @@
+"""What a sender can do to the objects it lands in a bucket, and a folder cannot: it costs that object alone."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from penumo_assets.cohort.landing import read_landing
+from penumo_assets.cohort.plan import Plan, PlanSettings, plan_cohort
+from penumo_assets.configs.prepare import FileNames, LabelsConfig, PrepareConfig
+from penumo_assets.jobs.manifest import STAGES
+from penumo_assets.resources.object_store import StorageError
+from penumo_assets.resources.s3 import PART_BYTES, S3Store
+from penumo_assets_tests.resources.s3_server import S3Server, running_s3
+
+pytestmark = pytest.mark.trust
+
+NAME = "DOE_JANE_1931-02-13"
+FILM = b"film"
+WRONG = {"Metadata": {"penumo-sha256": "0" * 64}}
+LABELS = LabelsConfig(file_names=FileNames.keep)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    with running_s3() as running:
+        yield running
+
+
+@pytest.fixture
+def bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Store:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+    server.start_over("films", "eu-central-1")
+    return S3Store("films", "below")
+
+
+def send(key: str, body: bytes = FILM, **headers: Any) -> None:
+    boto3.client("s3").put_object(Bucket="films", Key=f"below/{key}", Body=body, **headers)
+
+
+def plan(bucket: S3Store) -> Plan:
+    return plan_cohort(read_landing(bucket, "ward", LABELS, None), [], PlanSettings(PrepareConfig(), "w", "k", STAGES))
+
+
+def test_what_a_sender_writes_of_its_object_keeps_no_cohort_from_its_films(bucket: S3Store, tmp_path: Path) -> None:
+    films = {
+        f"{NAME}.dcm": (FILM, WRONG),
+        "large.dcm": (b"f" * (PART_BYTES + 1), WRONG),
+        "named.dcm": (FILM, {"ContentDisposition": "attachment; filename=Müller.dcm"}),
+        "kind.dcm": (FILM, {"ContentType": "é"}),
+        "large named.dcm": (b"g" * (PART_BYTES + 1), {"CacheControl": "é"}),
+        "good.dcm": (FILM, {}),
+    }
+    for name, (body, headers) in films.items():
+        send(f"landing/ward/{name}", body, **headers)
+    bucket.download_objects("landing/ward", films, tmp_path / "got")
+    for name, (body, _) in films.items():
+        assert (tmp_path / "got" / name).read_bytes() == body
+        assert bucket.read(f"landing/ward/{name}") == body
+    assert {path.name for path in (tmp_path / "got").iterdir()} == set(films)
+    with pytest.raises(StorageError, match=r"landing/ward/… is larger than the 3 bytes"):
+        bucket.read("landing/ward/named.dcm", 3)
+
+
+def test_a_byte_of_a_landed_object_that_changes_on_its_way_is_still_read_again(
+    bucket: S3Store, server: S3Server, tmp_path: Path
+) -> None:
+    bucket.write("landing/ward/a.png", FILM)
+    server.fail("GET", "flip")
+    assert bucket.read("landing/ward/a.png") == FILM
+    server.fail("GET", "flip")
+    bucket.download("landing/ward/a.png", tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes() == FILM
+
+
+def test_outside_landing_a_wrong_digest_is_refused(bucket: S3Store, tmp_path: Path) -> None:
+    send("raw/ward/one.png", **WRONG)
+    for ask in (bucket.read, lambda key: bucket.download(key, tmp_path / "one.png")):
+        with pytest.raises(StorageError, match=r"raw/ward/one\.png: its bytes are not those that were stored"):
+            ask("raw/ward/one.png")
+    assert not (tmp_path / "one.png").exists()
+
+
+def test_a_name_that_is_the_folder_of_others_is_rejected_and_the_others_are_taken(
+    bucket: S3Store, tmp_path: Path
+) -> None:
+    folders = ("a.png", "deep", "deep/er", "masks/good.png")
+    films = ("a.png/b.png", "a.png0", "a.png!.png", "deep/er/c.png", "good.png", "labels.csv/d.png")
+    for name in (*folders, *films, "masks/good.png/e.png", "masks/c.png"):
+        send(f"landing/ward/{name}")
+    send("landing/ward/labels.csv", b"file,patient_id,label\n")
+    planned = plan(bucket)
+    rejected = {row.source: (row.stage, row.code) for row in planned.rows}
+    assert rejected == dict.fromkeys(folders, ("landing", "unsafe_name"))
+    assert all("folder of other files" in (row.reason or "") for row in planned.rows)
+    truths = {item.row.source: item.truth for item in planned.items}
+    assert truths == dict.fromkeys(films) | {"deep/er/c.png": "masks/c.png"}
+    needed = [name for item in planned.items for name in (item.landed, item.truth) if name]
+    bucket.download_objects("landing/ward", needed, tmp_path / "got")
+    assert all((tmp_path / "got" / name).read_bytes() == FILM for name in needed)
