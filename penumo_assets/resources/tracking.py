@@ -7,8 +7,12 @@ into a SageMaker container. What fits of it is its tag convention (``dagster_run
 """
 
 import os
+import sqlite3
+import uuid
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote, urlparse
 
@@ -24,6 +28,7 @@ from penumo_assets.jobs.tracking_address import (
     told,
     uri_from_environment,
 )
+from penumo_assets.resources.file_store import alone_in, file_errors
 
 CHAMPION = "champion"
 PREVIOUS = "previous"
@@ -162,10 +167,38 @@ class Tracking(ConfigurableResource):
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient, set_tracking_uri  # 2 s that loading the definitions does not need
 
-        if uri.startswith("sqlite:"):
-            Path(urlparse(uri).path[1:]).parent.mkdir(parents=True, exist_ok=True)
+        if uri.startswith("sqlite:") and (path := urlparse(uri).path[1:]):
+            _create_database(Path(path))
         set_tracking_uri(uri)  # the registry looks logged models up there, whatever its client was given
         client = MlflowClient(uri)
         if client.get_experiment_by_name(self.experiment) is None:
             client.create_experiment(self.experiment, artifact_location=self.artifact_root or None)
         return client
+
+
+def _create_database(path: Path) -> None:
+    """Put a new database in its place whole: nobody can use or mend one whose making broke off half way.
+
+    MLflow makes it by some fifty changes of its schema, each of them for good.
+    """
+    with file_errors("MLflow's database"):
+        if path.exists():
+            return
+        with alone_in(path.parent), TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            if path.exists():
+                return  # somebody else was at it
+            made = Path(folder) / "mlflow.db"
+            _migrate(made)
+            temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+            try:
+                with closing(sqlite3.connect(made)) as database:
+                    database.execute("VACUUM INTO ?", (str(temporary),))
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+
+def _migrate(path: Path) -> None:
+    from mlflow import MlflowClient
+
+    MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)

@@ -77,7 +77,8 @@ class Bucket:
         outcome = Outcome("prepare/S3", f"{kind}{' lasting' if lasting else ''}", call)
         with self._watched(outcome):
             self.server.fail("*", kind, FOR_EVER if lasting else 1, after=call)
-            said = self._prepare()
+            with _impatient():
+                said = self._prepare()
             self.server.faults.clear()
             if said:
                 outcome.launches += 1
@@ -109,15 +110,22 @@ class Bucket:
 
 @contextmanager
 def bucket(folder: Path) -> Iterator[Bucket]:
-    """The bucket, with clients that give up sooner than the shipped ones: after one repetition, or a second."""
+    """The bucket, and the environment in which the application finds it."""
     environment = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": REGION}
     with running_s3() as server, DagsterInstance.ephemeral() as instance, pytest.MonkeyPatch.context() as patch:
         for name, value in (environment | {"AWS_ENDPOINT_URL": server.endpoint, **_root(folder)}).items():
             patch.setenv(name, value)
-        patch.setattr(s3, "MAX_RETRIES", 1)
-        patch.setattr(s3, "READ_TIMEOUT_SECONDS", 1)
         instance.add_dynamic_partitions(str(cohorts.name), [COHORT])
         yield Bucket(server, instance, folder)
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Clients that give up sooner than the shipped ones: after one repetition, or a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(s3, "MAX_RETRIES", 1)
+        patch.setattr(s3, "READ_TIMEOUT_SECONDS", 1)
+        yield
 
 
 def walk(here: Bucket, calls: Sequence[int], kinds: Mapping[str, bool] | None = None) -> Iterator[Outcome]:
