@@ -1,6 +1,6 @@
 """Break a small installation in every way that a machine breaks, launch again, and compare with an undisturbed run.
 
-    python benchmarks/faults.py --kills 200              # SIGKILL at random moments of every stage, and under the daemon
+    python benchmarks/faults.py --kills 200              # SIGKILL at random moments of every stage and the daemon
     python benchmarks/faults.py --families disk          # full and read-only disks (needs the right to mount)
     python benchmarks/faults.py --families store         # a fault at every call to S3 (on loopback) and at every write
 
