@@ -34,7 +34,7 @@ RUN = {
         "dagster instance concurrency",
         "dagster job backfill",
         "for cohort in",
-        'rm "$PENUMO_ROOT',
+        'rm "${PENUMO_ROOT:-.penumo}',
         "penumo rollback",
         '"cohorts": ["ward-7", "ward-8"]',
     ),
@@ -190,7 +190,7 @@ def test_lost_objects_are_computed_anew(landed: Installation) -> None:
     store = landed.house.store
     (lost, *_), rows = store.list_objects("npz/ward-7"), read_manifest(store, "ward-7")
     store.delete([lost.key])
-    landed.run(landed.block(OPERATIONS, 'rm "$PENUMO_ROOT'))
+    landed.run(landed.block(OPERATIONS, 'rm "${PENUMO_ROOT:-.penumo}'))
     assert store.exists(lost.key)
     assert read_manifest(store, "ward-7") == rows
 
