@@ -19,6 +19,7 @@ from penumo_assets.resources.object_store import (
     ObjectStore,
     StorageError,
     check_key,
+    refuse_large,
     told,
 )
 
@@ -81,7 +82,8 @@ class FileStore(ObjectStore):
     def read(self, key: str, max_bytes: int | None = None) -> bytes:
         with file_errors(key), self._plain(key).open("rb") as file:
             data = file.read(-1 if max_bytes is None else max_bytes + 1)
-        return _bounded(key, data, max_bytes)
+        refuse_large(key, len(data), max_bytes)
+        return data
 
     def write(self, key: str, data: bytes) -> None:
         with file_errors(key):
@@ -183,12 +185,6 @@ def _link_or_copy(source: Path, target: Path) -> None:
         raise
     except OSError:  # another file system, or one without hard links
         shutil.copyfile(source, target)
-
-
-def _bounded(key: str, data: bytes, max_bytes: int | None) -> bytes:
-    if max_bytes is not None and len(data) > max_bytes:
-        raise StorageError(f"{told(key)} is larger than the {max_bytes} bytes allowed for it")
-    return data
 
 
 @contextmanager

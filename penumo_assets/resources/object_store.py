@@ -92,6 +92,12 @@ def told(key: str) -> str:
     return f"{folder}/{below[0]}/…" if folder == "landing" and len(below) == 2 else key
 
 
+def refuse_large(key: str, size: int, max_bytes: int | None) -> None:
+    """Raise StorageError for an object of more than ``max_bytes``; ``None``: any size will do."""
+    if max_bytes is not None and size > max_bytes:
+        raise StorageError(f"{told(key)} is larger than the {max_bytes} bytes allowed for it")
+
+
 class ObjectStore(ABC):
     """Objects under one root. All methods raise StorageError; reads of absent keys ObjectMissing."""
 

@@ -35,6 +35,7 @@ from penumo_assets.resources.object_store import (
     StorageError,
     check_key,
     is_landed,
+    refuse_large,
     told,
 )
 from penumo_assets.resources.s3_errors import HeadersUnread, RequestInvalid, named, translated
@@ -129,7 +130,7 @@ class S3Store(ObjectStore):
         except HeadersUnread:
             with translated(key, self.bucket):
                 answer = self._client.get_object(Bucket=self.bucket, Key=self._key(key))
-                _refuse_large(key, answer["ContentLength"], max_bytes)
+                refuse_large(key, answer["ContentLength"], max_bytes)
                 return answer["Body"].read()
 
     def read_version(self, key: str) -> tuple[bytes, str]:
@@ -140,7 +141,7 @@ class S3Store(ObjectStore):
         for _ in range(_READINGS):
             with translated(key, self.bucket):
                 answer = obstore.get(self._objects, self._key(key))
-                _refuse_large(key, answer.meta["size"], max_bytes)
+                refuse_large(key, answer.meta["size"], max_bytes)
                 data = answer.bytes().to_bytes()
             if answer.attributes.get(_DIGEST) in (None, hashlib.sha256(data).hexdigest()):
                 break
@@ -269,11 +270,6 @@ class S3Store(ObjectStore):
 def _digest_of(path: Path) -> Any:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256")
-
-
-def _refuse_large(key: str, size: int, max_bytes: int | None) -> None:
-    if max_bytes is not None and size > max_bytes:
-        raise StorageError(f"{told(key)} is larger than the {max_bytes} bytes allowed for it")
 
 
 def _changed(key: str) -> StorageError:
