@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import os
 import socket
 import struct
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 
+import pytest
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
@@ -95,6 +97,18 @@ def running_s3() -> Iterator[S3Server]:
         proxy.shutdown()
         proxy.server_close()
         moto.stop()
+
+
+def lead_to(server: S3Server, monkeypatch: pytest.MonkeyPatch, bucket: str, region: str) -> None:
+    """Give the server an empty bucket, and the environment nothing of AWS but what leads to it."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", region)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    server.start_over(bucket, region)
 
 
 def _handler(server: S3Server, target: tuple[str, int]) -> type[BaseHTTPRequestHandler]:

@@ -14,7 +14,7 @@ from penumo_assets.resources.file_store import FileStore
 from penumo_assets.resources.object_store import ObjectChanged, ObjectMissing, ObjectStore, StorageError
 from penumo_assets.resources.s3 import PART_BYTES, S3Store
 from penumo_assets.resources.storage import open_store
-from penumo_assets_tests.resources.s3_server import S3Server, running_s3
+from penumo_assets_tests.resources.s3_server import S3Server, lead_to, running_s3
 
 REGION = "eu-central-1"
 KMS_KEY = "arn:aws:kms:eu-central-1:123456789012:key/0f3c"
@@ -29,14 +29,7 @@ def s3_server() -> Iterator[S3Server]:
 @pytest.fixture
 def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     """The server with an empty bucket ``films``, and the environment that leads to it."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    s3_server.start_over("films", REGION)
+    lead_to(s3_server, monkeypatch, "films", REGION)
     return s3_server
 
 

@@ -1,6 +1,5 @@
 """What a sender can do to the objects it lands in a bucket, and a folder cannot: it costs that object alone."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from penumo_assets.configs.prepare import FileNames, LabelsConfig, PrepareConfig
 from penumo_assets.jobs.manifest import STAGES
 from penumo_assets.resources.object_store import StorageError
 from penumo_assets.resources.s3 import PART_BYTES, S3Store
-from penumo_assets_tests.resources.s3_server import S3Server, running_s3
+from penumo_assets_tests.resources.s3_server import S3Server, lead_to, running_s3
 
 pytestmark = pytest.mark.trust
 
@@ -32,13 +31,7 @@ def server() -> Iterator[S3Server]:
 
 @pytest.fixture
 def bucket(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Store:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
-    server.start_over("films", "eu-central-1")
+    lead_to(server, monkeypatch, "films", "eu-central-1")
     return S3Store("films", "below")
 
 
