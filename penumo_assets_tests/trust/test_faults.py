@@ -34,7 +34,7 @@ def assert_healed(outcome: Outcome) -> None:
 
 def test_a_cohort_survives_kills_of_the_runner_of_the_program_and_of_all_processes() -> None:
     """In a process of its own: launches are forks, and this one has threads."""
-    command = [sys.executable, "benchmarks/faults.py", "--only", "kills", "--kills", "3", "--stages", "prepare"]
+    command = [sys.executable, "benchmarks/faults.py", "--families", "kills", "--kills", "3", "--stages", "prepare"]
     command += ["--victims", "runner", "program", "all"]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
