@@ -135,9 +135,9 @@ def _bring_up_to_date(
     """Compute and publish what differs between a cohort's landing and its manifest."""
     try:
         landing = read_landing(store, base.cohort, settings.config.labels, key_from_environment())
+        plan = plan_cohort(landing, base.rows, settings)
     except (LandingError, JobError) as error:
         raise Failure(str(error), allow_retries=False) from error
-    plan = plan_cohort(landing, base.rows, settings)
     context.log.info(f"{len(landing.files)} files landed, {len(plan.items)} to compute, {len(plan.removed)} gone")
     result = _compute(context, jobs, plan, settings.config, landing, segmenter) if plan.items else None
     publication = plan_publication(landing, plan, settings, base, _computed_rows(store, plan, result), result)

@@ -38,8 +38,8 @@ class LandedFile:
     """One landed object.
 
     ``source`` is what it is called outside landing. ``name`` is its key below the cohort's folder, where that differs:
-    for the prepare job's inputs, and never for a message. ``plain`` is as `ObjectInfo` has it. ``is_folder``: other
-    objects lie below its key, as a bucket permits and no disk.
+    for the prepare job's inputs, and never for a message. ``plain`` and ``archived`` are as `ObjectInfo` has them.
+    ``is_folder``: other objects lie below its key, as a bucket permits and no disk.
     """
 
     source: str
@@ -47,6 +47,7 @@ class LandedFile:
     size: int
     name: str = field(default="", repr=False)
     plain: bool = True
+    archived: bool = False
     is_folder: bool = False
 
     @property
@@ -97,7 +98,7 @@ def read_landing(store: ObjectStore, cohort: str, config: LabelsConfig, key: byt
     listed = {info.key[len(prefix) + 1 :]: info for info in store.list_objects(prefix)}
     folders = _folders(name for name in listed if is_key(name))
     for name, info in listed.items():
-        landed = LandedFile(told(name), info.etag, info.size, name, info.plain, name in folders)
+        landed = LandedFile(told(name), info.etag, info.size, name, info.plain, info.archived, name in folders)
         if name == LABELS_FILE:
             labels = parse_labels(_read_labels(store, info, cohort), cohort, config, key)
         elif name.startswith(MASKS_FOLDER) and is_key(name) and info.plain and not landed.is_folder:
@@ -120,6 +121,8 @@ def _folders(names: Iterable[str]) -> set[str]:
 def _read_labels(store: ObjectStore, info: ObjectInfo, cohort: str) -> bytes:
     if not info.plain:
         raise LandingError(f"labels.csv of cohort {cohort!r} is no plain file: land the table itself")
+    if info.archived:
+        raise LandingError(f"labels.csv of cohort {cohort!r} is archived: restore it")
     if info.size > MAX_LABELS_BYTES:
         raise LandingError(
             f"labels.csv of cohort {cohort!r} has {info.size} bytes; {MAX_LABELS_BYTES} are read: split the cohort"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from penumo_assets.cohort.landing import Label, LandedFile, Landing
+from penumo_assets.cohort.landing import Label, LandedFile, Landing, LandingError
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.imaging.files import not_a_file, too_large
 from penumo_assets.jobs.manifest import STAGES, ManifestRow, fingerprint
@@ -53,13 +53,21 @@ def image_id_of(source: str) -> str:
 
 
 def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: PlanSettings) -> Plan:
-    """Compare a cohort's landing with its manifest."""
+    """Compare a cohort's landing with its manifest.
+
+    Raises
+    ------
+    LandingError
+        If what was prepared must be computed again from files that were archived since. Nothing is rejected for that:
+        it would take away what there is.
+    """
     before = {row.source: row for row in previous}
     listed = {file.source for file in landing.files}
     holders = [row for source, row in before.items() if source in listed and "npz" in row.stages]
     taken = {npz_place(row, settings.config) for row in holders}
     items, rows = [], []
     ids: dict[str, str] = {}
+    withdrawn = 0
     for file in landing.files:
         label = landing.labels.get(file.source)
         row = _draft(file, label, before.get(file.source), settings.config.decode.max_file_bytes)
@@ -71,11 +79,22 @@ def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: Pla
             continue
         if row.code == DUPLICATE and npz_place(row, settings.config) not in taken:
             row.status, row.stage, row.code, row.reason, row.attempted = "accepted", None, None, None, {}
-        item = _plan_image(row, label, file, landing.truths.get(file.source), settings)
-        if item.compute:
+        truth = landing.truths.get(file.source)
+        item = _plan_image(row, label, file, truth, settings)
+        if _needs_archived(item, file, truth):
+            withdrawn += bool(row.stages) and before[file.source].source_etag == file.etag
+            row.stages = {}
+            row.reject(LANDING, "archived", "it or its ground-truth mask is in a storage archive: restore it there")
+            rows.append(row)
+        elif item.compute:
             items.append(item)
         else:
             rows.append(row)
+    if withdrawn:
+        raise LandingError(
+            f"{withdrawn} images of cohort {landing.cohort!r} must be computed again, because settings changed, and "
+            "are in a storage archive: restore them, or materialize with the settings that they were prepared with"
+        )
     rows += [_absent(label) for source, label in sorted(landing.labels.items()) if source not in listed]
     return Plan(tuple(items), tuple(rows), tuple(sorted(before.keys() - listed)))
 
@@ -127,6 +146,13 @@ def _problem_of(file: LandedFile, label: Label | None, max_bytes: int) -> tuple[
         rejection = too_large(max_bytes) if file.plain else not_a_file()
         return rejection.code, rejection.reason
     return label.problem if label else None
+
+
+def _needs_archived(item: WorkItem, file: LandedFile, truth: LandedFile | None) -> bool:
+    """Whether something would have to be read that nobody can read."""
+    return ("raw" in item.compute and file.archived) or (
+        "masks" in item.compute and truth is not None and truth.archived
+    )
 
 
 def _absent(label: Label) -> ManifestRow:

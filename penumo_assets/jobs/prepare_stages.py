@@ -19,6 +19,8 @@ from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.jobs.prepare_image import Image, guarded, store, stored
 from penumo_assets.jobs.work import KEY_VARIABLE, WorkItem, key_from_environment
 
+PICTURE_EXTENSIONS = (".png", ".jpg", ".jpeg")
+
 
 class Preparer:
     """The stages, with what they share: settings, key and, where masks are made, the segmenter.
@@ -101,6 +103,12 @@ class Preparer:
         mode = self.config.decode.deidentify
         if mode is Deidentify.always or (mode is Deidentify.dicom and decoded.format == "dicom"):
             if self.key is None:
+                if item.landed.lower().endswith(PICTURE_EXTENSIONS) and mode is Deidentify.dicom:
+                    # Pictures need no key, so that none is set is no mistake: this file is.
+                    raise ImageRejected(
+                        "dicom_without_key",
+                        f"it is a DICOM file under a picture's name, and {KEY_VARIABLE} is not set.",
+                    )
                 raise JobError(
                     f"patient ids must be pseudonymised, but {KEY_VARIABLE} is not set: set it to a secret of at least "
                     "16 bytes and keep it, or set decode.deidentify to never"

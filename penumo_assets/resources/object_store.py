@@ -38,13 +38,15 @@ class ObjectInfo:
     """One listed object: key under the root, size in bytes, entity tag (changes with the content).
 
     ``plain`` is False for what a folder can hold and a bucket cannot: links, pipes, sockets, devices. They are listed,
-    so that somebody can say what became of them, and never read.
+    so that somebody can say what became of them, and never read. ``archived``: in a storage class that nobody can read
+    from before the object is restored.
     """
 
     key: str
     size: int
     etag: str
     plain: bool = True
+    archived: bool = False
 
 
 def to_json(value: Any) -> bytes:

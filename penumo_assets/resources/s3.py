@@ -49,6 +49,7 @@ READ_TIMEOUT_SECONDS = 60
 _SWAP_PAUSES = (0.2, 1.0, 3.0, 9.0)  # seconds before a conditional request is sent again
 _READINGS = 3  # of an object whose bytes are not those that were stored
 _DIGEST = "penumo-sha256"
+_ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")  # the storage classes that a listing names and nobody reads from
 _DELETE_BATCH = 1000  # the API's limit
 _LARGE_AT_ONCE = 2  # with the two above: at most 128 MiB of parts in memory
 
@@ -105,10 +106,11 @@ class S3Store(ObjectStore):
         skip = len(self.prefix) + 1 if self.prefix else 0
         # `after` may be any key that was listed, also one that this store would not write.
         start = {"StartAfter": f"{self.prefix}/{after}" if self.prefix else after} if after else {}
-        for page in self._pages(prefix, **start):
+        for page in self._pages(prefix, OptionalObjectAttributes=["RestoreStatus"], **start):
             for item in page.get("Contents", []):
                 if not item["Key"].endswith("/"):
-                    yield ObjectInfo(item["Key"][skip:], item["Size"], item["ETag"].strip('"'))
+                    etag = item["ETag"].strip('"')
+                    yield ObjectInfo(item["Key"][skip:], item["Size"], etag, archived=_is_archived(item))
 
     def folders(self, prefix: str) -> list[str]:
         found = [
@@ -265,6 +267,12 @@ class S3Store(ObjectStore):
             if answer.get("Errors"):
                 first = answer["Errors"][0]
                 raise named(first.get("Key", self.root_uri), self.bucket, first.get("Code", "unknown"))
+
+
+def _is_archived(item: dict[str, Any]) -> bool:
+    """Whether a listed object must be restored before it can be read; a restored one has a date on which that ends."""
+    restored = "RestoreExpiryDate" in item.get("RestoreStatus", {})
+    return item.get("StorageClass") in _ARCHIVES and not restored
 
 
 def _digest_of(path: Path) -> Any:

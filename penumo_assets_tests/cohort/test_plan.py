@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from penumo_assets.cohort.landing import Label, LandedFile, Landing
+from penumo_assets.cohort.landing import Label, LandedFile, Landing, LandingError
 from penumo_assets.cohort.plan import Plan, PlanSettings, image_id_of, plan_cohort
 from penumo_assets.cohort.publish import Manifest, plan_publication
 from penumo_assets.configs.prepare import EnhanceConfig, NpzConfig, PrepareConfig
@@ -69,6 +69,40 @@ def test_a_new_cohort_computes_every_stage_of_every_image() -> None:
     assert set(names(target for _, target in publication.copies)) >= {"npz/c/a.npz", "npz/c/b.npz"}
     assert all(source.startswith("jobs/1/output/") for source, _ in publication.copies)
     assert [row.status for row in rows] == ["accepted", "accepted"]
+
+
+def test_an_archived_file_is_rejected_until_it_is_restored() -> None:
+    there = landing_of("a.png", "b.png")
+    archived = replace(there, files=(there.files[0], replace(there.files[1], archived=True)))
+    plan, _, rows = materialize(archived, [])
+    assert computed(plan) == {"a.png": list(STAGES)}
+    assert [(row.source, row.code) for row in rows if row.status == "rejected"] == [("b.png", "archived")]
+    plan, _, rows = materialize(there, rows)
+    assert computed(plan) == {"b.png": list(STAGES)}
+    assert [row.status for row in rows] == ["accepted", "accepted"]
+
+
+def test_what_was_prepared_outlives_the_archiving_of_its_file() -> None:
+    there = landing_of("a.png", "b.png")
+    _, _, rows = materialize(there, [])
+    archived = replace(there, files=tuple(replace(file, archived=True) for file in there.files))
+    plan, _, again = materialize(archived, rows)
+    assert plan.items == ()
+    assert again == rows
+    changed = replace(SETTINGS, config=PrepareConfig(enhance=EnhanceConfig(crop_margin=0.1)))
+    assert set(map(tuple, computed(plan_cohort(archived, rows, changed)).values())) == {("preprocessed", "npz")}
+    with pytest.raises(LandingError, match="2 images of cohort 'c' must be computed again"):
+        plan_cohort(archived, rows, replace(SETTINGS, key_id="key-2"))
+    replaced = replace(archived, files=(archived.files[0], replace(archived.files[1], etag="other")))
+    assert [row.code for row in plan_cohort(replaced, rows, SETTINGS).rows] == [None, "archived"]
+
+
+def test_an_archived_mask_holds_up_its_own_image_only() -> None:
+    there = landing_of("a.png", "b.png")
+    mask = LandedFile("masks/a.png", "etag-mask", 10, archived=True)
+    plan, _, rows = materialize(replace(there, truths={"a.png": mask}), [])
+    assert computed(plan) == {"b.png": list(STAGES)}
+    assert [row.code for row in rows] == ["archived", None]
 
 
 def test_an_unchanged_cohort_computes_nothing() -> None:

@@ -14,7 +14,7 @@ from penumo_assets.cohort.landing import read_landing
 from penumo_assets.cohort.plan import Plan, PlanSettings, plan_cohort
 from penumo_assets.cohort.publish import open_manifest, plan_publication, publish, read_manifest
 from penumo_assets.configs.prepare import DecodeConfig, LabelsConfig, PrepareConfig
-from penumo_assets.imaging.decode import decode_png
+from penumo_assets.imaging.decode import decode_png, encode_png
 from penumo_assets.imaging.pack import load_npz
 from penumo_assets.jobs import prepare
 from penumo_assets.jobs.contract import JobError
@@ -183,6 +183,20 @@ def test_a_dicom_file_without_a_key_ends_the_job_in_words(house: House) -> None:
         house.land(f"{number}.dcm", dicom_bytes(draw_phantom(1, height=96, width=96)[0], BitsStored=12))
     with pytest.raises(JobError, match="PENUMO_DEID_KEY is not set"):
         house.materialize(SETTINGS, "--workers", "2", "--batch-size", "1")
+
+
+def test_a_dicom_file_under_a_pictures_name_costs_itself_alone_where_there_is_no_key(house: House) -> None:
+    house.monkeypatch.delenv(KEY_VARIABLE)
+    film = draw_phantom(1, height=96, width=96)[0]
+    house.land("a.png", dicom_bytes(film, BitsStored=12))
+    house.land("b.png", encode_png(film))
+    keyless = replace(SETTINGS, key_id="")
+    house.materialize(keyless)
+    assert (house.rows["a.png"].code, house.rows["b.png"].code) == ("dicom_without_key", None)
+    assert house.materialize(keyless).items == ()
+    house.monkeypatch.setenv(KEY_VARIABLE, "a key that somebody keeps")
+    house.materialize(replace(SETTINGS, key_id="k"))
+    assert house.rows["a.png"].status == "accepted"
 
 
 # --- worker processes ----------------------------------------------------------------------------------

@@ -1,13 +1,14 @@
 """What a sender can do to the objects it lands in a bucket, and a folder cannot: it costs that object alone."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
-from penumo_assets.cohort.landing import read_landing
+from penumo_assets.cohort.landing import LandingError, read_landing
 from penumo_assets.cohort.plan import Plan, PlanSettings, plan_cohort
 from penumo_assets.configs.prepare import FileNames, LabelsConfig, PrepareConfig
 from penumo_assets.jobs.manifest import STAGES
@@ -61,6 +62,29 @@ def test_what_a_sender_writes_of_its_object_keeps_no_cohort_from_its_films(bucke
     assert {path.name for path in (tmp_path / "got").iterdir()} == set(films)
     with pytest.raises(StorageError, match=r"landing/ward/… is larger than the 3 bytes"):
         bucket.read("landing/ward/named.dcm", 3)
+
+
+@pytest.mark.parametrize("storage_class", ["GLACIER", "DEEP_ARCHIVE"])
+def test_an_archived_object_is_rejected_by_name_and_the_rest_goes_on(bucket: S3Store, storage_class: str) -> None:
+    send("landing/ward/a.png")
+    send("landing/ward/b.png", StorageClass=storage_class)
+    send("landing/ward/c.png", StorageClass="GLACIER_IR")
+    found = plan(bucket)
+    assert [item.row.source for item in found.items] == ["a.png", "c.png"]
+    assert [(row.source, row.code) for row in found.rows] == [("b.png", "archived")]
+    send("landing/ward/labels.csv", b"file,patient_id,label\n", StorageClass=storage_class)
+    with pytest.raises(LandingError, match=r"labels\.csv of cohort 'ward' is archived"):
+        plan(bucket)
+
+
+def test_a_restored_object_is_read(bucket: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As S3 lists them; the server of these tests does not tell what was restored."""
+    item = {"Key": "below/landing/ward/a.png", "Size": 4, "ETag": '"e"', "StorageClass": "GLACIER"}
+    restored = {"IsRestoreInProgress": False, "RestoreExpiryDate": datetime(2026, 1, 1, tzinfo=UTC)}
+    page = {"Contents": [item, {**item, "RestoreStatus": {"IsRestoreInProgress": True}}]}
+    page["Contents"].append({**item, "RestoreStatus": restored})
+    monkeypatch.setattr(bucket, "_pages", lambda prefix, **options: iter([page]))
+    assert [info.archived for info in bucket.list_objects("landing")] == [True, True, False]
 
 
 def test_a_byte_of_a_landed_object_that_changes_on_its_way_is_still_read_again(
