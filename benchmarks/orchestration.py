@@ -29,6 +29,7 @@ from penumo_assets.phantoms import write_cohort
 from penumo_assets.resources.storage import Storage
 from penumo_assets_tests.backfills.daemon import Daemon, running_daemon
 from penumo_assets_tests.backfills.stub_jobs import png
+from penumo_assets_tests.memory import peak_mib
 
 STAGES = ("raw_images", "lung_masks", "preprocessed_images", "npz_tensors")
 Tick = Callable[[str | None], SensorResult]
@@ -79,10 +80,6 @@ def sensor_tick(sensor: Any, instance: DagsterInstance) -> Tick:
     return tick
 
 
-def resident_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def listing(number: int, objects: int, latency: float) -> None:
     """A first sweep launches every cohort once; after changes to some, another launches those and no other."""
     import boto3
@@ -95,7 +92,7 @@ def listing(number: int, objects: int, latency: float) -> None:
         def at_the_end(cursor: str) -> bool:
             return not any(json.loads(cursor)["position"])
 
-        before = resident_mib()
+        before = peak_mib()
         cursor, first, ticks = sweep(tick, None, at_the_end)
         names = [f"cohort-{item:04d}" for item in range(number)]
         assert sorted(first) == names, "a cohort was missed or launched twice"
@@ -114,7 +111,7 @@ def listing(number: int, objects: int, latency: float) -> None:
         cursor, second, ticks = sweep(tick, cursor, at_the_end)
         assert sorted(second) == sorted(changed), "a change was missed, or a cohort ran without one"
         print(f"  sweep after {len(changed)} changes: {len(ticks)} ticks, longest {max(ticks):.1f} s, nothing missed")
-        print(f"  cursor {len(cursor) / 1024:.0f} KiB, peak memory {before:.0f} to {resident_mib():.0f} MiB")
+        print(f"  cursor {len(cursor) / 1024:.0f} KiB, peak memory {before:.0f} to {peak_mib():.0f} MiB")
 
 
 def events(count: int, latency: float) -> None:

@@ -10,7 +10,6 @@ a process of its own, so that its peak memory is its own; the processes take tur
 
 import argparse
 import json
-import resource
 import shutil
 import statistics
 import subprocess
@@ -20,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from penumo_assets_tests.memory import peak_mib
 
 SIZE = 512
 
@@ -95,8 +96,7 @@ def measure(name: str, threads: int, seconds: float, batch: int) -> dict[str, fl
         before = time.perf_counter()
         predict(data)
         times.append(time.perf_counter() - before)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"images_per_s": batch / statistics.median(times), "peak_mib": peak}
+    return {"images_per_s": batch / statistics.median(times), "peak_mib": peak_mib()}
 
 
 def in_a_process(name: str, arguments: argparse.Namespace) -> dict[str, float]:

@@ -88,13 +88,19 @@ def hosts() -> tuple[str, list[str]]:
     return "algo-1", ["algo-1"]
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` under a temporary name, then give it its own: readers see all or nothing."""
+def write_atomic(path: Path, data: bytes, *, durable: bool = False) -> None:
+    """Write ``data`` under a temporary name, then give it its own: readers see all or nothing.
+
+    ``durable``: also after the power fails, however the file system orders what it writes.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:

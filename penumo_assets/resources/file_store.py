@@ -101,7 +101,9 @@ class FileStore(ObjectStore):
                 found = None
             if found != version:
                 raise ObjectChanged(f"{told(key)} was written by somebody else meanwhile")
-            self.write(key, data)
+            # A record stands for the objects it names: they must be on the disk before it is, should the power fail.
+            os.sync()
+            write_atomic(self.path(key), data, durable=True)
 
     def upload(self, source: Path, key: str) -> None:
         source.stat()  # a file that is not there must not pass for a missing object

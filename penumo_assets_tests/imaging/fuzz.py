@@ -8,7 +8,6 @@ Run by ``test_fuzz.py``: a decoder that crashes takes only this process with it.
 import faulthandler
 import io
 import json
-import resource
 import sys
 import time
 import zlib
@@ -23,6 +22,7 @@ from penumo_assets.imaging.decode import decode_image
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.png import SIGNATURE
 from penumo_assets_tests.imaging.samples import all_samples, file_bytes
+from penumo_assets_tests.memory import peak_mib
 
 # Wall-clock time; the report's seconds are processor time, which other work on the machine leaves alone.
 _SECONDS_UNTIL_HANGING = 60
@@ -95,7 +95,7 @@ def main(count: int, seed: int, folder: Path | None) -> dict[str, object]:
     whole = DecodeConfig(min_side=1)
     # Below the least value that is allowed, so that these small files too are decoded at a reduced size.
     configs = (whole, whole.model_copy(update={"reduce_to": 16}))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     outcomes: Counter[str] = Counter()
     unexpected, slowest = [], (0.0, "")
     for number in range(count):
@@ -113,13 +113,12 @@ def main(count: int, seed: int, folder: Path | None) -> dict[str, object]:
             unexpected.append(f"{number} {name}: {error!r}")
         slowest = max(slowest, (time.process_time() - started, f"{number} {name}"))
         faulthandler.cancel_dump_traceback_later()
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return {
         "outcomes": dict(outcomes),
         "unexpected": unexpected,
         "slowest_seconds": slowest[0],
         "slowest": slowest[1],
-        "peak_growth_mib": grown / 1024,
+        "peak_growth_mib": peak_mib() - before,
     }
 
 

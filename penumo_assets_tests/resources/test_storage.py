@@ -442,6 +442,16 @@ def test_what_a_killed_program_had_not_finished_writing_is_not_adopted_and_goes_
     assert not store.path("jobs").exists()
 
 
+def test_a_record_goes_to_the_disk_after_what_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, events = FileStore(tmp_path), []
+    store.write("npz/a.npz", b"tensor")
+    for name in ("sync", "fsync", "replace"):
+        done = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *given, name=name, done=done: (events.append(name), done(*given)))
+    store.swap("manifests/a.jsonl", b"npz/a.npz", None)
+    assert events == ["sync", "fsync", "replace"]
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
 def test_a_full_or_read_only_disk_is_named_without_a_path_of_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int

@@ -13,6 +13,7 @@ from typing import Any
 from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging.decode import decode_image
 from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets_tests.memory import peak_mib
 
 
 def measure(folder: Path, files: dict[str, bytes], megapixels: int = 64) -> dict[str, dict[str, Any]]:
@@ -28,20 +29,14 @@ def measure(folder: Path, files: dict[str, bytes], megapixels: int = 64) -> dict
     return dict(zip(files, json.loads(done.stdout.splitlines()[-1]), strict=True))
 
 
-def _peak() -> float:
-    # Not ``ru_maxrss``: a process begins with that of the one that started it, which has built the files.
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) / 1024
-
-
 def _one(data: bytes, config: DecodeConfig) -> dict[str, Any]:
-    before, started = _peak(), time.process_time()
+    before, started = peak_mib(), time.process_time()
     try:
         decode_image(data, config)
         code = "decoded"
     except ImageRejected as rejection:
         code = rejection.code
-    return {"code": code, "seconds": time.process_time() - started, "mebibytes": _peak() - before}
+    return {"code": code, "seconds": time.process_time() - started, "mebibytes": peak_mib() - before}
 
 
 if __name__ == "__main__":
