@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from penumo_assets_tests.memory import peak_mib
 
 SIZE = 512
@@ -176,10 +177,8 @@ def main() -> None:
     parser.add_argument("--only", choices=("lung_unet", "plain"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
-        sys.path.insert(0, str(Path(__file__).parents[1]))
         print(json.dumps(measure(arguments.only, arguments.threads, arguments.seconds, arguments.batch)))
     elif arguments.engines:
-        sys.path.insert(0, str(Path(__file__).parents[1]))
         engines(arguments)
     else:
         compare(arguments)

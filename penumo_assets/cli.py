@@ -123,8 +123,8 @@ def rollback(version: str | None, reason: str) -> None:
 
 
 @main.command()
-@click.option("--patients", default=60, show_default=True, help="Patients per phantom cohort.")
-@click.option("--epochs", default=4, show_default=True, help="Most epochs of training per architecture.")
+@click.option("--patients", default=120, show_default=True, help="Patients per phantom cohort.")
+@click.option("--epochs", default=6, show_default=True, help="Most epochs of training per architecture.")
 def demo(patients: int, epochs: int) -> None:
     """Run the whole pipeline on two cohorts of phantoms: no account, no network, no patient."""
     from penumo_assets.demo import run_demo

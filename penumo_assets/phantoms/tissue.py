@@ -149,7 +149,10 @@ def _tube(canvas: Canvas, layer: np.ndarray, line: np.ndarray, thickness: float)
 
 
 def opacities(canvas: Canvas, anatomy: Anatomy, lungs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One to three patchy consolidations: fluid takes the place of the air, so nothing shows outside the lungs."""
+    """One to three patchy consolidations: fluid takes the place of the air, so nothing shows outside the lungs.
+
+    None is so faint that a network could not learn it from a hundred phantoms, which is what the demo has.
+    """
     filled = np.zeros((canvas.height, canvas.width), np.float32)
     for _ in range(int(rng.integers(1, 4))):
         side = RIGHT if rng.random() < 0.55 else LEFT
@@ -159,7 +162,7 @@ def opacities(canvas: Canvas, anatomy: Anatomy, lungs: np.ndarray, rng: np.rando
         radius_x, radius_y = rng.uniform(0.10, 0.26), rng.uniform(0.07, 0.19)
         patch = canvas.ellipse(side * x, y, radius_x, radius_y, soften=rng.uniform(0.05, 0.09))
         texture = 0.5 + 0.28 * canvas.noise(rng, 0.13) + 0.22 * canvas.noise(rng, 0.045)
-        density = rng.uniform(0.28, 0.85)
+        density = rng.uniform(0.5, 0.95)
         filled = np.maximum(filled, density * patch * np.clip(0.35 + texture, 0.1, 1.3))
     return 0.46 * filled * blur(_air(canvas, lungs), 0.012 * canvas.unit)
 
