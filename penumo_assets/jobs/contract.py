@@ -88,6 +88,11 @@ def hosts() -> tuple[str, list[str]]:
     return "algo-1", ["algo-1"]
 
 
+def cores() -> int:
+    """Processor cores that this process may use, which a container or ``taskset`` can make fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def write_atomic(path: Path, data: bytes, *, durable: bool = False) -> None:
     """Write ``data`` under a temporary name, then give it its own: readers see all or nothing.
 

@@ -10,7 +10,6 @@ The same file is SageMaker's inference handler: ``model_fn, input_fn, predict_fn
 
 import argparse
 import logging
-import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -192,7 +191,7 @@ def find_drift(frame: pd.DataFrame, items: list[Item], classes: list[str], limit
 
 def main(argv: list[str] | None = None) -> None:
     arguments = _options(argv)
-    threads = arguments.threads or os.cpu_count() or 1
+    threads = arguments.threads or contract.cores()
     torch.set_num_threads(threads)
     npz, output = contract.processing_input("npz"), contract.processing_output("predictions")
     items = read_items(contract.processing_input("index") / "items.jsonl")

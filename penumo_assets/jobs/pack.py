@@ -9,7 +9,6 @@ import argparse
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -261,7 +260,7 @@ def main(argv: list[str] | None = None) -> None:
     if not items:
         raise JobError("items.jsonl names no image: no cohort has labelled, accepted images yet")
     previous = PreviousSet(contract.processing_input("previous"))
-    threads = arguments.threads or os.cpu_count() or 1
+    threads = arguments.threads or contract.cores()
     values = pack(items, contract.processing_input("npz"), output, config, previous, threads)
     contract.write_result(output, "pack", values)
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.contract import (
+    cores,
     hosts,
     processing_input,
     processing_output,
@@ -141,14 +142,10 @@ def _share(lines: list[bytes]) -> list[bytes]:
     return lines[names.index(host) :: len(names)]
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="prepare", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=8, help="images segmented together (default 8)")
-    parser.add_argument("--workers", type=int, default=_cores(), help="worker processes (default: one per core)")
+    parser.add_argument("--workers", type=int, default=cores(), help="worker processes (default: one per core)")
     return parser
 
 

@@ -282,7 +282,7 @@ def main(argv: list[str] | None = None) -> None:
     per_host = processes or processes_per_host()
     if launch(MODULE, argv, per_host):
         return
-    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // per_host))
+    torch.set_num_threads(threads or max(1, contract.cores() // per_host))
     torch.backends.cudnn.benchmark = True
     world = join_world()
     try:

@@ -86,6 +86,14 @@ def test_a_package_that_is_reached_through_a_link_is_bundled(tmp_path: Path, mon
     assert source_bundle.__wrapped__() == source_bundle()
 
 
+def test_a_package_whose_files_are_links_makes_no_empty_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = _made(tmp_path / "penumo_assets")
+    (root / "__init__.py").symlink_to(PACKAGE / "__init__.py")
+    monkeypatch.setattr(penumo_assets, "__file__", str(root / "__init__.py"))
+    with pytest.raises(RuntimeError, match="installed as links"):
+        source_bundle.__wrapped__()
+
+
 def test_the_same_sources_make_the_same_bytes() -> None:
     first = source_bundle()
     source_bundle.cache_clear()

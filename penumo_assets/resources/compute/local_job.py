@@ -15,7 +15,7 @@ import psutil
 from pydantic import ValidationError
 
 import penumo_assets
-from penumo_assets.jobs.contract import RESULT_NAME, ResultFile, write_atomic
+from penumo_assets.jobs.contract import RESULT_NAME, ResultFile, cores, write_atomic
 from penumo_assets.resources.compute import claims, supervisor
 from penumo_assets.resources.compute.processes import ROOT_VARIABLE, family_of, kill
 from penumo_assets.resources.compute.spec import JobFailed, JobSpec
@@ -126,7 +126,7 @@ class LocalJob:
             "PYTHONUNBUFFERED": "1",
             "SM_CURRENT_HOST": "algo-1",
             "SM_HOSTS": '["algo-1"]',
-            "SM_NUM_CPUS": str(os.cpu_count() or 1),
+            "SM_NUM_CPUS": str(cores()),
             "SM_NUM_GPUS": "0",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             # Threads that wait must not spin: on a shared machine they would take the cores from those that work.

@@ -177,10 +177,19 @@ def bundle_files() -> dict[str, Path]:
 
     Whoever may read a job's inputs reads them, so nothing else that lies about goes with them: no hidden file, none of
     another kind, and nothing that is reached through a link.
+
+    Raises
+    ------
+    RuntimeError
+        If the package itself is installed as links, so that nothing is left.
     """
     root = Path(penumo_assets.__file__).parent
     patterns = ["__init__.py", *(f"{package}/**/*.py" for package in BUNDLE_PACKAGES), *BUNDLE_DATA]
     found = {path.relative_to(root).as_posix(): path for pattern in patterns for path in root.glob(pattern)}
+    if not _is_source(root, "__init__.py"):
+        raise RuntimeError(
+            "penumo_assets is installed as links, which no job gets: install it as files or as a checkout"
+        )
     return {name: found[name] for name in sorted(found) if _is_source(root, name)}
 
 
