@@ -98,7 +98,7 @@ def lay_out_job(root: Path, films: list[Film], count: int, config: PrepareConfig
     Without ``segment`` the masks lie there as an earlier materialization's output.
     """
     inputs = root / "processing" / "input"
-    for name in ("work", "landing", "masks"):
+    for name in ("work", "landing", "masks/bench"):
         (inputs / name).mkdir(parents=True)
     items = []
     for index in range(count):
@@ -110,7 +110,7 @@ def lay_out_job(root: Path, films: list[Film], count: int, config: PrepareConfig
         if not segment:
             compute.remove("masks")
             key = f"masks/bench/{row.image_id}.png"
-            _link(film.mask, inputs / "masks" / f"{row.image_id}.png")
+            _link(film.mask, inputs / key)
             row.stages["masks"] = StageOutput(key=key, sha256="0", fingerprint="0")
         items.append(WorkItem(row=row, landed=source, compute=compute, fingerprints=dict.fromkeys(compute, "0")))
     (inputs / "work" / "config.json").write_text(json.dumps(config.model_dump(mode="json")))
