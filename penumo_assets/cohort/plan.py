@@ -58,8 +58,8 @@ def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: Pla
     Raises
     ------
     LandingError
-        If what was prepared must be computed again from files that were archived since. Nothing is rejected for that:
-        it would take away what there is.
+        If what was prepared must be computed again from image files that were archived since. They are not rejected:
+        that would take away what there is.
     """
     before = {row.source: row for row in previous}
     listed = {file.source for file in landing.files}
@@ -81,11 +81,12 @@ def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: Pla
             row.status, row.stage, row.code, row.reason, row.attempted = "accepted", None, None, None, {}
         truth = landing.truths.get(file.source)
         item = _plan_image(row, label, file, truth, settings)
-        if _needs_archived(item, file, truth):
+        if truth and truth.archived and "masks" in item.compute:
+            rows.append(_archived(_draft(truth, None, None, settings.config.decode.max_file_bytes)))
+            item = _plan_image(row, label, file, None, settings)
+        if file.archived and "raw" in item.compute:
             withdrawn += bool(row.stages) and before[file.source].source_etag == file.etag
-            row.stages = {}
-            row.reject(LANDING, "archived", "it or its ground-truth mask is in a storage archive: restore it there")
-            rows.append(row)
+            rows.append(_archived(row))
         elif item.compute:
             items.append(item)
         else:
@@ -96,7 +97,8 @@ def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: Pla
             "are in a storage archive: restore them, or materialize with the settings that they were prepared with"
         )
     rows += [_absent(label) for source, label in sorted(landing.labels.items()) if source not in listed]
-    return Plan(tuple(items), tuple(rows), tuple(sorted(before.keys() - listed)))
+    gone = before.keys() - listed - {row.source for row in rows}
+    return Plan(tuple(items), tuple(rows), tuple(sorted(gone)))
 
 
 def npz_name(row: ManifestRow, config: PrepareConfig) -> str | None:
@@ -148,11 +150,10 @@ def _problem_of(file: LandedFile, label: Label | None, max_bytes: int) -> tuple[
     return label.problem if label else None
 
 
-def _needs_archived(item: WorkItem, file: LandedFile, truth: LandedFile | None) -> bool:
-    """Whether something would have to be read that nobody can read."""
-    return ("raw" in item.compute and file.archived) or (
-        "masks" in item.compute and truth is not None and truth.archived
-    )
+def _archived(row: ManifestRow) -> ManifestRow:
+    row.stages = {}
+    row.reject(LANDING, "archived", "it is in a storage archive: restore it there")
+    return row
 
 
 def _absent(label: Label) -> ManifestRow:

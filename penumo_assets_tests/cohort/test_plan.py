@@ -97,12 +97,21 @@ def test_what_was_prepared_outlives_the_archiving_of_its_file() -> None:
     assert [row.code for row in plan_cohort(replaced, rows, SETTINGS).rows] == [None, "archived"]
 
 
-def test_an_archived_mask_holds_up_its_own_image_only() -> None:
+def test_an_archived_ground_truth_mask_is_rejected_and_its_image_goes_on_without_it() -> None:
     there = landing_of("a.png", "b.png")
     mask = LandedFile("masks/a.png", "etag-mask", 10, archived=True)
-    plan, _, rows = materialize(replace(there, truths={"a.png": mask}), [])
-    assert computed(plan) == {"b.png": list(STAGES)}
-    assert [row.code for row in rows] == ["archived", None]
+    landed = replace(there, truths={"a.png": mask})
+    plan, _, rows = materialize(landed, [])
+    assert computed(plan) == {"a.png": list(STAGES), "b.png": list(STAGES)}
+    assert [item.truth for item in plan.items] == [None, None]
+    assert [(row.source, row.code) for row in rows if row.code] == [("masks/a.png", "archived")]
+    again, _, same = materialize(landed, rows)
+    assert (again.items, again.removed, same) == ((), (), rows)
+    restored, _, rows = materialize(replace(landed, truths={"a.png": replace(mask, archived=False)}), rows)
+    assert computed(restored) == {"a.png": ["masks", "preprocessed", "npz"]}
+    assert restored.removed == ("masks/a.png",)
+    kept, _, same = materialize(landed, rows)
+    assert (kept.items, same) == ((), rows), "its Dice is known, and nobody has to read it again"
 
 
 def test_an_unchanged_cohort_computes_nothing() -> None:

@@ -1,6 +1,7 @@
 """What a sender can do to the objects it lands in a bucket, and a folder cannot: it costs that object alone."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 
 from penumo_assets.cohort.landing import LandingError, read_landing
 from penumo_assets.cohort.plan import Plan, PlanSettings, plan_cohort
+from penumo_assets.cohort.publish import open_manifest, plan_publication, publish
+from penumo_assets.cohort.rejected import rejected_files
 from penumo_assets.configs.prepare import FileNames, LabelsConfig, PrepareConfig
 from penumo_assets.jobs.manifest import STAGES
 from penumo_assets.resources.object_store import StorageError
@@ -75,6 +78,20 @@ def test_an_archived_object_is_rejected_by_name_and_the_rest_goes_on(bucket: S3S
     send("landing/ward/labels.csv", b"file,patient_id,label\n", StorageClass=storage_class)
     with pytest.raises(LandingError, match=r"labels\.csv of cohort 'ward' is archived"):
         plan(bucket)
+
+
+def test_archived_films_and_masks_are_told_by_name_to_who_may_read_landing(bucket: S3Store) -> None:
+    send("landing/ward/good.png")
+    send("landing/ward/b.png", StorageClass="GLACIER")
+    send("landing/ward/masks/good.png", StorageClass="GLACIER")
+    settings = PlanSettings(PrepareConfig(), "w", "k", STAGES)
+    landing, base = read_landing(bucket, "ward", LabelsConfig(), None), open_manifest(bucket, "ward")
+    found = plan_cohort(landing, [], settings)
+    assert [item.landed for item in found.items] == ["good.png"]
+    rows = replace(found, items=())  # what a job would make of the film is not of interest here
+    publish(bucket, base, plan_publication(landing, rows, settings, base, [], None))
+    told = [(item.name, item.code) for item in rejected_files(bucket, "ward", None)]
+    assert told == [("b.png", "archived"), ("masks/good.png", "archived")]
 
 
 def test_a_restored_object_is_read(bucket: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
