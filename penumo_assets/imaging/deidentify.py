@@ -9,7 +9,8 @@ _MAX_ID = 128
 _SAFE_ID = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{_MAX_ID - 1}}}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # names of devices on Windows
 _MIN_KEY_BYTES = 16
-_EXTENSIONS = (".dcm", ".png", ".jpg", ".jpeg")
+PICTURE_EXTENSIONS = (".png", ".jpg", ".jpeg")
+_EXTENSIONS = (".dcm", *PICTURE_EXTENSIONS)
 
 
 def pseudonym(patient_id: str, key: bytes) -> str:

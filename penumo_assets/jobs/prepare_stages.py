@@ -8,7 +8,7 @@ import numpy as np
 
 from penumo_assets.configs.prepare import Deidentify, PrepareConfig
 from penumo_assets.imaging.decode import DecodedImage, decode_image, decode_png, encode_png
-from penumo_assets.imaging.deidentify import is_plain_text, is_safe_id, pseudonym
+from penumo_assets.imaging.deidentify import PICTURE_EXTENSIONS, is_plain_text, is_safe_id, pseudonym
 from penumo_assets.imaging.enhance import enhance, fit_mask
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.files import read_plain_file
@@ -18,8 +18,6 @@ from penumo_assets.jobs.contract import JobError, processing_input
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.jobs.prepare_image import Image, guarded, store, stored
 from penumo_assets.jobs.work import KEY_VARIABLE, WorkItem, key_from_environment
-
-PICTURE_EXTENSIONS = (".png", ".jpg", ".jpeg")
 
 
 class Preparer:

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+from penumo_assets_tests.memory import peak_mib
+
+_CLEAR = Path("/proc/self/clear_refs")
 
 
 @pytest.fixture
@@ -13,10 +15,5 @@ def peak_memory() -> Callable[[], float]:
         _CLEAR.write_text("5")
     except OSError:
         pytest.skip("the peak of memory cannot be reset on this system")
-    before = _peak_mib()
-    return lambda: _peak_mib() - before
-
-
-def _peak_mib() -> float:
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+    before = peak_mib()
+    return lambda: peak_mib() - before
