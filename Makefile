@@ -29,12 +29,12 @@ lint: $(VENV)/.installed
 # Known vulnerabilities of the locked packages, by a public database; the auditor has an environment of its own.
 audit:
 	$(PYTHON) -m venv build/audit
-	build/audit/bin/python -m pip install --quiet --requirement docs/supply_chain/requirements.txt
-	build/audit/bin/python docs/supply_chain/audit.py constraints.txt
+	build/audit/bin/python -m pip install --quiet --requirement tools/supply_chain/requirements.txt
+	build/audit/bin/python tools/supply_chain/audit.py constraints.txt
 
 # What the lock consists of, with versions and licences: build/sbom.cdx.json, CycloneDX.
 sbom: $(VENV)/.installed
-	$(BIN)/python docs/supply_chain/sbom.py constraints.txt build/sbom.cdx.json
+	$(BIN)/python tools/supply_chain/sbom.py constraints.txt build/sbom.cdx.json
 
 install: $(VENV)/.installed
 

@@ -30,7 +30,7 @@ from penumo_assets.jobs.shards import Split
 from penumo_assets.metrics.intervals import PatientBootstrap
 from penumo_assets.metrics.ranking import Ranking
 from penumo_assets.models.classifier import load_classifier, normalise
-from penumo_assets.resources.storage import open_store
+from penumo_assets.resources.storage.root import open_store
 
 PACKAGE = str(Path(__file__).parents[1])
 SHORTCUTS = ("aspect_ratio", "mean_intensity", "source_bytes")

@@ -30,7 +30,7 @@ from benchmarks.load_inputs import land_cohorts
 from benchmarks.load_watch import AssetPage, Usage, visit
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.partitions import cohorts as cohort_partitions
-from penumo_assets.resources.file_store import FileStore
+from penumo_assets.resources.storage.file_store import FileStore
 from penumo_assets_tests.browser.conftest import BROWSERS
 from penumo_assets_tests.browser.site import Site, start
 

@@ -26,7 +26,7 @@ from dagster import AssetKey, DagsterEventType, DagsterInstance, DagsterRun, Sen
 from benchmarks.orchestration_aws import BUCKET, QUEUE
 from penumo_assets.partitions import cohorts
 from penumo_assets.phantoms import write_cohort
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage.root import Storage
 from penumo_assets_tests.backfills.daemon import Daemon, running_daemon
 from penumo_assets_tests.backfills.stub_jobs import png
 from penumo_assets_tests.memory import peak_mib

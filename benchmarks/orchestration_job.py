@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from penumo_assets.resources.compute.sagemaker_settings import SageMakerSettings
+from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
 from penumo_assets_tests.aws.emulator import Emulator, JobScript
 from penumo_assets_tests.resources.bench import sagemaker_bench
 

@@ -72,7 +72,7 @@ def segmenter_of(task: dict[str, Any]) -> Callable[[np.ndarray, tuple[slice, sli
     """The package's own segmenter, one image at a time."""
     if not task["segment"]:
         return None
-    from penumo_assets.imaging.decoded import eight_bit
+    from penumo_assets.imaging.formats.decoded import eight_bit
     from penumo_assets.imaging.segment import LungSegmenter, clean_mask
 
     segmenter = LungSegmenter(threads=task["threads"])

@@ -18,7 +18,7 @@ from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.imaging.decode import encode_png
 from penumo_assets.imaging.letterbox import Letterbox
 from penumo_assets.jobs.manifest import STAGES, ManifestRow, StageOutput
-from penumo_assets.jobs.work import WorkItem, dump_work
+from penumo_assets.jobs.prepare.work import WorkItem, dump_work
 from penumo_assets.phantoms import draw_phantom
 
 FORMATS = {"jpeg": ".jpg", "png": ".png", "dicom": ".dcm", "jpeg2000": ".dcm"}

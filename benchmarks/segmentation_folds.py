@@ -28,8 +28,8 @@ import matplotlib.pyplot as plt
 
 from penumo_assets.imaging.segment import LungSegmenter, clean_mask
 from penumo_assets.jobs import contract
-from penumo_assets.jobs.segment_data import Pair, assign_folds, read_channel
-from penumo_assets.jobs.segment_score import score, summarise
+from penumo_assets.jobs.segment_train.data import Pair, assign_folds, read_channel
+from penumo_assets.jobs.segment_train.score import score, summarise
 
 FOLDS = 5
 SHOWN = ("as_is", "inverted", "half_contrast")

@@ -28,7 +28,7 @@ from botocore.config import Config
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, run_simple
 
-from penumo_assets.resources.s3 import S3Store
+from penumo_assets.resources.storage.s3 import S3Store
 
 BUCKET = "films"
 REGION = "eu-central-1"
@@ -103,7 +103,7 @@ class Crt:
 
 
 class Ours:
-    """penumo_assets.resources.s3.S3Store, as the job runners use it."""
+    """penumo_assets.resources.storage.s3.S3Store, as the job runners use it."""
 
     def __init__(self) -> None:
         self.store = S3Store(BUCKET, "")

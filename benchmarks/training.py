@@ -23,11 +23,11 @@ from torch import nn
 from torch.nn import functional
 
 from penumo_assets.configs.train import AugmentConfig, MixedPrecision, TrainConfig
-from penumo_assets.jobs.augment import augment, draw
-from penumo_assets.jobs.batches import Loader
 from penumo_assets.jobs.optimisation import make_optimizer
 from penumo_assets.jobs.shards import INDEX_COLUMNS, DatasetFile, Split, SplitCounts
-from penumo_assets.jobs.training import precision_of
+from penumo_assets.jobs.train.augment import augment, draw
+from penumo_assets.jobs.train.batches import Loader
+from penumo_assets.jobs.train.fit import precision_of
 from penumo_assets.models.classifier import (
     build_classifier,
     default_normalisation,

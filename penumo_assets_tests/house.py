@@ -11,8 +11,8 @@ from dagster import AssetSelection, DagsterInstance, ExecuteInProcessResult, mat
 from penumo_assets.checks import ASSET_CHECKS
 from penumo_assets.cohort.land import land_folder
 from penumo_assets.definitions import ASSETS
-from penumo_assets.resources.object_store import ObjectStore
 from penumo_assets.resources.profile import embedded_resources
+from penumo_assets.resources.storage.object_store import ObjectStore
 
 
 @dataclass

@@ -15,13 +15,13 @@ from moto import mock_aws
 
 from penumo_assets.assets.champion import approval_of
 from penumo_assets.assets.inference import chosen_model
-from penumo_assets.champion import NoChampion, read_champion, read_version, rollback
-from penumo_assets.cli import main
+from penumo_assets.cli.main import main
 from penumo_assets.cohort.publish import ManifestHead, dump_manifest, manifest_key
 from penumo_assets.configs.prepare import PrepareConfig
-from penumo_assets.resources.file_store import FileStore
+from penumo_assets.promotion import NoChampion, read_champion, read_version, rollback
 from penumo_assets.resources.model_package import Approval, SageMakerModelPackages
-from penumo_assets.resources.object_store import StorageError
+from penumo_assets.resources.storage.file_store import FileStore
+from penumo_assets.resources.storage.object_store import StorageError
 from penumo_assets_tests.house import House, failure_of, open_house
 from penumo_assets_tests.registry import (
     add_report,

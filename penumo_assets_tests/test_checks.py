@@ -18,10 +18,10 @@ from penumo_assets.checks.quality import intensity_drift, mask_plausibility, rej
 from penumo_assets.cohort.publish import Manifest, dump_manifest, manifest_key
 from penumo_assets.imaging.pack import npz_bytes
 from penumo_assets.jobs.manifest import ManifestRow, StageOutput
-from penumo_assets.jobs.pack import Item, _index_row
+from penumo_assets.jobs.pack.__main__ import Item, _index_row
 from penumo_assets.partitions import cohorts
-from penumo_assets.resources.object_store import ObjectStore
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage.object_store import ObjectStore
+from penumo_assets.resources.storage.root import Storage
 
 RAW, MASKS, PREPROCESSED = MANIFEST_CHECKS
 

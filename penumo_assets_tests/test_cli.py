@@ -4,8 +4,8 @@ import pytest
 from click.testing import CliRunner
 from dagster import AssetKey, DagsterInstance
 
-from penumo_assets.cli import main
-from penumo_assets.resources.file_store import FileStore
+from penumo_assets.cli.main import main
+from penumo_assets.resources.storage.file_store import FileStore
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from penumo_assets.demo import SWITCHED_ON
+from penumo_assets.cli.demo import SWITCHED_ON
 
 pytestmark = pytest.mark.slow
 
@@ -18,7 +18,7 @@ def test_the_demo_goes_from_phantoms_to_predictions_and_says_what_it_made(tmp_pa
     ours = ("PENUMO_", "DAGSTER_", "MLFLOW_", "AWS_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     environment |= {"PENUMO_ROOT": str(tmp_path / "root"), "DAGSTER_HOME": str(tmp_path / "dagster")}
-    command = [sys.executable, "-m", "penumo_assets.cli", "demo", "--patients", "40", "--epochs", "1"]
+    command = [sys.executable, "-m", "penumo_assets.cli.main", "demo", "--patients", "40", "--epochs", "1"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("runs on PHANTOMS") == 2

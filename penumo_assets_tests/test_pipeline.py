@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult
 
+from penumo_assets.cli.predict_files import load_endpoint
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.imaging.pack import load_npz
-from penumo_assets.jobs.handler import input_fn, predict_fn
+from penumo_assets.jobs.infer.handler import input_fn, predict_fn
 from penumo_assets.phantoms import write_cohort
 from penumo_assets.phantoms.cohort import PLANTED_BIRTH_DATE, PLANTED_NAME
-from penumo_assets.predict_files import load_endpoint
-from penumo_assets.resources.compute.local import LocalJobRunner
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.compute.local.runner import LocalJobRunner
+from penumo_assets.resources.storage.root import Storage
 from penumo_assets_tests.house import House, failure_of, open_house
 from penumo_assets_tests.resources.s3_server import running_s3
 

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 from click.testing import CliRunner
 
-from penumo_assets.cli import main
+from penumo_assets.cli.main import main
 from penumo_assets.phantoms import draw_phantom
 
 

@@ -34,14 +34,14 @@ from penumo_assets.assets.evaluation import existing_reports
 from penumo_assets.assets.previews import listed, rounded, table
 from penumo_assets.assets.segmenter import current_segmenter
 from penumo_assets.automation import REPORTS_UPDATED
-from penumo_assets.champion import Winner, promote
 from penumo_assets.cohort.publish import read_manifest, read_settings
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.gates import choose_champion
+from penumo_assets.promotion import Winner, promote
 from penumo_assets.resources.model_package import Approval, ModelPackages
-from penumo_assets.resources.object_store import ObjectStore
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage.object_store import ObjectStore
+from penumo_assets.resources.storage.root import Storage
 from penumo_assets.resources.tracking import Tracking
 
 # A model that was never asked for one of these needs a person's approval before it is deployed.

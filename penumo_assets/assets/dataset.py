@@ -35,8 +35,8 @@ from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
-from penumo_assets.resources.object_store import ObjectMissing, ObjectStore
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
+from penumo_assets.resources.storage.root import Storage
 
 INDEX_NAME = "index.parquet"
 DatasetLaunchpad = launchpad_config(DatasetConfig, DATASET_DEFAULTS)
@@ -115,7 +115,7 @@ def split_channel(dataset: dict, split: str) -> JobInput:
 
 
 def labelled_items(read: Reader, chosen: Sequence[str]) -> list[dict]:
-    """The labelled tensors of the cohorts, as jobs/pack.py takes them.
+    """The labelled tensors of the cohorts, as jobs/pack takes them.
 
     One manifest is held at a time: all cohorts' rows may not fit in memory.
 
@@ -133,7 +133,7 @@ def labelled_items(read: Reader, chosen: Sequence[str]) -> list[dict]:
 
 
 def pack_item(cohort: str, row: ManifestRow) -> dict:
-    """A labelled tensor as jobs/pack.py takes it: which file, whose, of what label, and how it landed."""
+    """A labelled tensor as jobs/pack takes it: which file, whose, of what label, and how it landed."""
     values = row.model_dump(include={"image_id", "patient_id", "label", "view", "sex", "age", "mean_intensity"})
     output = row.stages["npz"]
     return values | {

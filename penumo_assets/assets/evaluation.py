@@ -29,13 +29,13 @@ from penumo_assets.assets.launchpad import launchpad_config, parsed
 from penumo_assets.assets.previews import listed, rounded, table
 from penumo_assets.assets.training import current_model
 from penumo_assets.automation import INPUTS_UPDATED, REPORT_FRESHNESS
-from penumo_assets.champion import NoChampion, read_champion
 from penumo_assets.cohort.publish import read_manifest, read_settings
 from penumo_assets.configs.train import Gates
 from penumo_assets.partitions import architectures
+from penumo_assets.promotion import NoChampion, read_champion
 from penumo_assets.resources.compute.spec import JobInput, JobRunner, JobSpec, bundle_digest
-from penumo_assets.resources.object_store import ObjectMissing, ObjectStore
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
+from penumo_assets.resources.storage.root import Storage
 
 GatesLaunchpad = launchpad_config(Gates, GATE_DEFAULTS)
 STUDY = frozenset(

@@ -25,15 +25,15 @@ from penumo_assets.assets.jobs import run_job
 from penumo_assets.assets.launchpad import launchpad_config, parsed
 from penumo_assets.assets.previews import contact_sheet, listed, rounded, table
 from penumo_assets.assets.training import current_model
-from penumo_assets.champion import NoChampion, disagreement, read_version
 from penumo_assets.cohort.publish import Reader, on_current_manifests
 from penumo_assets.configs.inference import InferenceConfig
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.jobs.quality import quality_flags
 from penumo_assets.partitions import architectures, cohorts
+from penumo_assets.promotion import NoChampion, disagreement, read_version
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
-from penumo_assets.resources.object_store import ObjectStore
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage.object_store import ObjectStore
+from penumo_assets.resources.storage.root import Storage
 from penumo_assets.resources.tracking import CHAMPION, PREVIOUS, Tracking
 
 InferenceLaunchpad = launchpad_config(InferenceConfig, INFERENCE_DEFAULTS)

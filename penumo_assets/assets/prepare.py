@@ -38,12 +38,12 @@ from penumo_assets.cohort.publish import (
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.manifest import STAGE_VERSIONS, STAGES, ManifestRow, load_rows, stage_version
+from penumo_assets.jobs.prepare.work import KEY_VARIABLE, dump_work, key_from_environment, key_id
 from penumo_assets.jobs.quality import identity_counts
-from penumo_assets.jobs.work import KEY_VARIABLE, dump_work, key_from_environment, key_id
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
-from penumo_assets.resources.object_store import ObjectChanged, ObjectMissing, ObjectStore
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore
+from penumo_assets.resources.storage.root import Storage
 
 ASSET_OF_STAGE = {
     "raw": "raw_images",

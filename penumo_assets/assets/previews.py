@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dagster import MarkdownMetadataValue, MetadataValue, TableColumn, TableMetadataValue, TableRecord, TableSchema
 
 from penumo_assets.jobs.manifest import ManifestRow
-from penumo_assets.resources.object_store import ObjectMissing, ObjectStore
+from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,7 +119,7 @@ def _read(store: ObjectStore, row: ManifestRow, stage: str) -> "np.ndarray":
     import cv2
 
     from penumo_assets.imaging.decode import decode_png
-    from penumo_assets.imaging.decoded import eight_bit
+    from penumo_assets.imaging.formats.decoded import eight_bit
 
     pixels = eight_bit(decode_png(store.read(row.stages[stage].key)))
     return pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)

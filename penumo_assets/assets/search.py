@@ -29,8 +29,8 @@ from penumo_assets.configs.search import OBJECTIVE, SearchConfig, SearchSpace
 from penumo_assets.partitions import architectures
 from penumo_assets.resources.compute.search import Trial, Tuner, best_of, optuna_trials, with_hyperparameters
 from penumo_assets.resources.compute.spec import JobFailed, JobRunner, JobSpec
-from penumo_assets.resources.object_store import ObjectMissing, ObjectStore
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
+from penumo_assets.resources.storage.root import Storage
 from penumo_assets.resources.tracking import Tracking
 
 SearchLaunchpad = launchpad_config(SearchConfig, SearchConfig())

@@ -28,12 +28,12 @@ from penumo_assets.cohort.landing import LandingError, read_landing
 from penumo_assets.cohort.publish import read_manifest, read_settings
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.configs.segmenter import RetrainConfig, SegmenterConfig, SegmenterSource, SegmenterStart
-from penumo_assets.jobs.work import key_from_environment, key_id
+from penumo_assets.jobs.prepare.work import key_from_environment, key_id
 from penumo_assets.models.archive import read_member
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
-from penumo_assets.resources.object_store import ObjectMissing, ObjectStore
-from penumo_assets.resources.storage import Storage, read_uri
+from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
+from penumo_assets.resources.storage.root import Storage, read_uri
 from penumo_assets.resources.tracking import Tracking
 
 WEIGHTS = "lung_unet.safetensors"

@@ -23,8 +23,8 @@ from penumo_assets.automation import TRAINING_SET_CHANGED
 from penumo_assets.configs.train import TrainConfig
 from penumo_assets.partitions import architectures
 from penumo_assets.resources.compute.spec import JobInput, JobRunner, JobSpec
-from penumo_assets.resources.object_store import ObjectStore
-from penumo_assets.resources.storage import Storage, read_uri
+from penumo_assets.resources.storage.object_store import ObjectStore
+from penumo_assets.resources.storage.root import Storage, read_uri
 from penumo_assets.resources.tracking import Tracking
 
 TrainLaunchpad: Any = launchpad_config(TrainConfig, TRAIN_DEFAULTS)

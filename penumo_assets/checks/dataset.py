@@ -8,8 +8,8 @@ from pydantic import Field
 
 from penumo_assets.assets.dataset import current_training_set, read_indices
 from penumo_assets.assets.previews import pair_sheet, table
-from penumo_assets.resources.object_store import ObjectStore
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage.object_store import ObjectStore
+from penumo_assets.resources.storage.root import Storage
 
 
 class DuplicatesConfig(Config):
@@ -59,7 +59,7 @@ def no_leakage(storage: Storage) -> AssetCheckResult:
     "equal pixels. A warning: a patient may have two ids, or a film may have been exported twice.",
 )
 def duplicates(config: DuplicatesConfig, storage: Storage) -> AssetCheckResult:
-    from penumo_assets.jobs.duplicates import duplicates_across_patients  # pandas, which definitions do without
+    from penumo_assets.jobs.pack.duplicates import duplicates_across_patients  # pandas, which definitions do without
 
     store = storage.store
     index = _whole_index(store)

@@ -7,11 +7,11 @@ from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeve
 from penumo_assets.assets.catalog import predictions_record
 from penumo_assets.assets.evaluation import existing_reports
 from penumo_assets.assets.previews import table
-from penumo_assets.champion import disagreement, read_champion
 from penumo_assets.checks.scope import cohorts_in_question, scope
 from penumo_assets.configs.train import Gates
-from penumo_assets.resources.object_store import ObjectMissing, ObjectStore
-from penumo_assets.resources.storage import Storage
+from penumo_assets.promotion import disagreement, read_champion
+from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
+from penumo_assets.resources.storage.root import Storage
 from penumo_assets.resources.tracking import Tracking
 
 

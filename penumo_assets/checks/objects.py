@@ -14,8 +14,8 @@ from penumo_assets.assets.previews import table
 from penumo_assets.checks.scope import cohorts_in_question, scope
 from penumo_assets.cohort.publish import open_manifest
 from penumo_assets.jobs.manifest import ManifestRow
-from penumo_assets.resources.object_store import ObjectMissing, ObjectStore
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
+from penumo_assets.resources.storage.root import Storage
 
 LEFT_OVER = "no manifest names it"
 

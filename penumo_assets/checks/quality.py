@@ -12,8 +12,8 @@ from penumo_assets.assets.previews import reason_table, reject_table, rounded, t
 from penumo_assets.checks.scope import all_cohorts, cohorts_in_question, manifests_in_question, scope
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.jobs.manifest import ManifestRow
-from penumo_assets.resources.object_store import ObjectStore
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage.object_store import ObjectStore
+from penumo_assets.resources.storage.root import Storage
 
 if TYPE_CHECKING:
     import numpy as np

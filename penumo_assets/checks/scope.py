@@ -7,7 +7,7 @@ from dagster import AssetCheckExecutionContext
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.partitions import cohorts
-from penumo_assets.resources.object_store import ObjectStore
+from penumo_assets.resources.storage.object_store import ObjectStore
 
 
 def all_cohorts(context: AssetCheckExecutionContext) -> list[str]:

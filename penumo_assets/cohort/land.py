@@ -8,12 +8,12 @@ from pathlib import Path
 from dagster import AssetMaterialization, DagsterInstance
 from tqdm import tqdm
 
-from penumo_assets.cohort.arrivals import LANDING, START, look
 from penumo_assets.cohort.landing import COMPLETE_MARKER, LandingError, is_hidden
-from penumo_assets.cohort.settle import Launch, launch
+from penumo_assets.cohort.watch.arrivals import LANDING, START, look
+from penumo_assets.cohort.watch.sweep import Launch, launch
 from penumo_assets.imaging.deidentify import is_safe_id
 from penumo_assets.partitions import cohorts
-from penumo_assets.resources.object_store import ObjectStore, is_key, printable
+from penumo_assets.resources.storage.object_store import ObjectStore, is_key, printable
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from penumo_assets.configs.prepare import FileNames, LabelsConfig
 from penumo_assets.imaging.deidentify import file_pseudonym
 from penumo_assets.imaging.view import view_code
-from penumo_assets.resources.object_store import ObjectInfo, ObjectStore, is_key, printable
+from penumo_assets.resources.storage.object_store import ObjectInfo, ObjectStore, is_key, printable
 
 LABELS_FILE = "labels.csv"
 COMPLETE_MARKER = "_COMPLETE"

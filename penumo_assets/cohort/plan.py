@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 from penumo_assets.cohort.landing import Label, LandedFile, Landing, LandingError
 from penumo_assets.configs.prepare import PrepareConfig
-from penumo_assets.imaging.files import not_a_file, too_large
+from penumo_assets.imaging.formats.files import not_a_file, too_large
 from penumo_assets.jobs.manifest import STAGES, ManifestRow, fingerprint
-from penumo_assets.jobs.work import WorkItem
-from penumo_assets.resources.object_store import UNSAFE_NAME, is_key
+from penumo_assets.jobs.prepare.work import WorkItem
+from penumo_assets.resources.storage.object_store import UNSAFE_NAME, is_key
 
 LANDING = "landing"
 DUPLICATE = "duplicate_patient_id"

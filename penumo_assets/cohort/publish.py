@@ -21,7 +21,7 @@ from penumo_assets.cohort.plan import DUPLICATE, Plan, PlanSettings, apply_label
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.manifest import STAGES, ManifestError, ManifestRow, dump_rows, load_rows
 from penumo_assets.resources.compute.spec import JobResult
-from penumo_assets.resources.object_store import ObjectChanged, ObjectMissing, ObjectStore, StorageError
+from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore, StorageError
 
 _SETTINGS_OF_STAGE = {"raw": "decode", "masks": "segment", "preprocessed": "enhance", "npz": "npz"}
 _TRIES = 5

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from penumo_assets.cohort.landing import read_landing
 from penumo_assets.cohort.publish import read_manifest, read_settings
 from penumo_assets.configs.prepare import PrepareConfig
-from penumo_assets.resources.object_store import ObjectStore
+from penumo_assets.resources.storage.object_store import ObjectStore
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ class SearchSpace(StrictModel):
         known = {name for name, _, _ in hyperparameter_fields()}
         for name, parameter in self.parameters.items():
             if name not in known:
-                raise ValueError(f"{name} is no hyperparameter of jobs/train.py")
+                raise ValueError(f"{name} is no hyperparameter of jobs/train")
             for edge in parameter.edges():
                 try:
                     TrainConfig.from_hyperparameters({name: edge})

@@ -1,7 +1,7 @@
 """How images are split and packed (``dataset``), a classifier is trained (``train``) and judged (``gates``).
 
 The defaults stand in ``train_config.yaml``. Every field of ``TrainConfig`` is a hyperparameter of
-``jobs/train.py`` by the same name, with dashes: ``batch_size`` is ``--batch-size``, and a nested
+``jobs/train`` by the same name, with dashes: ``batch_size`` is ``--batch-size``, and a nested
 field takes its group's name in front: ``augment.rotation`` is ``--augment-rotation``.
 """
 

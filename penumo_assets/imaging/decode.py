@@ -3,10 +3,10 @@
 import numpy as np
 
 from penumo_assets.configs.prepare import DecodeConfig
-from penumo_assets.imaging import dicom, png, raster
-from penumo_assets.imaging.decoded import DecodedImage, Tags
 from penumo_assets.imaging.errors import ImageRejected
-from penumo_assets.imaging.png import encode_png
+from penumo_assets.imaging.formats import dicom, png, raster
+from penumo_assets.imaging.formats.decoded import DecodedImage, Tags
+from penumo_assets.imaging.formats.png import encode_png
 
 __all__ = ["DecodedImage", "Tags", "decode_image", "decode_png", "encode_png"]
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from penumo_assets.configs.prepare import PlausibilityConfig
-from penumo_assets.imaging.decoded import eight_bit
+from penumo_assets.imaging.formats.decoded import eight_bit
 from penumo_assets.models.lung_unet import LungUNet, is_negative, standardise, to_device
 from penumo_assets.models.safetensors_header import refuse_huge_header
 

@@ -18,7 +18,7 @@ def quality_flags(notes: Iterable[str], burned_in: bool | None, mask_problems: I
     ``window:percentile``: the file carries no window, so percentiles were used; ``voi:unusable`` and ``voi:invalid``:
     it carries one that makes no sense; ``implausible_mask:<problem>``: the whole image was used, not the lungs;
     ``burned_in_annotation``: the header says that text is burned into the pixels; ``recognizable_visual_features`` and
-    ``secondary_capture``: the picture may show who it is of, as `imaging/dicom_header.py` explains.
+    ``secondary_capture``: the picture may show who it is of, as `imaging/formats/dicom_header.py` explains.
     """
     flags = [note for note in notes if note in DOUBTFUL or note in IDENTIFYING]
     flags += [f"{BAD_MASK}:{problem}" for problem in mask_problems]

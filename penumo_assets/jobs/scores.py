@@ -1,4 +1,4 @@
-"""What is measured on the validation split after every epoch. The full evaluation is jobs/evaluate.py."""
+"""What is measured on the validation split after every epoch. The full evaluation is jobs/evaluate."""
 
 import numpy as np
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, roc_auc_score

@@ -111,7 +111,7 @@ def read_dataset_file(folder: Path) -> DatasetFile:
     """
     path = next((p / DATASET_NAME for p in (folder, folder.parent) if (p / DATASET_NAME).is_file()), None)
     if path is None:
-        raise JobError(f"{folder.name}: no {DATASET_NAME}; this is not a packed training set (run jobs/pack.py)")
+        raise JobError(f"{folder.name}: no {DATASET_NAME}; this is not a packed training set (run jobs/pack)")
     try:
         return DatasetFile.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:

@@ -99,7 +99,7 @@ class TrainingLog:
         self._attempt(lambda mlflow: mlflow.log_metrics(values))
         if self._mlflow is None:
             return
-        from penumo_assets.jobs.training_figures import training_figures
+        from penumo_assets.jobs.train.figures import training_figures
 
         threshold = best["validation_threshold"]
         for name, figure in training_figures(history, targets, probabilities, classes, threshold).items():
@@ -117,7 +117,7 @@ class TrainingLog:
             probabilities = TensorSpec(np.dtype("float64"), (-1, classes))
             info = mlflow.pyfunc.log_model(
                 name="model",
-                python_model=str(Path(__file__).with_name("mlflow_model.py")),
+                python_model=str(Path(__file__).parent / "train" / "mlflow_model.py"),
                 artifacts={"classifier": str(folder)},
                 signature=ModelSignature(inputs=Schema([images]), outputs=Schema([probabilities])),
                 pip_requirements=["torch", "torchvision", "safetensors", "pydantic", "penumo-assets"],

@@ -1,1 +1,1 @@
-"""How good a classifier or a segmenter is, and how sure one can be: pure functions on arrays."""
+"""Metrics, their intervals, and the quality gates: pure functions of arrays. No files, no Dagster, no MLflow."""

@@ -1,0 +1,4 @@
+"""Networks and their weights: architectures, model archives, the bundled segmenter.
+
+No training loop, no images' files.
+"""

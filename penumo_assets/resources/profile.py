@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import penumo_assets
-from penumo_assets.resources.compute.local import LocalJobRunner
-from penumo_assets.resources.compute.sagemaker_start import SECRET_SUFFIX
-from penumo_assets.resources.file_store import FileStore
+from penumo_assets.resources.compute.local.runner import LocalJobRunner
+from penumo_assets.resources.compute.sagemaker.start import SECRET_SUFFIX
 from penumo_assets.resources.model_package import ModelPackages, NoModelPackages, SageMakerModelPackages
-from penumo_assets.resources.storage import Storage, open_store
+from penumo_assets.resources.storage.file_store import FileStore
+from penumo_assets.resources.storage.root import Storage, open_store
 from penumo_assets.resources.tracking import Tracking
 
 # pydantic turns the texts into the fields' types.
@@ -91,7 +91,9 @@ def aws_resources() -> dict[str, Any]:
 
     Nothing is checked here: what is missing is named when a run starts, so that the code location always loads.
     """
-    from penumo_assets.resources.compute.sagemaker import SageMakerJobRunner  # boto3, which embedded use does without
+    from penumo_assets.resources.compute.sagemaker.runner import (
+        SageMakerJobRunner,  # boto3, which embedded use does without
+    )
 
     key = os.environ.get("PENUMO_KMS_KEY", "")
     storage = Storage(root=storage_root(), kms_key=key)

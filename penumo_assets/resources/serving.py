@@ -17,7 +17,7 @@ from penumo_assets.resources.compute.bundle import source_bundle
 
 ARCHIVE_NAME = "model.tar.gz"
 _INFERENCE = """# What SageMaker's inference container looks for; the functions are penumo_assets' own.
-from penumo_assets.jobs.infer import input_fn, model_fn, output_fn, predict_fn
+from penumo_assets.jobs.infer.handler import input_fn, model_fn, output_fn, predict_fn
 
 __all__ = ["input_fn", "model_fn", "output_fn", "predict_fn"]
 """
@@ -31,7 +31,7 @@ def write_serving_archive(
     Parameters
     ----------
     archive : model.tar.gz of a training job, with metadata.json at its top.
-    rule : content of ``decision_rule.json`` (`jobs/predictor.py`).
+    rule : content of ``decision_rule.json`` (`jobs/infer/predictor.py`).
     prepare : content of ``prepare_config.yaml``: how the training images were prepared.
     origin : content of ``serving.json``: version, training data, whether these are phantoms.
     segmenter : weights of the lung segmenter, where they are not the bundled ones.

@@ -28,7 +28,7 @@ from penumo_assets.jobs.tracking_address import (
     told,
     uri_from_environment,
 )
-from penumo_assets.resources.file_store import alone_in, file_errors
+from penumo_assets.resources.storage.file_store import alone_in, file_errors
 
 CHAMPION = "champion"
 PREVIOUS = "previous"

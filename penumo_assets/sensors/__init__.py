@@ -1,6 +1,6 @@
-"""What watches: new objects in landing, cohorts and models to bring up to date, failed runs. All off until switched on.
+"""What watches: new objects in landing, cohorts and models to bring up to date, failed runs.
 
-Each sensor is thin: what follows from what it saw is decided by pure functions in `penumo_assets.cohort`.
+All are off until switched on. A sensor is thin: what follows from what it saw is decided in `penumo_assets.cohort`.
 """
 
 import os

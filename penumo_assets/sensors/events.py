@@ -13,12 +13,12 @@ from urllib.parse import urlparse
 
 from dagster import DefaultSensorStatus, SensorEvaluationContext, SensorResult, SkipReason, sensor
 
-from penumo_assets.cohort import events
-from penumo_assets.cohort.arrivals import LANDING, START, Arrival, Position, look
-from penumo_assets.cohort.settle import Launch, UnreadableCursor
+from penumo_assets.cohort.watch import inbox as events
+from penumo_assets.cohort.watch.arrivals import LANDING, START, Arrival, Position, look
+from penumo_assets.cohort.watch.sweep import Launch, UnreadableCursor
 from penumo_assets.resources.event_queue import EventQueue, Message, QueueError
-from penumo_assets.resources.object_store import ObjectStore, StorageError
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage.object_store import ObjectStore, StorageError
+from penumo_assets.resources.storage.root import Storage
 from penumo_assets.sensors.launches import (
     MAX_LAUNCHES,
     PREPARED,

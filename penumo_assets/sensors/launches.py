@@ -19,14 +19,14 @@ from dagster import (
 from penumo_assets.assets.catalog import IMAGING
 from penumo_assets.assets.defaults import PREPARE_DEFAULTS
 from penumo_assets.assets.prepare import ASSET_OF_STAGE
-from penumo_assets.cohort.arrivals import LANDING, Arrival
 from penumo_assets.cohort.land import DATA_VERSION, landing_event
 from penumo_assets.cohort.publish import read_settings
-from penumo_assets.cohort.settle import Launch, launch
+from penumo_assets.cohort.watch.arrivals import LANDING, Arrival
+from penumo_assets.cohort.watch.sweep import Launch, launch
 from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.partitions import cohorts
-from penumo_assets.resources.object_store import ObjectStore
+from penumo_assets.resources.storage.object_store import ObjectStore
 
 PREPARED = AssetSelection.groups(IMAGING)
 SETTLE_VARIABLE = "PENUMO_SETTLE_SECONDS"

@@ -6,10 +6,10 @@ from functools import partial
 
 from dagster import DefaultSensorStatus, SensorEvaluationContext, SensorResult, SkipReason, sensor
 
-from penumo_assets.cohort.arrivals import LANDING, START, Position, look
-from penumo_assets.cohort.settle import Sweep, UnreadableCursor, dump_sweep, load_sweep, plan_sweep
-from penumo_assets.resources.object_store import StorageError
-from penumo_assets.resources.storage import Storage
+from penumo_assets.cohort.watch.arrivals import LANDING, START, Position, look
+from penumo_assets.cohort.watch.sweep import Sweep, UnreadableCursor, dump_sweep, load_sweep, plan_sweep
+from penumo_assets.resources.storage.object_store import StorageError
+from penumo_assets.resources.storage.root import Storage
 from penumo_assets.sensors.launches import (
     MAX_LAUNCHES,
     PREPARED,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from penumo_assets.resources.compute.sagemaker_machines import _image_table, family, has_local_disk, training_image
+from penumo_assets.resources.compute.sagemaker.machines import _image_table, family, has_local_disk, training_image
 from penumo_assets.resources.compute.spec import JobFailed
 from penumo_assets_tests.aws.emulator.rules import _LOCAL_STORAGE, service_model
 
@@ -74,7 +74,7 @@ def test_where_aws_has_no_image_one_is_asked_for(place: Any, named: str) -> None
 
 def test_finding_the_image_does_not_import_the_sagemaker_package() -> None:
     code = (
-        "import sys; from penumo_assets.resources.compute.sagemaker_machines import training_image; "
+        "import sys; from penumo_assets.resources.compute.sagemaker.machines import training_image; "
         "training_image('eu-central-1', 'ml.m5.xlarge'); sys.exit('sagemaker.core' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from penumo_assets.resources.compute.sagemaker_logs import JobLog
-from penumo_assets.resources.compute.sagemaker_outcome import Description, console_urls
-from penumo_assets.resources.compute.sagemaker_start import END_OF_LOG
+from penumo_assets.resources.compute.sagemaker.logs import JobLog
+from penumo_assets.resources.compute.sagemaker.outcome import Description, console_urls
+from penumo_assets.resources.compute.sagemaker.start import END_OF_LOG
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -9,10 +9,10 @@ import pytest
 from dagster import DagsterInstance, Failure, MetadataValue, materialize
 
 from penumo_assets.assets.training import trained_model
-from penumo_assets.resources.compute.sagemaker_settings import SageMakerSettings
+from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
 from penumo_assets.resources.compute.spec import JobFailed, JobInput
 from penumo_assets.resources.profile import profile_resources
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage.root import Storage
 from penumo_assets.resources.tracking import Tracking
 from penumo_assets_tests.aws.emulator import Emulator, JobScript
 from penumo_assets_tests.resources.bench import Bench, sagemaker_bench
@@ -249,7 +249,7 @@ def test_a_cancelled_run_may_leave_its_job_alone(make_bench: Any) -> None:
 def test_a_job_that_another_process_has_just_created_is_attached_to(
     emulator: Emulator, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from penumo_assets.resources.compute.sagemaker_job import SageMakerJob
+    from penumo_assets.resources.compute.sagemaker.job import SageMakerJob
 
     real, unseen = SageMakerJob.describe, [True]
     bench.run()

@@ -8,8 +8,8 @@ import pytest
 from dagster import DagsterExecutionInterruptedError
 
 from penumo_assets.configs.search import OBJECTIVE, SearchConfig, SearchSpace
-from penumo_assets.resources.compute.sagemaker_start import hyperparameter_arguments
-from penumo_assets.resources.compute.sagemaker_tuning import tuning_job_name
+from penumo_assets.resources.compute.sagemaker.start import hyperparameter_arguments
+from penumo_assets.resources.compute.sagemaker.tuning import tuning_job_name
 from penumo_assets.resources.compute.search import Trial, Tuner, best_of
 from penumo_assets.resources.compute.spec import JobFailed, JobInput, JobSpec
 from penumo_assets_tests.aws.emulator import Emulator, JobScript

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from dagster import AssetKey, DagsterInstance
 
+from penumo_assets.cli.demo import OPEN_GATES, STAGES
 from penumo_assets.cohort.publish import read_manifest
-from penumo_assets.demo import OPEN_GATES, STAGES
 from penumo_assets.phantoms import write_cohort
 from penumo_assets.resources.profile import aws_resources
 from penumo_assets_tests.aws.emulator import Emulator

@@ -10,9 +10,9 @@ from dagster import AssetExecutionContext, EnvVar, ResourceDependency
 from penumo_assets.definitions import build_definitions
 from penumo_assets.imaging.pack import npz_bytes
 from penumo_assets.jobs.manifest import STAGES, StageOutput, dump_rows
-from penumo_assets.jobs.work import WorkItem, parse_item, work_lines
+from penumo_assets.jobs.prepare.work import WorkItem, parse_item, work_lines
 from penumo_assets.resources.compute.spec import JobResult, JobRunner, JobSpec
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage.root import Storage
 
 
 class StubJobRunner(JobRunner):

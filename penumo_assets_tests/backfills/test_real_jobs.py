@@ -15,8 +15,8 @@ import penumo_assets
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.partitions import cohorts
 from penumo_assets.phantoms import write_cohort
-from penumo_assets.resources.object_store import ObjectStore
-from penumo_assets.resources.storage import open_store
+from penumo_assets.resources.storage.object_store import ObjectStore
+from penumo_assets.resources.storage.root import open_store
 from penumo_assets_tests.backfills.daemon import Daemon, running_daemon
 
 STAGES = ("raw_images", "lung_masks", "preprocessed_images", "npz_tensors")

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from dagster import AssetKey
 
+from penumo_assets.cli.demo import switch_on
 from penumo_assets.cohort.land import land_folder
 from penumo_assets.cohort.publish import read_manifest
-from penumo_assets.demo import switch_on
 from penumo_assets.partitions import cohorts
-from penumo_assets.resources.object_store import ObjectStore
-from penumo_assets.resources.storage import open_store
+from penumo_assets.resources.storage.object_store import ObjectStore
+from penumo_assets.resources.storage.root import open_store
 from penumo_assets_tests.backfills.daemon import Daemon, running_daemon
 from penumo_assets_tests.backfills.stub_jobs import png, stub_definitions
 

@@ -41,7 +41,7 @@ class Site:
         return content["data"]
 
     def penumo(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "penumo_assets.cli", *arguments]
+        command = [sys.executable, "-m", "penumo_assets.cli.main", *arguments]
         subprocess.run(command, cwd=CHECKOUT, env=dict(self.environment), check=True, capture_output=True)
 
     def runs(self) -> list[dict[str, Any]]:

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penumo_assets.cohort.arrivals import START, Arrival, Look, Position, look, past, vanished
-from penumo_assets.resources.file_store import FileStore
-from penumo_assets.resources.object_store import ObjectInfo, ObjectStore
+from penumo_assets.cohort.watch.arrivals import START, Arrival, Look, Position, look, past, vanished
+from penumo_assets.resources.storage.file_store import FileStore
+from penumo_assets.resources.storage.object_store import ObjectInfo, ObjectStore
 
 
 def never() -> bool:

@@ -5,8 +5,8 @@ from urllib.parse import quote_plus
 
 import pytest
 
-from penumo_assets.cohort.arrivals import Arrival, Position
-from penumo_assets.cohort.events import (
+from penumo_assets.cohort.watch.arrivals import Arrival, Position
+from penumo_assets.cohort.watch.inbox import (
     Inbox,
     ObjectEvent,
     Touch,
@@ -19,7 +19,7 @@ from penumo_assets.cohort.events import (
     settle,
     touch_of,
 )
-from penumo_assets.cohort.settle import UnreadableCursor
+from penumo_assets.cohort.watch.sweep import UnreadableCursor
 
 A, B = "a" * 64, "b" * 64
 

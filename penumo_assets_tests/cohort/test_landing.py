@@ -5,7 +5,7 @@ import pytest
 
 from penumo_assets.cohort.landing import LandingError, is_hidden, parse_labels, read_landing
 from penumo_assets.configs.prepare import LabelsConfig
-from penumo_assets.resources.file_store import FileStore
+from penumo_assets.resources.storage.file_store import FileStore
 
 KEPT = LabelsConfig(file_names="keep")
 

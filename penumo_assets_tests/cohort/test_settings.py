@@ -8,7 +8,7 @@ from penumo_assets.cohort.plan import Plan, PlanSettings
 from penumo_assets.cohort.publish import open_manifest, plan_publication, publish, read_settings
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.manifest import STAGES
-from penumo_assets.resources.file_store import FileStore
+from penumo_assets.resources.storage.file_store import FileStore
 
 
 def prepare(store: FileStore, config: PrepareConfig, stages: Sequence[str]) -> None:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from penumo_assets.cohort.arrivals import START, Arrival, Look, Position, past
-from penumo_assets.cohort.settle import Plan, Sweep, UnreadableCursor, dump_sweep, load_sweep, plan_sweep
+from penumo_assets.cohort.watch.arrivals import START, Arrival, Look, Position, past
+from penumo_assets.cohort.watch.sweep import Plan, Sweep, UnreadableCursor, dump_sweep, load_sweep, plan_sweep
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 

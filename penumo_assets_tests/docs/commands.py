@@ -15,7 +15,7 @@ from dagster import AssetSelection, Definitions, validate_run_config
 from dagster._cli import cli as dagster_cli
 from dagster_dg_cli.cli.launch import launch_command
 
-from penumo_assets.cli import main as penumo
+from penumo_assets.cli.main import main as penumo
 from penumo_assets.definitions import build_definitions
 from penumo_assets.partitions import architectures, cohorts
 

@@ -15,11 +15,11 @@ from botocore import xform_name
 from moto import mock_aws
 
 import penumo_assets
-from penumo_assets.cohort.events import Touch, parse_message, touch_of
+from penumo_assets.cohort.watch.inbox import Touch, parse_message, touch_of
 from penumo_assets.resources.compute.bundle import publish_bundle
-from penumo_assets.resources.compute.sagemaker_request import write_inputs
+from penumo_assets.resources.compute.sagemaker.request import write_inputs
 from penumo_assets.resources.compute.spec import JobSpec
-from penumo_assets.resources.file_store import FileStore
+from penumo_assets.resources.storage.file_store import FileStore
 
 PACKAGE = Path(penumo_assets.__file__).parent
 FOLDER = PACKAGE.parent / "docs" / "aws"

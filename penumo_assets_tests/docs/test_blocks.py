@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from penumo_assets.champion import read_champion
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.instance import open_instance
 from penumo_assets.phantoms import write_cohort
+from penumo_assets.promotion import read_champion
 from penumo_assets.resources.profile import embedded_resources
 from penumo_assets_tests.docs.commands import CHECKOUT, blocks
 from penumo_assets_tests.house import House

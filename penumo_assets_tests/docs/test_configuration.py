@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from penumo_assets.checks import ASSET_CHECKS
-from penumo_assets.resources.compute.sagemaker_settings import SageMakerSettings
+from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
 from penumo_assets.resources.profile import _SAGEMAKER_FIELDS
 
 CHECKOUT = Path(__file__).parents[2]
@@ -18,7 +18,7 @@ VARIABLE = re.compile(r"\bPENUMO_[A-Z_]*[A-Z]\b")
 
 @pytest.fixture(scope="module")
 def generator():
-    spec = importlib.util.spec_from_file_location("docs_configuration", PAGE.with_suffix(".py"))
+    spec = importlib.util.spec_from_file_location("docs_configuration", CHECKOUT / "tools" / "configuration.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -27,7 +27,7 @@ def generator():
 
 
 def test_the_page_is_what_the_models_say(generator) -> None:
-    assert PAGE.read_text(encoding="utf-8") == generator.page(), "run: python docs/configuration.py"
+    assert PAGE.read_text(encoding="utf-8") == generator.page(), "run: python tools/configuration.py"
 
 
 def test_every_setting_has_a_description(generator) -> None:

@@ -9,8 +9,8 @@ from PIL import Image
 from pydicom.encaps import get_frame
 from pydicom.uid import JPEGLSLossless
 
-from penumo_assets.imaging.codestream import exif_orientation, read_jpeg, read_size
 from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.formats.jpeg import exif_orientation, read_jpeg, read_size
 from penumo_assets_tests.imaging.samples import bundled_dicom, dicom_dataset, jpeg_bytes, phantom
 
 GRAY = phantom(50, 70, 8).astype(np.uint8)

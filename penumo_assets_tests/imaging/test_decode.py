@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from penumo_assets.configs.prepare import DecodeConfig
-from penumo_assets.imaging import raster
 from penumo_assets.imaging.decode import DecodedImage, Tags, decode_image
 from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.formats import raster
 from penumo_assets_tests.imaging.samples import SECRET, all_samples, dicom_bytes, phantom
 
 CONFIG = DecodeConfig()

@@ -21,10 +21,10 @@ from pydicom.uid import (
 )
 
 from penumo_assets.configs.prepare import DecodeConfig
-from penumo_assets.imaging import dicom_parser
 from penumo_assets.imaging.decode import DecodedImage, decode_image
-from penumo_assets.imaging.dicom_header import age_in_years, view_code
 from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.formats import dicom_parser
+from penumo_assets.imaging.formats.dicom_header import age_in_years, view_code
 from penumo_assets_tests.imaging.samples import (
     SYNTAXES,
     bundled_dicom,

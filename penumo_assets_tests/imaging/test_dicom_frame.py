@@ -7,7 +7,7 @@ import pytest
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
-from penumo_assets.imaging import dicom_frame
+from penumo_assets.imaging.formats import dicom_frame
 from penumo_assets_tests.imaging.samples import dicom_dataset, phantom
 
 EIGHT = phantom(bits=8).astype(np.uint8)

@@ -12,11 +12,11 @@ from pydicom.encaps import get_frame
 from pydicom.uid import JPEG2000Lossless
 
 from penumo_assets.configs.prepare import DecodeConfig
-from penumo_assets.imaging import dicom
 from penumo_assets.imaging.decode import decode_image
 from penumo_assets.imaging.errors import ImageRejected
-from penumo_assets.imaging.jpeg2000 import Jpeg2000Header, check_tiles, codestream_in, read_jpeg2000
-from penumo_assets.imaging.jpeg2000_division import read_styles, tile_parts
+from penumo_assets.imaging.formats import dicom
+from penumo_assets.imaging.formats.jpeg2000 import Jpeg2000Header, check_tiles, codestream_in, read_jpeg2000
+from penumo_assets.imaging.formats.jpeg2000_division import read_styles, tile_parts
 from penumo_assets_tests.imaging import streams
 from penumo_assets_tests.imaging.samples import bundled_dicom, dicom_dataset, file_bytes, phantom
 

@@ -11,10 +11,10 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit
 
 from penumo_assets.configs.prepare import DecodeConfig, EnhanceConfig
-from penumo_assets.imaging import dicom
 from penumo_assets.imaging.decode import DecodedImage, decode_image
 from penumo_assets.imaging.enhance import enhance
 from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.formats import dicom
 from penumo_assets.imaging.letterbox import Letterbox
 from penumo_assets.phantoms import draw_phantom
 from penumo_assets_tests.imaging.samples import dicom_bytes, dicom_dataset, file_bytes, jpeg_bytes, phantom, png_bytes

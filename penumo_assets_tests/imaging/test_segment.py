@@ -285,8 +285,8 @@ def test_the_limits_are_those_of_the_configuration() -> None:
 @pytest.mark.real
 @pytest.mark.parametrize(("variant", "least"), [("as_is", 0.94), ("inverted", 0.93), ("half_contrast", 0.93)])
 def test_adults_that_trained_nothing_are_segmented_well(segmenter: LungSegmenter, variant: str, least: float) -> None:
-    from penumo_assets.jobs.segment_data import read_pair
-    from penumo_assets.jobs.segment_score import score
+    from penumo_assets.jobs.segment_train.data import read_pair
+    from penumo_assets.jobs.segment_train.score import score
 
     root = os.environ.get("PENUMO_REAL_DATA")
     if not root:

@@ -11,7 +11,7 @@ from penumo_assets.configs.prepare import SegmentConfig, SegmenterBackend
 from penumo_assets.imaging.segment import LungSegmenter
 from penumo_assets.imaging.segment_pspnet import BackendUnavailable, PSPNetSegmenter, open_segmenter
 from penumo_assets.jobs.contract import JobError
-from penumo_assets.jobs.prepare_masks import MaskStage
+from penumo_assets.jobs.prepare.masks import MaskStage
 
 
 class FakePSPNet(torch.nn.Module):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penumo_assets.configs.train import AugmentConfig
-from penumo_assets.jobs.augment import NUMBERS_PER_IMAGE, augment, draw
+from penumo_assets.jobs.train.augment import NUMBERS_PER_IMAGE, augment, draw
 
 NOTHING = AugmentConfig(
     rotation=0, shift=0, scale=0, aspect=0, contrast=0, brightness=0, gamma=0, erasing=0, horizontal_flip=0

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from penumo_assets.jobs.duplicates import MAX_NAMED, duplicates_across_patients
+from penumo_assets.jobs.pack.duplicates import MAX_NAMED, duplicates_across_patients
 
 
 def index_of(hashes: np.ndarray, patients: np.ndarray) -> pd.DataFrame:

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
-from penumo_assets.jobs import contract, evaluate
+from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
+from penumo_assets.jobs.evaluate import __main__ as evaluate
 from penumo_assets.jobs.shards import INDEX_COLUMNS, TrainingSet
 from penumo_assets.metrics.report.schema import validate_report
 from penumo_assets.models.classifier import build_classifier, default_normalisation, normalise, save_classifier

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from penumo_assets.jobs import infer
 from penumo_assets.jobs.contract import JobError
+from penumo_assets.jobs.infer import __main__ as infer
+from penumo_assets.jobs.infer import handler
 from penumo_assets.metrics.report.pictures import with_contour, with_heat
 from penumo_assets.models.classifier import build_classifier, default_normalisation, load_classifier, save_classifier
 from penumo_assets_tests.jobs.training_samples import tensor, write_inputs
@@ -206,12 +207,12 @@ def test_without_the_models_data_there_is_no_drift_to_tell(job):
 
 
 def test_the_same_file_is_sagemakers_inference_handler(job):
-    endpoint = infer.model_fn(str(job / "trained"))
+    endpoint = handler.model_fn(str(job / "trained"))
     frame, _ = run(job)
     file = read_items(job)[0]["file"]
     body = (job / "processing/input/npz" / file).read_bytes()
-    answer = infer.predict_fn(infer.input_fn(body, "application/x-npz"), endpoint)
-    text, content_type = infer.output_fn(answer)
+    answer = handler.predict_fn(handler.input_fn(body, "application/x-npz"), endpoint)
+    text, content_type = handler.output_fn(answer)
     assert content_type == "application/json"
     found = json.loads(text)["probabilities"]["pneumonia"]
     assert found == pytest.approx(frame["probability_pneumonia"][0], abs=1e-5)

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from penumo_assets.jobs import pack
 from penumo_assets.jobs.contract import JobError
+from penumo_assets.jobs.pack import __main__ as pack
 from penumo_assets.jobs.shards import SPLITS, Split, split_of
 from penumo_assets_tests.jobs.training_samples import CONFIG, run_pack, tensor, write_inputs, write_items
 

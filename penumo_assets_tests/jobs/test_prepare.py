@@ -16,15 +16,15 @@ from penumo_assets.cohort.publish import open_manifest, plan_publication, publis
 from penumo_assets.configs.prepare import DecodeConfig, LabelsConfig, PrepareConfig
 from penumo_assets.imaging.decode import decode_png, encode_png
 from penumo_assets.imaging.pack import load_npz
-from penumo_assets.jobs import prepare
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.manifest import STAGES, ManifestRow, load_rows
-from penumo_assets.jobs.process_map import Workers, map_batches
-from penumo_assets.jobs.work import KEY_VARIABLE, dump_work
+from penumo_assets.jobs.prepare import __main__ as prepare
+from penumo_assets.jobs.prepare.process_map import Workers, map_batches
+from penumo_assets.jobs.prepare.work import KEY_VARIABLE, dump_work
 from penumo_assets.phantoms import draw_phantom
 from penumo_assets.resources.compute.spec import JobResult
-from penumo_assets.resources.object_store import ObjectStore
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage.object_store import ObjectStore
+from penumo_assets.resources.storage.root import Storage
 from penumo_assets_tests.imaging.samples import dicom_bytes
 
 COHORT = "films"
@@ -173,7 +173,7 @@ def test_a_job_without_masks_to_make_never_loads_torch(house: House) -> None:
     import subprocess
     import sys
 
-    code = "import sys; import penumo_assets.jobs.prepare; sys.exit('torch' in sys.modules)"
+    code = "import sys; import penumo_assets.jobs.prepare.__main__; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from penumo_assets.configs.train import TrainConfig
-from penumo_assets.jobs import train, training
-from penumo_assets.jobs.checkpoint import Checkpoints
 from penumo_assets.jobs.contract import JobError
-from penumo_assets.jobs.distributed import World, share_batch_norm
+from penumo_assets.jobs.train import __main__ as train
+from penumo_assets.jobs.train import fit
+from penumo_assets.jobs.train.checkpoint import Checkpoints
+from penumo_assets.jobs.train.distributed import World, share_batch_norm
 from penumo_assets_tests.jobs import tiny_train
 from penumo_assets_tests.jobs.training_samples import packed_set, read_result, use_channels
 from penumo_assets_tests.models.tiny import use_tiny_networks
@@ -113,7 +114,7 @@ def test_a_training_killed_without_warning_resumes_to_the_same_model(job, never_
 
 
 def test_sigterm_leaves_a_checkpoint(job, monkeypatch):
-    monkeypatch.setattr(training, "report", lambda record: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(fit, "report", lambda record: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(JobError, match="stopped in epoch 2 after step 1"):
         train.main(OPTIONS)
     assert (job / "checkpoints/last.pt").is_file()
@@ -154,7 +155,7 @@ def test_a_half_written_checkpoint_leaves_the_one_before(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("penumo_assets.jobs.checkpoint.os.fsync", full_disk)
+    monkeypatch.setattr("penumo_assets.jobs.train.checkpoint.os.fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         checkpoints.save({"n": 2}, best_epoch=0)
     assert checkpoints.load() == {"n": 1}

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from penumo_assets.jobs.segment_augment import AugmentConfig, add_opacities, augment, draw_bars, warp, white_out
+from penumo_assets.jobs.segment_train.augment import AugmentConfig, add_opacities, augment, draw_bars, warp, white_out
 
 NOTHING = replace(
     AugmentConfig(),

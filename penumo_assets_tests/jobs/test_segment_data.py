@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from penumo_assets.jobs.contract import JobError
-from penumo_assets.jobs.segment_data import assign_folds, read_channel, read_index, sampling_weights, shrink
+from penumo_assets.jobs.segment_train.data import assign_folds, read_channel, read_index, sampling_weights, shrink
 
 ROW = {"file": "a.png", "mask": "a.png", "patient_id": "p1", "source": "x"}
 

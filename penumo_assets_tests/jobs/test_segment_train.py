@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from penumo_assets.imaging.segment import LungSegmenter, load_lung_unet
-from penumo_assets.jobs import contract, segment_train
-from penumo_assets.jobs.segment_data import read_channel, shrink
-from penumo_assets.jobs.segment_fit import Batches, Plan, Stage, loss_of, train
-from penumo_assets.jobs.segment_score import summarise
+from penumo_assets.jobs import contract
+from penumo_assets.jobs.segment_train import __main__ as segment_train
+from penumo_assets.jobs.segment_train.data import read_channel, shrink
+from penumo_assets.jobs.segment_train.fit import Batches, Plan, Stage, loss_of, train
+from penumo_assets.jobs.segment_train.score import summarise
 
 FLAGS = ["--stages", "32x3,64x2", "--batch-size", "4", "--folds", "3", "--log-every", "2", "--variants", "as_is"]
 

@@ -17,7 +17,7 @@ import yaml
 
 from penumo_assets.configs.prepare import OnBadMask, PrepareConfig
 from penumo_assets.imaging.pack import npz_bytes
-from penumo_assets.jobs import handler, serve
+from penumo_assets.jobs.infer import handler, serve
 from penumo_assets.models.classifier import build_classifier, default_normalisation, save_classifier
 from penumo_assets.phantoms import write_cohort
 from penumo_assets.phantoms.cohort import PLANTED_BIRTH_DATE, PLANTED_NAME
@@ -150,7 +150,7 @@ def test_the_command_serves_an_archive(tmp_path, endpoint, endpoint_folder):
     program = (
         "from penumo_assets.models import classifier; from penumo_assets_tests.models.tiny import TinyNetwork\n"
         "classifier._BUILDERS['resnet34'] = TinyNetwork\n"
-        "from penumo_assets.jobs import serve; import sys; serve.main(sys.argv[1:])\n"
+        "from penumo_assets.jobs.infer import serve; import sys; serve.main(sys.argv[1:])\n"
     )
     command = [sys.executable, "-u", "-c", program, "--model", str(archive), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

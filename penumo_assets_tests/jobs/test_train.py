@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import save_file
 
 from penumo_assets.configs.train import AugmentConfig, TrainConfig
-from penumo_assets.jobs import contract, train
-from penumo_assets.jobs.batches import Loader, epoch_batches, own_part
+from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.optimisation import MovingAverage, learning_rate_factor, make_optimizer
 from penumo_assets.jobs.scores import validation_scores, youden_threshold
 from penumo_assets.jobs.shards import Split, split_of
+from penumo_assets.jobs.train import __main__ as train
+from penumo_assets.jobs.train.batches import Loader, epoch_batches, own_part
 from penumo_assets.models.classifier import build_classifier, load_classifier, normalise, save_classifier
 from penumo_assets_tests.jobs.training_samples import (
     CONFIG,

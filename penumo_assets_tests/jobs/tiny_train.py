@@ -1,6 +1,7 @@
-"""jobs/train.py with a tiny network in the place of resnet34, as a program of its own for tests that need processes."""
+"""jobs/train with a tiny network in the place of resnet34, as a program of its own for tests that need processes."""
 
-from penumo_assets.jobs import contract, train
+from penumo_assets.jobs import contract
+from penumo_assets.jobs.train import __main__ as train
 from penumo_assets_tests.models.tiny import use_tiny_networks
 
 MODULE = "penumo_assets_tests.jobs.tiny_train"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from penumo_assets.imaging.pack import npz_bytes
-from penumo_assets.jobs import pack
+from penumo_assets.jobs.pack import __main__ as pack
 
 CONFIG = {
     "salt": "tests",

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from penumo_assets.resources.compute import bundle
-from penumo_assets.resources.compute import local_job as local_module
-from penumo_assets.resources.compute.local import LocalJobRunner
+from penumo_assets.resources.compute.local import job as local_module
+from penumo_assets.resources.compute.local.runner import LocalJobRunner
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
-from penumo_assets.resources.object_store import ObjectStore
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage.object_store import ObjectStore
+from penumo_assets.resources.storage.root import Storage
 
 PROBE = Path(__file__).with_name("probe.py")
 
@@ -71,7 +71,7 @@ def local_bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 def sagemaker_bench(emulator: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Bench:
-    from penumo_assets.resources.compute.sagemaker import SageMakerJobRunner
+    from penumo_assets.resources.compute.sagemaker.runner import SageMakerJobRunner
 
     bucket = "b" + "".join(character for character in folder.name.lower() if character.isalnum())[-40:]
     environment = emulator.environment(bucket)

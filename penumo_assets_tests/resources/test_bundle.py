@@ -22,12 +22,12 @@ from penumo_assets.cohort.plan import PlanSettings, plan_cohort
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.imaging.pack import load_npz
 from penumo_assets.jobs.manifest import STAGES, load_rows
-from penumo_assets.jobs.work import dump_work
+from penumo_assets.jobs.prepare.work import dump_work
 from penumo_assets.phantoms.cohort import write_cohort
 from penumo_assets.resources.compute.bundle import START_NAME, publish_bundle, source_bundle
-from penumo_assets.resources.compute.sagemaker_start import BUNDLE_NAME
+from penumo_assets.resources.compute.sagemaker.start import BUNDLE_NAME
 from penumo_assets.resources.compute.spec import BUNDLE_PACKAGES, bundle_digest
-from penumo_assets.resources.file_store import FileStore
+from penumo_assets.resources.storage.file_store import FileStore
 from penumo_assets_tests.resources import bare_environment
 from penumo_assets_tests.resources.bare_environment import IMAGE_PACKAGES
 

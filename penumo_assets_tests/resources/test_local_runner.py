@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from penumo_assets.resources.compute import claims, local_job
+from penumo_assets.resources.compute.local import claims
+from penumo_assets.resources.compute.local import job as local_job
 from penumo_assets.resources.compute.spec import JobFailed, JobSpec
 from penumo_assets_tests.resources.bench import Bench, local_bench, wait_until
 

@@ -10,10 +10,10 @@ from threading import Thread
 import boto3
 import pytest
 
-from penumo_assets.resources.file_store import FileStore
-from penumo_assets.resources.object_store import ObjectChanged, ObjectMissing, ObjectStore, StorageError
-from penumo_assets.resources.s3 import PART_BYTES, S3Store
-from penumo_assets.resources.storage import open_store
+from penumo_assets.resources.storage.file_store import FileStore
+from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore, StorageError
+from penumo_assets.resources.storage.root import open_store
+from penumo_assets.resources.storage.s3 import PART_BYTES, S3Store
 from penumo_assets_tests.resources.s3_server import S3Server, lead_to, running_s3
 
 REGION = "eu-central-1"
@@ -278,7 +278,7 @@ def test_a_large_object_survives_faults_in_its_parts(s3: S3Server, bucket: S3Sto
 def test_a_body_that_never_arrives_whole_leaves_no_file(
     s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penumo_assets.resources.s3.MAX_RETRIES", 2)
+    monkeypatch.setattr("penumo_assets.resources.storage.s3.MAX_RETRIES", 2)
     bucket = S3Store("films", "")
     bucket.write("raw/a", os.urandom(100_000))
     s3.fail("GET", "truncate", times=1000)
@@ -345,7 +345,7 @@ def test_a_missing_region_is_named(s3: S3Server, monkeypatch: pytest.MonkeyPatch
 
 def test_an_endpoint_that_does_not_answer_is_named(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("penumo_assets.resources.s3.MAX_RETRIES", 1)
+    monkeypatch.setattr("penumo_assets.resources.storage.s3.MAX_RETRIES", 1)
     store = S3Store("films", "")
     for call in (lambda: store.read("a"), lambda: list(store.list_objects("a"))):
         with pytest.raises(StorageError, match="AWS_ENDPOINT_URL"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from penumo_assets.resources.object_store import StorageError
+from penumo_assets.resources.storage.object_store import StorageError
 from penumo_assets.resources.tracking import Tracking
 
 pytestmark = pytest.mark.trust

@@ -10,7 +10,7 @@ from dagster import DagsterInstance, SensorResult, build_sensor_context
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.sqs.models import sqs_backends
 
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage.root import Storage
 from penumo_assets.sensors import events, launches, sensors
 from penumo_assets.sensors.events import QUEUE_VARIABLE, landing_events
 from penumo_assets_tests.resources.s3_server import S3Server, running_s3
@@ -178,8 +178,8 @@ def test_a_poison_message_is_left_for_the_dead_letter_queue(ward: Ward) -> None:
 
 
 def test_a_bucket_that_cannot_be_listed_keeps_what_the_events_said(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
-    from penumo_assets.resources.object_store import StorageError
-    from penumo_assets.resources.s3 import S3Store
+    from penumo_assets.resources.storage.object_store import StorageError
+    from penumo_assets.resources.storage.s3 import S3Store
 
     def refuse(*_: object) -> Iterator[None]:
         raise StorageError("S3 cannot be reached")
@@ -195,7 +195,7 @@ def test_a_bucket_that_cannot_be_listed_keeps_what_the_events_said(ward: Ward, m
 def test_settings_that_cannot_be_read_leave_the_cursor_and_the_messages(
     ward: Ward, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from penumo_assets.resources.object_store import StorageError
+    from penumo_assets.resources.storage.object_store import StorageError
 
     def refuse(*_: object) -> None:
         raise StorageError("S3 cannot be reached")
@@ -220,7 +220,7 @@ def test_a_queue_that_is_not_there_leaves_the_cursor(ward: Ward, monkeypatch: py
 
 
 def test_a_large_cohort_is_listed_over_several_ticks(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penumo_assets.cohort.arrivals._OBJECTS_PER_LOOK_AT_THE_CLOCK", 4)
+    monkeypatch.setattr("penumo_assets.cohort.watch.arrivals._OBJECTS_PER_LOOK_AT_THE_CLOCK", 4)
     ward.land(*(f"ward-7/{number}.png" for number in range(9)))
 
     def clock(seconds: float) -> Any:

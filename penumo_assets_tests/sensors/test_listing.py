@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from dagster import DagsterInstance, SensorResult, build_sensor_context
 
-from penumo_assets.cohort.arrivals import LANDING, START
-from penumo_assets.resources.object_store import ObjectStore, StorageError
-from penumo_assets.resources.storage import Storage
+from penumo_assets.cohort.watch.arrivals import LANDING, START
+from penumo_assets.resources.storage.object_store import ObjectStore, StorageError
+from penumo_assets.resources.storage.root import Storage
 from penumo_assets.sensors import launches, listing
 from penumo_assets.sensors.launches import SETTLE_VARIABLE
 from penumo_assets.sensors.listing import landing_listing

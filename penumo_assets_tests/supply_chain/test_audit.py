@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from docs.supply_chain.audit import CLEAN, NOT_DONE, VULNERABLE, judge, main
-from docs.supply_chain.sbom import read_lock
+from tools.supply_chain.audit import CLEAN, NOT_DONE, VULNERABLE, judge, main
+from tools.supply_chain.sbom import read_lock
 
 CHECKOUT = Path(__file__).parents[2]
 FINE = {"name": "tqdm", "version": "4.70.1", "vulns": []}
@@ -86,4 +86,4 @@ def test_make_audit_fails_where_the_audit_fails() -> None:
     makefile = (CHECKOUT / "Makefile").read_text(encoding="utf-8")
     (recipe,) = re.findall(r"^audit:\n((?:\t.*\n)+)", makefile, re.MULTILINE)
     last = recipe.splitlines()[-1]
-    assert last == "\tbuild/audit/bin/python docs/supply_chain/audit.py constraints.txt"
+    assert last == "\tbuild/audit/bin/python tools/supply_chain/audit.py constraints.txt"

@@ -12,7 +12,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packaging.requirements import Requirement
 
-from docs.supply_chain.sbom import APPLICATION, LockError, read_lock
+from tools.supply_chain.sbom import APPLICATION, LockError, read_lock
 
 CHECKOUT = Path(__file__).parents[2]
 LOCK = CHECKOUT / "constraints.txt"
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.trust
 def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     """What `make sbom` writes."""
     output = tmp_path_factory.mktemp("sbom") / "sbom.cdx.json"
-    command = [sys.executable, "docs/supply_chain/sbom.py", "constraints.txt", str(output)]
+    command = [sys.executable, "tools/supply_chain/sbom.py", "constraints.txt", str(output)]
     subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True)
     return output.read_text(encoding="utf-8")
 
@@ -62,7 +62,7 @@ def test_licences_are_those_that_the_packages_declare(components: dict[str, Any]
 
 def test_the_same_lock_makes_the_same_bill_but_for_its_time(text: str, tmp_path: Path) -> None:
     again = tmp_path / "again.json"
-    command = [sys.executable, "docs/supply_chain/sbom.py", "constraints.txt", str(again)]
+    command = [sys.executable, "tools/supply_chain/sbom.py", "constraints.txt", str(again)]
     subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True)
     first, second = (json.loads(item) for item in (text, again.read_text(encoding="utf-8")))
     for bill in (first, second):

@@ -13,9 +13,9 @@ from dagster import DagsterInstance, materialize
 from penumo_assets.assets.prepare import prepare_cohort
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.partitions import cohorts
-from penumo_assets.resources import s3
-from penumo_assets.resources.object_store import ObjectStore
-from penumo_assets.resources.storage import Storage, open_store
+from penumo_assets.resources.storage import s3
+from penumo_assets.resources.storage.object_store import ObjectStore
+from penumo_assets.resources.storage.root import Storage, open_store
 from penumo_assets_tests.backfills.stub_jobs import StubJobRunner, png
 from penumo_assets_tests.resources.s3_server import S3Server, running_s3
 from penumo_assets_tests.trust.outcome import Outcome

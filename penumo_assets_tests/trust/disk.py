@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from penumo_assets.resources import file_store
+from penumo_assets.resources.storage import file_store
 from penumo_assets_tests.trust.kills import Chain, run_to_end
 from penumo_assets_tests.trust.outcome import Outcome
 from penumo_assets_tests.trust.stages import Stage

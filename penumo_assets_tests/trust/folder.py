@@ -10,8 +10,8 @@ from dagster import DagsterInstance, materialize
 
 from penumo_assets.assets.prepare import prepare_cohort
 from penumo_assets.partitions import cohorts
-from penumo_assets.resources.file_store import FileStore
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage.file_store import FileStore
+from penumo_assets.resources.storage.root import Storage
 from penumo_assets_tests.backfills.stub_jobs import StubJobRunner, png
 from penumo_assets_tests.trust.disk import failing_writes
 from penumo_assets_tests.trust.outcome import Outcome

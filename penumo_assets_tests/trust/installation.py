@@ -12,10 +12,10 @@ from pathlib import Path
 import psutil
 from dagster import DagsterInstance
 
-from penumo_assets.resources.compute.local import LocalJobRunner
-from penumo_assets.resources.compute.processes import ROOT_VARIABLE
-from penumo_assets.resources.file_store import FileStore
+from penumo_assets.resources.compute.local.processes import ROOT_VARIABLE
+from penumo_assets.resources.compute.local.runner import LocalJobRunner
 from penumo_assets.resources.profile import embedded_resources
+from penumo_assets.resources.storage.file_store import FileStore
 from penumo_assets_tests.house import House
 
 _WRITTEN_IN_PLACE = (".db", ".db-wal", ".db-shm", ".db-journal")

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from penumo_assets.champion import NoChampion, rollback
 from penumo_assets.partitions import cohorts
 from penumo_assets.phantoms import write_cohort
+from penumo_assets.promotion import NoChampion, rollback
 from penumo_assets_tests.house import House
 
 COHORT = "ward"

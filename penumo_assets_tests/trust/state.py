@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from penumo_assets.cohort.publish import read_manifest, read_settings
-from penumo_assets.resources.object_store import ObjectMissing, ObjectStore
+from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 
 _ATTEMPT = re.compile(r"-([0-9a-f]{12})-\d+")
 # What two undisturbed runs do not agree on either.

@@ -10,13 +10,13 @@ from threading import Event
 import pytest
 from dagster import AssetExecutionContext, AssetKey
 
-from penumo_assets.champion import CHAMPION_RECORD, disagreement, rollback
 from penumo_assets.cohort.publish import Manifest, Reader, keys_of, open_manifest, read_manifest, read_settings
 from penumo_assets.configs.prepare import PrepareConfig
+from penumo_assets.promotion import CHAMPION_RECORD, disagreement, rollback
 from penumo_assets.resources.compute.spec import JobResult, JobSpec
-from penumo_assets.resources.file_store import FileStore
-from penumo_assets.resources.object_store import ObjectMissing, ObjectStore
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage.file_store import FileStore
+from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
+from penumo_assets.resources.storage.root import Storage
 from penumo_assets.resources.tracking import CHAMPION
 from penumo_assets_tests.backfills.daemon import running_daemon
 from penumo_assets_tests.backfills.stub_jobs import StubJobRunner, png

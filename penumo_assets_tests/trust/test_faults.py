@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import penumo_assets
-from penumo_assets.resources.file_store import FileStore
+from penumo_assets.resources.storage.file_store import FileStore
 from penumo_assets_tests.trust.calls import Bucket, bucket
 from penumo_assets_tests.trust.disk import small_disk
 from penumo_assets_tests.trust.folder import walk_writes
@@ -67,7 +67,8 @@ def test_a_disk_that_takes_no_more_from_any_write_on_is_named_and_the_next_run_s
 
 def test_a_training_set_that_does_not_fit_on_the_disk_says_so(tmp_path: Path) -> None:
     program = (
-        "import sys, numpy as np; from pathlib import Path; from penumo_assets.jobs.shard_writer import ShardWriter\n"
+        "import sys, numpy as np; from pathlib import Path\n"
+        "from penumo_assets.jobs.pack.shard_writer import ShardWriter\n"
         "writer = ShardWriter(Path(sys.argv[1]) / 'train', 50, 50)\n"
         "for _ in range(50): writer.add(np.full((224, 224, 4), 7, np.uint8), {})\n"
     )

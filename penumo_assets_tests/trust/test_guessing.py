@@ -14,7 +14,7 @@ from penumo_assets.cohort.plan import Plan, PlanSettings, plan_cohort
 from penumo_assets.configs.prepare import Deidentify, PrepareConfig
 from penumo_assets.configs.segmenter import RetrainConfig
 from penumo_assets.jobs.manifest import STAGES
-from penumo_assets.jobs.work import key_id
+from penumo_assets.jobs.prepare.work import key_id
 from penumo_assets.resources.compute.spec import JobSpec
 
 pytestmark = pytest.mark.trust

@@ -18,7 +18,7 @@ from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.train import TrainConfig
 from penumo_assets.imaging.pack import NpzError, load_npz, npz_bytes
 from penumo_assets.imaging.segment import WeightsError, parse_lung_unet
-from penumo_assets.jobs.handler import BadRequest, input_fn
+from penumo_assets.jobs.infer.handler import BadRequest, input_fn
 from penumo_assets.models.archive import extract_model_archive, read_member
 from penumo_assets.models.classifier import read_weights
 from penumo_assets.models.errors import ModelError

@@ -15,8 +15,8 @@ from penumo_assets.cohort.publish import open_manifest, plan_publication, publis
 from penumo_assets.cohort.rejected import rejected_files
 from penumo_assets.configs.prepare import FileNames, LabelsConfig, PrepareConfig
 from penumo_assets.jobs.manifest import STAGES
-from penumo_assets.resources.object_store import StorageError
-from penumo_assets.resources.s3 import PART_BYTES, S3Store
+from penumo_assets.resources.storage.object_store import StorageError
+from penumo_assets.resources.storage.s3 import PART_BYTES, S3Store
 from penumo_assets_tests.resources.s3_server import S3Server, lead_to, running_s3
 
 pytestmark = pytest.mark.trust

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from penumo_assets.cohort.events import UnreadableMessage, parse_message
+from penumo_assets.cohort.watch.inbox import UnreadableMessage, parse_message
 from penumo_assets.configs.base import ConfigError, StrictModel
 from penumo_assets.configs.documents import MAX_CHARACTERS, DocumentError, _once, parse_json, parse_yaml
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.configs.search import SearchConfig
 from penumo_assets.jobs.contract import JobError
-from penumo_assets.jobs.evaluation_inputs import read_context
-from penumo_assets.jobs.handler import model_fn
+from penumo_assets.jobs.evaluate.inputs import read_context
+from penumo_assets.jobs.infer.handler import model_fn
 from penumo_assets.jobs.manifest import ManifestError, load_rows
 from penumo_assets.models.classifier import load_classifier
 from penumo_assets.models.errors import ModelError
@@ -158,7 +158,7 @@ def test_a_manifest_holds_finite_numbers() -> None:
 
 
 def test_a_serving_archive_that_says_two_things_of_its_origin_is_refused(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("penumo_assets.jobs.handler.Classifier.load", lambda folder: None)
+    monkeypatch.setattr("penumo_assets.jobs.infer.handler.Classifier.load", lambda folder: None)
     for text in ('{"phantoms": true, "phantoms": false}', "[" * 100_000, "[]"):
         (tmp_path / "serving.json").write_text(text)
         with pytest.raises(ModelError, match=r"serving\.json"):

@@ -8,6 +8,8 @@ import cv2
 import pytest
 from dagster import DagsterInstance
 
+from penumo_assets.cli.predict_files import _read
+from penumo_assets.cli.segment_folder import segment_folder
 from penumo_assets.cohort import plan
 from penumo_assets.cohort.land import land_folder
 from penumo_assets.cohort.landing import LandedFile, Landing, LandingError, read_landing
@@ -15,12 +17,10 @@ from penumo_assets.cohort.plan import PlanSettings, image_id_of, plan_cohort
 from penumo_assets.configs.prepare import DecodeConfig, FileNames, LabelsConfig, PrepareConfig
 from penumo_assets.imaging.deidentify import is_plain_text, is_safe_id, pseudonym
 from penumo_assets.jobs.contract import write_atomic
-from penumo_assets.jobs.handler import BadRequest
+from penumo_assets.jobs.infer.handler import BadRequest
 from penumo_assets.jobs.manifest import STAGES, ManifestRow, dump_rows, load_rows
-from penumo_assets.predict_files import _read
-from penumo_assets.resources.file_store import FileStore
-from penumo_assets.resources.object_store import StorageError, is_key, printable
-from penumo_assets.segment_folder import segment_folder
+from penumo_assets.resources.storage.file_store import FileStore
+from penumo_assets.resources.storage.object_store import StorageError, is_key, printable
 from penumo_assets_tests.imaging.samples import phantom
 from penumo_assets_tests.trust.hostile_folder import LINKS, ODD_NAMES, SPECIAL, within, write_odd_files
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from penumo_assets.cli import main
+from penumo_assets.cli.main import main
+from penumo_assets.cli.predict_files import FileAnswer, as_text
+from penumo_assets.cli.segment_folder import segment_folder
 from penumo_assets.cohort.landing import read_landing
 from penumo_assets.cohort.plan import PlanSettings, plan_cohort
 from penumo_assets.cohort.publish import ManifestHead, dump_manifest, manifest_key
 from penumo_assets.configs.prepare import FileNames, LabelsConfig, PrepareConfig
 from penumo_assets.jobs.manifest import STAGES
-from penumo_assets.predict_files import FileAnswer, as_text
-from penumo_assets.resources.file_store import FileStore
-from penumo_assets.segment_folder import segment_folder
+from penumo_assets.resources.storage.file_store import FileStore
 from penumo_assets_tests.imaging.samples import phantom
 
 pytestmark = pytest.mark.trust

@@ -9,12 +9,12 @@ import cv2
 import pandas as pd
 import pytest
 
+from penumo_assets.cli.segment_folder import segment_folder
 from penumo_assets.cohort.landing import MAX_LABELS_BYTES, MAX_ROWS, LandingError, parse_labels, read_landing
 from penumo_assets.configs.prepare import FileNames, LabelsConfig
-from penumo_assets.jobs import segment_train
 from penumo_assets.jobs.csv_cells import plain_cell
-from penumo_assets.resources.file_store import FileStore
-from penumo_assets.segment_folder import segment_folder
+from penumo_assets.jobs.segment_train import __main__ as segment_train
+from penumo_assets.resources.storage.file_store import FileStore
 from penumo_assets_tests.imaging.samples import phantom
 
 pytestmark = pytest.mark.trust

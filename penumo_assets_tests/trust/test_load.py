@@ -28,9 +28,9 @@ from penumo_assets.cohort.publish import Manifest, dump_manifest, manifest_key, 
 from penumo_assets.jobs.manifest import ManifestRow, StageOutput
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobRunner, JobSpec
-from penumo_assets.resources.file_store import FileStore
-from penumo_assets.resources.object_store import ObjectStore
-from penumo_assets.resources.storage import Storage
+from penumo_assets.resources.storage.file_store import FileStore
+from penumo_assets.resources.storage.object_store import ObjectStore
+from penumo_assets.resources.storage.root import Storage
 from penumo_assets_tests.backfills.daemon import Daemon, running_daemon
 from penumo_assets_tests.backfills.stub_jobs import png
 

@@ -11,14 +11,15 @@ import pytest
 
 from penumo_assets.configs.prepare import DecodeConfig, PrepareConfig
 from penumo_assets.imaging.decode import decode_image
-from penumo_assets.jobs import contract, prepare
+from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.manifest import ManifestRow
-from penumo_assets.jobs.prepare_image import Image, guarded
-from penumo_assets.jobs.prepare_masks import _against_truth
-from penumo_assets.jobs.work import WorkItem, dump_work
-from penumo_assets.resources.file_store import FileStore
-from penumo_assets.resources.object_store import StorageError
+from penumo_assets.jobs.prepare import __main__ as prepare
+from penumo_assets.jobs.prepare.image import Image, guarded
+from penumo_assets.jobs.prepare.masks import _against_truth
+from penumo_assets.jobs.prepare.work import WorkItem, dump_work
+from penumo_assets.resources.storage.file_store import FileStore
+from penumo_assets.resources.storage.object_store import StorageError
 from penumo_assets_tests.aws.emulator import Emulator
 from penumo_assets_tests.imaging.samples import dicom_bytes, phantom
 from penumo_assets_tests.resources.bench import Bench, local_bench, sagemaker_bench
@@ -134,7 +135,7 @@ def test_a_job_that_failed_leaves_nothing_of_landing_behind(bench: Bench, tmp_pa
 
 
 def test_a_key_too_short_for_a_secret_is_refused_without_being_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    from penumo_assets.jobs.work import KEY_VARIABLE, key_from_environment
+    from penumo_assets.jobs.prepare.work import KEY_VARIABLE, key_from_environment
 
     monkeypatch.setenv(KEY_VARIABLE, "12345")
     with pytest.raises(JobError, match="at least 16 bytes") as caught:

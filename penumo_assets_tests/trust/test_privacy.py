@@ -19,12 +19,12 @@ import pytest
 from click.testing import CliRunner
 from dagster import AssetKey, DagsterInstance
 
-from penumo_assets.cli import main
+from penumo_assets.cli.main import main
 from penumo_assets.cohort.landing import read_landing
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.configs.prepare import LabelsConfig
-from penumo_assets.resources.file_store import FileStore
 from penumo_assets.resources.profile import embedded_resources
+from penumo_assets.resources.storage.file_store import FileStore
 from penumo_assets_tests.house import House
 from penumo_assets_tests.test_pipeline import LENIENT, STAGES, TRAINING
 from penumo_assets_tests.trust.planting import DIGITS, Planter, write_planted_cohort

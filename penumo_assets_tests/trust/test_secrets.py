@@ -20,15 +20,15 @@ from dagster import DagsterInstance, Failure, serialize_value
 from dagster._core.remote_representation.external_data import RepositorySnap
 
 from penumo_assets.definitions import build_definitions
-from penumo_assets.jobs import segment_train
 from penumo_assets.jobs.contract import JobError
+from penumo_assets.jobs.prepare.work import KEY_VARIABLE
+from penumo_assets.jobs.segment_train import __main__ as segment_train
 from penumo_assets.jobs.training_log import TrainingLog
-from penumo_assets.jobs.work import KEY_VARIABLE
 from penumo_assets.phantoms import write_cohort
 from penumo_assets.resources.alerts import AlertError, post_webhook
-from penumo_assets.resources.object_store import StorageError
 from penumo_assets.resources.profile import aws_resources
-from penumo_assets.resources.s3 import S3Store
+from penumo_assets.resources.storage.object_store import StorageError
+from penumo_assets.resources.storage.s3 import S3Store
 from penumo_assets.resources.tracking import Tracking
 from penumo_assets_tests.aws.emulator import Emulator
 from penumo_assets_tests.house import House

@@ -17,8 +17,8 @@ from safetensors.numpy import load
 from penumo_assets.jobs.manifest import load_rows
 from penumo_assets.jobs.shards import Split
 from penumo_assets.metrics.report.schema import validate_report
-from penumo_assets.resources.file_store import FileStore
-from penumo_assets.resources.object_store import ObjectMissing, ObjectStore
+from penumo_assets.resources.storage.file_store import FileStore
+from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 from penumo_assets_tests.trust.state import listed, registry
 
 PAUSE_SECONDS = 0.04

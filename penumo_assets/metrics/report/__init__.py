@@ -1,1 +1,4 @@
-"""The evaluation report: report.json with a published schema, and report.html for people."""
+"""The evaluation report: its content as typed records, and the page that shows it.
+
+Figures come from the modules above.
+"""

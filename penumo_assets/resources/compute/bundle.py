@@ -7,9 +7,9 @@ import tarfile
 from functools import cache
 from pathlib import Path
 
-from penumo_assets.resources.compute import sagemaker_start
+from penumo_assets.resources.compute.sagemaker import start
 from penumo_assets.resources.compute.spec import JobInput, bundle_digest, bundle_files
-from penumo_assets.resources.object_store import ObjectStore, StorageError
+from penumo_assets.resources.storage.object_store import ObjectStore, StorageError
 
 START_NAME = "start.py"
 
@@ -21,7 +21,7 @@ def source_bundle() -> bytes:
     with gzip.GzipFile(fileobj=target, mode="wb", mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
         for name, path in bundle_files().items():
             data = path.read_bytes()
-            member = tarfile.TarInfo(f"{sagemaker_start.PACKAGE}/{name}")
+            member = tarfile.TarInfo(f"{start.PACKAGE}/{name}")
             member.size, member.mode = len(data), 0o644
             tar.addfile(member, io.BytesIO(data))
     return target.getvalue()
@@ -32,9 +32,9 @@ def publish_bundle(store: ObjectStore) -> JobInput:
 
     They lie where no job may write: what is there is what every later job runs.
     """
-    program = Path(sagemaker_start.__file__).read_bytes()
+    program = Path(start.__file__).read_bytes()
     prefix = f"code/{bundle_digest()[:32]}-{hashlib.sha256(program).hexdigest()[:8]}"
-    files = {sagemaker_start.BUNDLE_NAME: source_bundle(), START_NAME: program}
+    files = {start.BUNDLE_NAME: source_bundle(), START_NAME: program}
     for name, data in files.items():
         if not _holds(store, f"{prefix}/{name}", data):
             store.write(f"{prefix}/{name}", data)

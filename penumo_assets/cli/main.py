@@ -1,0 +1,136 @@
+"""``penumo``: what Dagster's own command line does not do."""
+
+from pathlib import Path
+
+import click
+
+from penumo_assets.cohort.landing import LandingError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Chest X-rays to a pneumonia classifier: land cohorts, run the demo, predict files. The rest is Dagster's."""
+
+
+@main.command()
+@click.argument("cohort")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def land(cohort: str, folder: Path) -> None:
+    """Copy FOLDER (images, optional labels.csv and masks/) into landing as COHORT and register the partition."""
+    from penumo_assets.cohort.land import land_folder
+    from penumo_assets.instance import open_instance
+    from penumo_assets.resources.profile import storage_root
+    from penumo_assets.resources.storage.object_store import StorageError
+    from penumo_assets.resources.storage.root import open_store
+
+    try:
+        with open_instance() as instance:
+            landed = land_folder(open_store(storage_root()), instance, cohort, folder, progress=True)
+    except (LandingError, StorageError) as error:
+        raise click.ClickException(str(error)) from error
+    for name in landed.left_out:
+        click.echo(f"Left out, as no plain file or by its name: {name}", err=True)
+    click.echo(f"Landed {landed.files} files as cohort {cohort}. Prepare it with:")
+    click.echo(f"  dg launch --assets 'group:imaging' --partition {cohort}")
+
+
+@main.command()
+@click.argument("cohort")
+def rejected(cohort: str) -> None:
+    """List the rejected files of COHORT by the names they landed under, which no other output holds.
+
+    What a terminal would obey or cannot show stands as its escape, such as \\x1b.
+
+    Needs read access to landing, and the PENUMO_DEID_KEY that the cohort was prepared with.
+    """
+    from penumo_assets.cohort.rejected import rejected_files
+    from penumo_assets.jobs.contract import JobError
+    from penumo_assets.jobs.prepare.work import key_from_environment
+    from penumo_assets.resources.profile import storage_root
+    from penumo_assets.resources.storage.object_store import StorageError, printable
+    from penumo_assets.resources.storage.root import open_store
+
+    try:
+        found = rejected_files(open_store(storage_root()), cohort, key_from_environment())
+    except (LandingError, StorageError, JobError) as error:
+        raise click.ClickException(str(error)) from error
+    for item in found:
+        click.echo("\t".join(map(printable, (item.name, item.source, f"{item.code}: {item.reason}"))))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for the results.")
+def segment(folder: Path, out: Path) -> None:
+    """Segment the lungs of every image in FOLDER: masks in original pixels, overlays, and segment.csv."""
+    from penumo_assets.cli.segment_folder import segment_folder
+
+    counts = segment_folder(folder, out, progress=True)
+    click.echo(", ".join(f"{status}: {count}" for status, count in counts.items()))
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE…", type=click.Path(path_type=Path))
+@click.option("--overlay", type=click.Path(file_okay=False, path_type=Path), help="Folder for Grad-CAM pictures.")
+@click.option("--model", default="champion", show_default=True, help="champion, previous, or a version number.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+def predict(files: tuple[Path, ...], overlay: Path | None, model: str, as_json: bool) -> None:
+    """Classify DICOM, PNG or JPEG files (or NPZ tensors) with the champion. Not a medical device.
+
+    Exit status: 0 if every file got an answer, 1 if there is no such model, 3 if some file could not be used.
+    """
+    import json
+
+    from penumo_assets.cli.predict_files import DISCLAIMER, as_text, load_endpoint, predict_files
+    from penumo_assets.promotion import NoChampion
+    from penumo_assets.resources.profile import storage_root
+    from penumo_assets.resources.storage.object_store import StorageError
+    from penumo_assets.resources.storage.root import open_store
+
+    try:
+        endpoint = load_endpoint(open_store(storage_root()), model)
+    except (NoChampion, StorageError) as error:
+        raise click.ClickException(str(error)) from error
+    refused = 0
+    for item in predict_files(endpoint, files, overlay):
+        refused += item.answer is None
+        click.echo(json.dumps(item.as_dict()) if as_json else as_text(item))
+    if not as_json:
+        if endpoint.origin.get("phantoms"):
+            click.echo("The model was trained on PHANTOMS: its answers mean nothing for a patient.")
+        click.secho(DISCLAIMER, bold=True)
+    if refused:
+        raise SystemExit(3)
+
+
+@main.command()
+@click.option("--to", "version", help="A version number; by default the champion before this one.")
+@click.option("--reason", default="", help="Kept with the version that is left.")
+def rollback(version: str | None, reason: str) -> None:
+    """Make the previous champion the champion again, in MLflow's registry and for every prediction from now on."""
+    from penumo_assets.promotion import NoChampion, rollback
+    from penumo_assets.resources.profile import profile_resources
+    from penumo_assets.resources.storage.object_store import StorageError
+
+    resources = profile_resources()
+    try:
+        record, left = rollback(
+            resources["storage"].store, resources["tracking"], resources["packages"], version, reason
+        )
+    except (NoChampion, StorageError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"champion: version {record['version']} ({record['architecture']}); previous: version {left}, withdrawn")
+
+
+@main.command()
+@click.option("--patients", default=120, show_default=True, help="Patients per phantom cohort.")
+@click.option("--epochs", default=6, show_default=True, help="Most epochs of training per architecture.")
+def demo(patients: int, epochs: int) -> None:
+    """Run the whole pipeline on two cohorts of phantoms: no account, no network, no patient."""
+    from penumo_assets.cli.demo import run_demo
+
+    run_demo(patients=patients, epochs=epochs)
+
+
+if __name__ == "__main__":
+    main()

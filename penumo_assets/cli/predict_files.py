@@ -1,0 +1,130 @@
+"""One image on a laptop, from raw file to answer, with the champion or a named version: what `penumo predict` runs.
+
+Nothing but the storage root is needed: no Dagster instance, no MLflow, and no de-identification key, because the
+patient's id in a DICOM header is neither kept nor shown.
+"""
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.formats.files import read_plain_file
+from penumo_assets.jobs.contract import write_atomic
+from penumo_assets.jobs.infer.__main__ import overlay, png_bytes
+from penumo_assets.jobs.infer.handler import DISCLAIMER, BadRequest, Endpoint, answer, input_fn, model_fn, prepared
+from penumo_assets.models.classifier import ModelError, extract_model_archive
+from penumo_assets.promotion import NoChampion, read_version
+from penumo_assets.resources.storage.object_store import ObjectStore, StorageError, printable
+
+MAX_FILE_BYTES = 256 * 2**20
+NPZ_SUFFIX = ".npz"
+
+
+@dataclass(frozen=True)
+class FileAnswer:
+    """What became of one file: the endpoint's answer, and the ``reason`` why it or its overlay is missing."""
+
+    file: Path
+    answer: Mapping[str, Any] | None
+    reason: str = ""
+    overlay: Path | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """One object for JSON."""
+        told = {"disclaimer": DISCLAIMER} if self.answer is None else dict(self.answer)
+        told |= {"reason": self.reason} if self.reason else {}
+        return {"file": str(self.file), **told, **({"overlay": str(self.overlay)} if self.overlay else {})}
+
+
+def load_endpoint(store: ObjectStore, wanted: str) -> Endpoint:
+    """The serving archive of ``champion``, ``previous`` or a version number, loaded.
+
+    Raises
+    ------
+    NoChampion
+        If there is no such model, or its archive cannot be used.
+    """
+    record = read_version(store, wanted)
+    prefix, name = record["serving"]["prefix"], record["serving"]["name"]
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            store.download(f"{prefix}/{name}", Path(scratch) / name)
+            return model_fn(str(extract_model_archive(Path(scratch) / name, Path(scratch) / "model")))
+        except (StorageError, ModelError) as error:
+            version = record["version"]
+            raise NoChampion(f"version {version} cannot be used: {error}. Materialize champion_model again") from error
+
+
+def predict_files(endpoint: Endpoint, files: Iterable[Path], overlays: Path | None = None) -> Iterator[FileAnswer]:
+    """Answer each file; one that cannot be used has its reason and stops nobody.
+
+    With ``overlays``, a picture ``{file name}.png`` per answered file is written there: lung contour beside
+    Grad-CAM. Files of the same name get numbers, so none overwrites another.
+    """
+    taken: set[str] = set()
+    for file in files:
+        try:
+            data = _read(file)
+            kind = "application/x-npz" if file.suffix.lower() == NPZ_SUFFIX else "application/octet-stream"
+            image = prepared(input_fn(data, kind), endpoint)
+        except BadRequest as refusal:
+            yield FileAnswer(file, None, str(refusal))
+            continue
+        found = answer(endpoint, image)
+        if overlays is None:
+            yield FileAnswer(file, found)
+            continue
+        target = overlays / _free_name(file.name, taken)
+        values = np.array([found["probabilities"][name] for name in endpoint.classifier.classes])
+        picture = png_bytes(overlay(endpoint.classifier, np.ascontiguousarray(image.tensor), values))
+        try:
+            write_atomic(target, picture)
+        except OSError as error:
+            yield FileAnswer(file, found, f"no overlay: {error.strerror}")
+        else:
+            yield FileAnswer(file, found, overlay=target)
+
+
+def as_text(item: FileAnswer) -> str:
+    """The answer for a person; what a terminal would obey, or cannot show, stands as its escape."""
+    lines = [f"{item.file}: no answer"] if item.answer is None else _answer_lines(item, item.answer)
+    return "\n".join(map(printable, [*lines, *([f"  {item.reason}"] if item.reason else [])]))
+
+
+def _answer_lines(item: FileAnswer, found: Mapping[str, Any]) -> list[str]:
+    lines = [f"{item.file}: {found['decision']}"]
+    for name, value in found["probabilities"].items():
+        calibrated = found.get("calibrated_probabilities")
+        lines.append(
+            f"  probability of {name}: {value:.3f}" + (f", calibrated {calibrated[name]:.3f}" if calibrated else "")
+        )
+    if found["threshold"] is not None:
+        positive = list(found["probabilities"])[-1]
+        cut = f" ({found['calibrated_threshold']:.3f} calibrated)" if "calibrated_threshold" in found else ""
+        lines.append(f"  called {positive} from a probability of {found['threshold']:.3f}{cut}")
+    lines.append(f"  model: {found['architecture']}, version {found['model_version'] or 'unknown'}")
+    lines.append(f"  image: {found['format']}, view {found['view'] or 'unknown'}")
+    lines.append(f"  quality flags: {', '.join(found['quality_flags']) or 'none'}")
+    return [*lines, *([f"  overlay: {item.overlay}"] if item.overlay else [])]
+
+
+def _read(file: Path) -> bytes:
+    try:
+        return read_plain_file(file, MAX_FILE_BYTES)
+    except ImageRejected as rejection:
+        raise BadRequest(f"{rejection.code}: {rejection.reason}") from rejection
+    except OSError as error:
+        raise BadRequest(f"unreadable: {error.strerror}") from error
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    number = 1
+    while (free := f"{name}.png" if number == 1 else f"{name}.{number}.png") in taken:
+        number += 1
+    taken.add(free)
+    return free

@@ -1,0 +1,1 @@
+"""Evaluate a model on a packed training set. The figures and the report's pages are made in `metrics/`."""

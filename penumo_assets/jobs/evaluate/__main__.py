@@ -1,0 +1,218 @@
+"""Processing job: a model and a packed training set -> report.json, report.html, predictions.parquet.
+
+Inputs ``model/model.tar.gz`` and ``dataset/`` (the layout of ``jobs/shards.py``); optionally
+``context/context.json`` (what only the orchestrator knows) and ``reference/predictions.parquet``
+(another model's, for a paired comparison). Output ``report/``. Everything that is chosen (threshold,
+temperature) is chosen on validation; test is only measured.
+"""
+
+import argparse
+import json
+import logging
+import tempfile
+import time
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from penumo_assets.jobs import contract
+from penumo_assets.jobs.contract import JobError
+from penumo_assets.jobs.evaluate.inputs import (
+    PREDICTIONS_NAME,
+    check_agreement,
+    load_model,
+    read_context,
+    read_reference,
+)
+from penumo_assets.jobs.shards import Split, TrainingSet
+from penumo_assets.metrics.calibration import softmax
+from penumo_assets.metrics.classification import decide
+from penumo_assets.metrics.estimates import ScoreError
+from penumo_assets.metrics.grad_cam import NoConvolution, grad_cam
+from penumo_assets.metrics.performance import DecisionRule, Settings
+from penumo_assets.metrics.report.assemble import build_report, headline
+from penumo_assets.metrics.report.html import Picture, render_html
+from penumo_assets.metrics.report.inputs import Evaluation
+from penumo_assets.metrics.report.pictures import jpeg_data_uri, with_contour, with_heat
+from penumo_assets.metrics.report.schema import InvalidReport, validate_report
+from penumo_assets.models.classifier import normalise
+
+SCORED_SPLITS = ("validation", "test")
+REPORT_NAME = "report.json"
+PAGE_NAME = "report.html"
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The program; see the module's docstring."""
+    options = _options(argv)
+    if options.validate is not None:
+        print(validate_file(options.validate))
+        return
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as scratch:
+        model, metadata = load_model(contract.processing_input("model"), Path(scratch))
+        evaluate(model, metadata, options)
+
+
+def evaluate(model: torch.nn.Module, metadata: dict[str, Any], options: argparse.Namespace) -> None:
+    """Score, measure and write; ``result.json`` last.
+
+    Raises
+    ------
+    JobError
+        If model and data disagree, an input is not valid, or the model's output cannot be evaluated.
+    """
+    data = TrainingSet(contract.processing_input("dataset"))
+    check_agreement(metadata, data)
+    context = read_context(contract.processing_input("context"))
+    reference = read_reference(contract.processing_input("reference"))
+    started = time.perf_counter()
+    logits = {name: score(model, metadata, data.splits[name], options.batch_size) for name in SCORED_SPLITS}
+    scored = time.perf_counter()
+    evaluation = Evaluation(
+        index={name: split.index for name, split in data.splits.items()},
+        logits=logits,
+        classes=data.dataset.classes,
+        positive=_positive(data),
+        model=metadata,
+        dataset=data.dataset.model_dump(by_alias=True),
+        context=context,
+        settings=Settings(resamples=options.bootstrap, seed=options.seed),
+        reference=reference,
+    )
+    try:
+        report = build_report(evaluation)
+    except (ScoreError, ValueError) as error:
+        raise JobError(str(error)) from error
+    validate_report(report)
+    gallery = draw_failures(model, metadata, data.splits["test"], report["failures"])
+    page = render_html(report, evaluation.context, gallery)
+    values = headline(report) | {
+        "architecture": metadata["architecture"],
+        "seconds_scoring": round(scored - started, 3),
+        "seconds_reporting": round(time.perf_counter() - scored, 3),
+    }
+    write_outputs(contract.processing_output("report"), report, page, predictions(evaluation, report), values)
+
+
+def score(model: torch.nn.Module, metadata: dict[str, Any], split: Split, batch_size: int) -> np.ndarray:
+    """Logits (n, classes) float64 of a split, in the order of its index.
+
+    Raises
+    ------
+    JobError
+        If the model gives another number of logits than it has classes, or NaN.
+    """
+    count = len(metadata["classes"])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(device)
+    logits = np.empty((len(split), count), np.float64)
+    with torch.inference_mode():
+        for start in range(0, len(split), batch_size):
+            rows = np.arange(start, min(start + batch_size, len(split)))
+            batch = torch.from_numpy(split.gather(rows)).to(device)
+            output = model(normalise(batch, metadata))
+            if tuple(output.shape) != (len(rows), count):
+                raise JobError(f"the model gives {tuple(output.shape)} for {len(rows)} images of {count} classes")
+            logits[rows] = output.double().cpu().numpy()
+    bad = int((~np.isfinite(logits)).any(axis=1).sum())
+    if bad:
+        raise JobError(f"{split.name}: {bad} of {len(split)} scores are NaN or infinite; the model cannot be evaluated")
+    return logits
+
+
+def predictions(evaluation: Evaluation, report: dict[str, Any]) -> pd.DataFrame:
+    """One row per scored image: ids, label, probabilities (plain and calibrated), decision."""
+    stored = report["decision_rule"]
+    rule = DecisionRule(stored["threshold"], stored["temperature"], stored["source"])
+    frames = []
+    for split, scored in evaluation.scored.items():
+        frame = evaluation.index[split][["image_id", "patient_id", "cohort", "label", "target"]].copy()
+        frame.insert(0, "split", split)
+        calibrated = softmax(scored.logits, rule.temperature) if rule.temperature else None
+        for i, name in enumerate(evaluation.classes):
+            frame[f"probability_{name}"] = scored.probabilities[:, i]
+            frame[f"calibrated_probability_{name}"] = np.nan if calibrated is None else calibrated[:, i]
+        decision = decide(scored.probabilities, rule.threshold, scored.positive)
+        frame["decision"] = np.asarray(evaluation.classes, dtype=object)[decision]
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def draw_failures(
+    model: torch.nn.Module, metadata: dict[str, Any], test: Split, failures: list[dict[str, Any]]
+) -> list[Picture | None]:
+    """The image and the Grad-CAM overlay of each failure."""
+    if not failures:
+        return []
+    images = test.gather(np.array([row["row"] for row in failures]))
+    targets = torch.tensor([metadata["classes"].index(row["called"]) for row in failures])
+    device = next(model.parameters()).device
+    drawn = [with_contour(image) for image in images]
+    try:
+        batch = normalise(torch.from_numpy(images).to(device), metadata)
+        heats = grad_cam(model, batch, targets.to(device)).cpu().numpy()
+    except NoConvolution as error:
+        logger.warning("no Grad-CAM: %s", error)
+        return [Picture(jpeg_data_uri(image), None) for image in drawn]
+    return [
+        Picture(jpeg_data_uri(image), jpeg_data_uri(with_heat(image, heat)))
+        for image, heat in zip(drawn, heats, strict=True)
+    ]
+
+
+def write_outputs(folder: Path, report: dict[str, Any], page: str, rows: pd.DataFrame, values: dict[str, Any]) -> None:
+    """The three files, then result.json."""
+    buffer = BytesIO()
+    rows.to_parquet(buffer, index=False)
+    contract.write_atomic(folder / PREDICTIONS_NAME, buffer.getvalue())
+    contract.write_atomic(folder / REPORT_NAME, json.dumps(report, indent=1, allow_nan=False).encode("utf-8"))
+    contract.write_atomic(folder / PAGE_NAME, page.encode("utf-8"))
+    contract.write_result(folder, "evaluate", values)
+    auc = values["test_roc_auc"]
+    logger.info("report written: test ROC-AUC %s", "undefined" if auc is None else f"{auc:.4f}")
+
+
+def validate_file(path: Path) -> str:
+    """A sentence that says the file follows the schema.
+
+    Raises
+    ------
+    JobError
+        If it cannot be read or does not.
+    """
+    try:
+        validate_report(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:  # InvalidReport is a ValueError
+        reason = str(error) if isinstance(error, InvalidReport) else f"{path.name} cannot be read: {error}"
+        raise JobError(reason) from error
+    return f"{path.name} follows the schema penumo/evaluation-report/1"
+
+
+def _positive(data: TrainingSet) -> int | None:
+    name = data.dataset.positive_class
+    return None if name is None else data.dataset.classes.index(name)
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m penumo_assets.jobs.evaluate", description=__doc__)
+    parser.add_argument("--bootstrap", type=int, default=2000, help="bootstrap resamples of patients")
+    parser.add_argument("--batch-size", type=int, default=64, help="images per forward pass")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads of torch; 0 leaves its default")
+    parser.add_argument("--validate", type=Path, metavar="REPORT", help="only check a report.json against the schema")
+    options = parser.parse_args(argv)
+    if options.bootstrap < 1 or options.batch_size < 1:
+        parser.error("--bootstrap and --batch-size must be at least 1")
+    return options
+
+
+if __name__ == "__main__":
+    contract.run_program(main)

@@ -1,0 +1,1 @@
+"""Answer with a trained classifier: a cohort's tensors, one file, or an endpoint's request, all by the same code."""

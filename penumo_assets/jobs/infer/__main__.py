@@ -1,0 +1,246 @@
+"""Processing job: a model and a cohort's NPZ tensors -> one row of predictions per image.
+
+Inputs ``model/model.tar.gz``, ``npz/<file>.npz`` and ``index/items.jsonl``; for drift, where they are there,
+``training/train/index.parquet`` (what the model was trained on) and ``reference/predictions.parquet`` (its
+predictions of images it was not trained on). Output ``predictions/``: predictions.parquet and, with ``--overlay``,
+a Grad-CAM picture per image in overlays/.
+"""
+
+import argparse
+import logging
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from penumo_assets.imaging.pack import NpzError, load_npz
+from penumo_assets.jobs import contract
+from penumo_assets.jobs.contract import JobError
+from penumo_assets.jobs.infer.predictor import Classifier
+from penumo_assets.metrics.drift import drift_rows, image_statistics
+from penumo_assets.metrics.report.pictures import with_contour, with_heat
+from penumo_assets.models.classifier import ModelError, extract_model_archive
+
+MODEL_ARCHIVE = "model.tar.gz"
+PREDICTIONS_NAME = "predictions.parquet"
+OVERLAYS = "overlays"
+MAX_NAMED = 50
+
+logger = logging.getLogger(__name__)
+
+
+class Item(BaseModel):
+    """A line of ``items.jsonl``: one image, labelled or not."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file: str
+    image_id: str
+    patient_id: str
+    label: str | None = None
+    sha256: str | None = None
+    quality_flags: list[str] = []
+    source_width: float | None = None
+    source_height: float | None = None
+    source_bytes: float | None = None
+    mean_intensity: float | None = None
+
+
+def prediction_frame(items: list[Item], logits: np.ndarray, classifier: Classifier, model_version: str) -> pd.DataFrame:
+    """One row per image, in the order of ``items``; ``predictions.parquet`` is this table.
+
+    ``probability_<class>`` and ``calibrated_probability_<class>`` (missing where the model has no temperature) per
+    class; the decision, with the threshold on the positive class's probability and the same cut on its calibrated
+    one (both missing with several classes); version and architecture; quality flags, joined by ``;``.
+    """
+    answers, rule = classifier.answers(logits), classifier.rule
+    frame = pd.DataFrame([item.model_dump(include={"image_id", "patient_id", "file", "label"}) for item in items])
+    for number, label in enumerate(classifier.classes):
+        frame[f"probability_{label}"] = answers.probabilities[:, number]
+    for number, label in enumerate(classifier.classes):
+        frame[f"calibrated_probability_{label}"] = (
+            np.nan if answers.calibrated is None else answers.calibrated[:, number]
+        )
+    frame["decision"] = answers.decision
+    frame["threshold"] = rule.threshold
+    frame["calibrated_threshold"] = rule.calibrated_threshold
+    frame["model_version"] = model_version
+    frame["architecture"] = classifier.metadata["architecture"]
+    frame["quality_flags"] = [";".join(item.quality_flags) for item in items]
+    text = ["image_id", "patient_id", "file", "label", "decision", "model_version", "architecture", "quality_flags"]
+    numbers = ["threshold", "calibrated_threshold"]
+    return frame.astype({**dict.fromkeys(text, "string"), **dict.fromkeys(numbers, "float64")})
+
+
+def read_items(path: Path) -> list[Item]:
+    """The images to classify; raises JobError if the list is missing, broken or empty."""
+    if not path.is_file():
+        raise JobError(f"no {path.name} in the input 'index'")
+    items = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip():
+            try:
+                items.append(Item.model_validate_json(line))
+            except ValidationError as error:
+                first = error.errors(include_input=False)[0]
+                field = ".".join(str(part) for part in first["loc"])
+                raise JobError(f"{path.name} line {number}: {field}: {first['msg']}") from error
+    if not items:
+        raise JobError(f"{path.name} names no image")
+    return items
+
+
+def load_batches(
+    items: list[Item], folder: Path, batch_size: int, threads: int
+) -> Iterator[tuple[list[Item], np.ndarray, list[dict[str, str]]]]:
+    """Batches of items with their pixels (n, 224, 224, 4), and the files that cannot be used."""
+
+    def load(item: Item) -> np.ndarray | str:
+        path = folder / item.file
+        if not path.resolve().is_relative_to(folder.resolve()):
+            return "the name leads outside the folder"
+        try:
+            return load_npz(path)
+        except NpzError as error:
+            return str(error)
+        except FileNotFoundError:
+            return "the file is missing"
+
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(items), batch_size):
+            chunk = items[start : start + batch_size]
+            loaded = list(zip(chunk, pool.map(load, chunk), strict=True))
+            usable = [(item, image) for item, image in loaded if isinstance(image, np.ndarray)]
+            unusable = [{"file": item.file, "reason": image} for item, image in loaded if isinstance(image, str)]
+            if usable:
+                yield [item for item, _ in usable], np.stack([image for _, image in usable]), unusable
+            else:
+                yield [], np.empty((0, 224, 224, 4), np.uint8), unusable
+
+
+def write_overlays(
+    classifier: Classifier, items: list[Item], logits: np.ndarray, folder: Path, output: Path, limit: int
+) -> list[str]:
+    """Write the pictures of the ``limit`` images whose positive class (the last) is likeliest; their names."""
+    probabilities = classifier.answers(logits).probabilities
+    order = np.argsort(-probabilities[:, -1], kind="stable")[:limit]
+    names = []
+    for position in order.tolist():
+        image = load_npz(folder / items[position].file)
+        picture = overlay(classifier, image, probabilities[position])
+        names.append(f"{Path(items[position].file).stem}.png")
+        contract.write_atomic(output / names[-1], png_bytes(picture))
+    return names
+
+
+def overlay(classifier: Classifier, image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """(224, 224, 4) uint8 -> (224, 448, 3) RGB: lung contour left; right what spoke for the positive class."""
+    target = np.array([classifier.explained_class(probabilities)])
+    return np.hstack([with_contour(image), with_heat(image, classifier.heat(image[None], target)[0])])
+
+
+def png_bytes(picture: np.ndarray) -> bytes:
+    """(H, W, 3) RGB uint8 as a PNG file."""
+    return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def load_model(folder: Path, scratch: Path, device: str) -> Classifier:
+    """The classifier in the input ``model``: an archive, or its unpacked files."""
+    archive = folder / MODEL_ARCHIVE
+    try:
+        return Classifier.load(extract_model_archive(archive, scratch) if archive.is_file() else folder, device)
+    except ModelError as error:
+        raise JobError(f"the model cannot be used: {error}") from error
+
+
+def find_drift(frame: pd.DataFrame, items: list[Item], classes: list[str], limit: float) -> list[dict[str, Any]]:
+    """How far predictions and image statistics are from the model's own data, as far as the inputs tell.
+
+    Predictions are compared with those of the validation and test images: a model is surer of images it was
+    trained on.
+    """
+    reference: dict[str, np.ndarray] = {}
+    current: dict[str, np.ndarray] = {}
+    known = contract.processing_input("reference") / PREDICTIONS_NAME
+    if known.is_file():
+        held_out = pd.read_parquet(known)
+        for column in [f"probability_{label}" for label in (classes[-1:] if len(classes) == 2 else classes)]:
+            if column in held_out:
+                reference[column], current[column] = held_out[column].to_numpy(), frame[column].to_numpy()
+    known = contract.processing_input("training") / "train" / "index.parquet"
+    if known.is_file():
+        columns = ["source_width", "source_height", "source_bytes", "mean_intensity"]
+        trained_on = pd.read_parquet(known, columns=columns)
+        arrived = pd.DataFrame([item.model_dump(include=set(columns)) for item in items], columns=columns)
+        for table, statistics in ((trained_on, reference), (arrived, current)):
+            statistics |= image_statistics(*(pd.to_numeric(table[column]).to_numpy() for column in columns))
+    return drift_rows(reference, current, limit)
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = _options(argv)
+    threads = arguments.threads or contract.cores()
+    torch.set_num_threads(threads)
+    npz, output = contract.processing_input("npz"), contract.processing_output("predictions")
+    items = read_items(contract.processing_input("index") / "items.jsonl")
+    with tempfile.TemporaryDirectory() as scratch:
+        classifier = load_model(contract.processing_input("model"), Path(scratch), arguments.device)
+    usable, parts, unusable = [], [], []
+    for chunk, images, broken in load_batches(items, npz, arguments.batch_size, threads):
+        unusable.extend(broken)
+        if chunk:
+            usable.extend(chunk)
+            parts.append(classifier.logits(images))
+    if not usable:
+        raise JobError(f"none of the {len(items)} tensor files can be used, for example: {unusable[0]['reason']}")
+    logits = np.concatenate(parts)
+    frame = prediction_frame(usable, logits, classifier, arguments.model_version)
+    frame.to_parquet(output / PREDICTIONS_NAME, index=False)
+    overlays: list[str] = []
+    if arguments.overlay:
+        overlays = write_overlays(classifier, usable, logits, npz, output / OVERLAYS, arguments.overlay_limit)
+    drift = find_drift(frame, usable, classifier.classes, arguments.max_psi)
+    values = summary(frame, classifier, unusable) | {"overlays": len(overlays), "shown": overlays[:6], "drift": drift}
+    contract.write_result(output, "infer", values)
+
+
+def summary(frame: pd.DataFrame, classifier: Classifier, unusable: list[dict[str, str]]) -> dict[str, Any]:
+    """What the asset shows: how many images, of each decision and of each quality flag; mean probabilities."""
+    decisions = frame["decision"].value_counts()
+    flags = frame["quality_flags"].str.split(";").explode()
+    labels = set(frame["label"].dropna())
+    return {
+        "images": len(frame),
+        "labelled": int(frame["label"].notna().sum()),
+        "labels_the_model_does_not_know": sorted(labels - set(classifier.classes)),
+        "architecture": classifier.metadata["architecture"],
+        "threshold": classifier.rule.threshold,
+        "decisions": {label: int(decisions.get(label, 0)) for label in classifier.classes},
+        "mean_probability": {label: float(frame[f"probability_{label}"].mean()) for label in classifier.classes},
+        "quality_flags": {str(name): int(count) for name, count in flags[flags != ""].value_counts().items()},
+        "unusable_count": len(unusable),
+        "unusable": unusable[:MAX_NAMED],
+    }
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch-size", type=int, default=64, help="images per forward pass")
+    parser.add_argument("--model-version", default="", help="recorded with every prediction")
+    parser.add_argument("--overlay", action="store_true", help="write Grad-CAM pictures")
+    parser.add_argument("--overlay-limit", type=int, default=200, help="most pictures: the likeliest positives")
+    parser.add_argument("--max-psi", type=float, default=0.25, help="population stability index that counts as drift")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to compute")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: one per core")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    contract.run_program(main)

@@ -1,0 +1,269 @@
+"""Processing job: NPZ tensors of all cohorts -> one training set, split by patient and packed into shards.
+
+Inputs ``npz/<cohort>/<file>.npz`` and ``index/items.jsonl`` with ``index/config.json``; optionally
+``previous/`` (an earlier training set, whose unchanged images are copied, not unpacked again).
+Output ``dataset/`` in the layout that ``jobs/shards.py`` describes.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from penumo_assets.configs.base import ConfigError
+from penumo_assets.configs.train import DatasetConfig
+from penumo_assets.imaging.pack import NpzError, load_npz
+from penumo_assets.jobs import contract
+from penumo_assets.jobs.contract import JobError
+from penumo_assets.jobs.pack.duplicates import duplicates_across_patients, perceptual_hash
+from penumo_assets.jobs.pack.shard_writer import ShardWriter
+from penumo_assets.jobs.shards import (
+    DATASET_NAME,
+    IMAGE_SHAPE,
+    SPLITS,
+    DatasetFile,
+    Split,
+    SplitCounts,
+    order_classes,
+    split_of,
+)
+
+MAX_NAMED = 50
+MISSING = "the file is missing"
+
+logger = logging.getLogger(__name__)
+
+
+class Item(BaseModel):
+    """A line of ``items.jsonl``: one labelled image."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file: str
+    image_id: str
+    patient_id: str
+    cohort: str
+    label: str
+    view: str | None = None
+    sex: str | None = None
+    age: float | None = None
+    source_width: int | None = None
+    source_height: int | None = None
+    source_bytes: int | None = None
+    mean_intensity: float | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """An item with its pixels, (224, 224, 4) uint8, or the reason why there are none."""
+
+    item: Item
+    image: np.ndarray | None
+    reason: str = ""
+    reused: bool = False
+
+
+class PreviousSet:
+    """Images of an earlier training set, found by file name and checksum."""
+
+    def __init__(self, folder: Path) -> None:
+        self.given = folder.is_dir()
+        self._splits: dict[str, Split] = {}
+        self._places: dict[tuple[str, str], tuple[str, int]] = {}
+        for name in SPLITS if (folder / DATASET_NAME).is_file() else ():
+            try:
+                split = Split(folder / name)
+            except JobError as error:
+                logger.warning("the previous training set is not used: %s", error)
+                continue
+            self._splits[name] = split
+            for row, (file, digest) in enumerate(zip(split.index["file"], split.index["sha256"], strict=True)):
+                if digest:
+                    self._places[file, digest] = (name, row)
+
+    def find(self, item: Item) -> np.ndarray | None:
+        place = self._places.get((item.file, item.sha256 or ""))
+        if place is None:
+            return None
+        return self._splits[place[0]].gather(np.array([place[1]]))[0]
+
+
+def read_items(path: Path) -> list[Item]:
+    """The items, in the order (cohort, file).
+
+    Raises
+    ------
+    JobError
+        If the file is missing, a line is not valid, or a file is named twice.
+    """
+    if not path.is_file():
+        raise JobError(f"no {path.name} in the input 'index'")
+    items = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            items.append(Item.model_validate_json(line))
+        except ValidationError as error:
+            first = error.errors(include_input=False)[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise JobError(f"{path.name} line {number}: {field}: {first['msg']}") from error
+    items.sort(key=lambda item: (item.cohort, item.file))
+    for before, item in pairwise(items):
+        if before.file == item.file:
+            raise JobError(f"{path.name} names {item.file} twice")
+    return items
+
+
+def unpack(items: list[Item], folder: Path, previous: PreviousSet, threads: int) -> Iterator[Unpacked]:
+    """Items with their pixels, in order; a few at a time, so memory stays flat."""
+
+    def load(item: Item) -> Unpacked:
+        path = folder / item.file
+        if not path.resolve().is_relative_to(folder.resolve()):
+            return Unpacked(item, None, "the name leads outside the folder")
+        image = previous.find(item)
+        if image is not None:
+            return Unpacked(item, image, reused=True)
+        try:
+            return Unpacked(item, load_npz(path))
+        except NpzError as error:
+            return Unpacked(item, None, str(error))
+        except FileNotFoundError:
+            return Unpacked(item, None, MISSING)
+
+    with ThreadPoolExecutor(threads) as pool:
+        for start in range(0, len(items), 64):
+            yield from pool.map(load, items[start : start + 64])
+
+
+def pack(
+    items: list[Item], npz: Path, output: Path, config: DatasetConfig, previous: PreviousSet, threads: int
+) -> dict[str, Any]:
+    """Write the training set; returns the values for ``result.json``."""
+    classes = order_classes([item.label for item in items], config.positive_class)
+    assigned: dict[str, list[Item]] = {name: [] for name in SPLITS}
+    for item in items:
+        split = split_of(item.patient_id, config.salt, config.validation_fraction, config.test_fraction)
+        assigned[split].append(item)
+    frames, unusable, reused = {}, [], 0
+    for name, members in assigned.items():
+        writer = ShardWriter(output / name, len(members), config.shard_images)
+        for unpacked in unpack(members, npz, previous, threads):
+            if unpacked.image is None:
+                unusable.append({"file": unpacked.item.file, "reason": unpacked.reason})
+                writer.skip()
+                continue
+            reused += unpacked.reused
+            writer.add(unpacked.image, _index_row(unpacked.item, unpacked.image, classes))
+        frames[name] = writer.close()
+        logger.info("%s: %d images", name, len(frames[name]))
+    if previous.given and (lost := [entry["file"] for entry in unusable if entry["reason"] == MISSING]):
+        raise JobError(
+            f"{len(lost)} images are neither among the tensors nor in the previous training set, {lost[0]} for one: "
+            "materialize training_set with incremental off"
+        )
+    dataset = _describe(frames, classes, config)
+    text = dataset.model_dump_json(by_alias=True, indent=2).encode("utf-8")
+    for folder in (*(output / name for name in SPLITS), output):
+        contract.write_atomic(folder / DATASET_NAME, text)
+    return _result_values(dataset, frames, unusable, reused)
+
+
+def _index_row(item: Item, image: np.ndarray, classes: list[str]) -> dict[str, Any]:
+    return {
+        **item.model_dump(),
+        "target": classes.index(item.label),
+        "pixel_sha256": hashlib.sha256(image.tobytes()).hexdigest(),
+        "perceptual_hash": perceptual_hash(image[..., :3].mean(axis=2).astype(np.uint8)),
+    }
+
+
+def _describe(frames: dict[str, pd.DataFrame], classes: list[str], config: DatasetConfig) -> DatasetFile:
+    digest = hashlib.sha256()
+    lines = [
+        json.dumps([name, row.pixel_sha256, row.label, row.patient_id, row.image_id, row.cohort])
+        for name, frame in frames.items()
+        for row in frame.itertuples()
+    ]
+    digest.update("\n".join([json.dumps(classes), *sorted(lines)]).encode("utf-8"))
+    everything = pd.concat(frames.values(), ignore_index=True)
+    train_fraction = 1 - config.validation_fraction - config.test_fraction
+    return DatasetFile(
+        schema="penumo/training-set/1",
+        classes=classes,
+        positive_class=classes[-1] if len(classes) == 2 else None,
+        splits={
+            name: SplitCounts(
+                images=len(frame),
+                patients=frame["patient_id"].nunique(),
+                counts={label: int((frame["label"] == label).sum()) for label in classes},
+            )
+            for name, frame in frames.items()
+        },
+        image_shape=list(IMAGE_SHAPE),
+        salt=config.salt,
+        fractions={"train": train_fraction, "validation": config.validation_fraction, "test": config.test_fraction},
+        cohorts=sorted(everything["cohort"].unique()),
+        digest=digest.hexdigest(),
+    )
+
+
+def _result_values(
+    dataset: DatasetFile, frames: dict[str, pd.DataFrame], unusable: list[dict[str, str]], reused: int
+) -> dict[str, Any]:
+    index = pd.concat([frame.assign(split=name) for name, frame in frames.items()], ignore_index=True)
+    patients_per_split = index.groupby("patient_id")["split"].nunique()
+    duplicates = duplicates_across_patients(index)
+    return {
+        "images": len(index),
+        "patients": int(index["patient_id"].nunique()),
+        "classes": dataset.classes,
+        "cohorts": dataset.cohorts,
+        "digest": dataset.digest,
+        "splits": {name: counts.model_dump() for name, counts in dataset.splits.items()},
+        "missing": [
+            f"{name}: {label}" for name, s in dataset.splits.items() for label, count in s.counts.items() if count == 0
+        ],
+        "unusable_count": len(unusable),
+        "unusable": unusable[:MAX_NAMED],
+        "patients_in_several_splits": int((patients_per_split > 1).sum()),
+        "duplicate_count": duplicates.count,
+        "duplicates_across_patients": [pair.as_dict() for pair in duplicates.nearest[:MAX_NAMED]],
+        "reused": reused,
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=0, help="threads that unpack NPZ files; 0: one per core")
+    arguments = parser.parse_args(argv)
+    cv2.setNumThreads(1)
+    index, output = contract.processing_input("index"), contract.processing_output("dataset")
+    try:
+        config = DatasetConfig.parse(json.loads((index / "config.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, ConfigError) as error:
+        raise JobError(f"config.json of the input 'index' cannot be used: {error}") from error
+    items = read_items(index / "items.jsonl")
+    if not items:
+        raise JobError("items.jsonl names no image: no cohort has labelled, accepted images yet")
+    previous = PreviousSet(contract.processing_input("previous"))
+    threads = arguments.threads or contract.cores()
+    values = pack(items, contract.processing_input("npz"), output, config, previous, threads)
+    contract.write_result(output, "pack", values)
+
+
+if __name__ == "__main__":
+    contract.run_program(main)

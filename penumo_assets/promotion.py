@@ -1,0 +1,212 @@
+"""Which model is in use: promotion, rollback, and the records that everyone reads.
+
+``models/versions/{version}.json`` describes a registered version and never changes but for its approval;
+``models/champion.json`` is the record of the champion, with the version before it. MLflow's aliases `champion` and
+`previous` say the same: both are written here and nowhere else, alias first, and `disagreement` compares them.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from penumo_assets.resources.model_package import Approval, ModelPackages
+from penumo_assets.resources.serving import ARCHIVE_NAME, write_serving_archive
+from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore, to_json
+from penumo_assets.resources.tracking import CHAMPION, PREVIOUS, Tracking
+
+CHAMPION_RECORD = "models/champion.json"
+Record = dict[str, Any]
+
+
+class NoChampion(RuntimeError):
+    """No such model; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Winner:
+    """What is to become the champion.
+
+    ``model`` is the training's record, ``report`` the prefix of its evaluation, ``rule`` the decision rule that the
+    report chose on validation (threshold, temperature, source), ``prepare`` how the training images were prepared.
+    ``segmenter`` is ``(prefix, name)`` of its weights where they are not the bundled ones.
+    """
+
+    architecture: str
+    model: Mapping[str, Any]
+    report: str
+    rule: Mapping[str, Any]
+    prepare: Mapping[str, Any]
+    segmenter: tuple[str, str] | None
+    approval: Approval
+    phantoms: bool
+
+
+def version_record(version: str) -> str:
+    return f"models/versions/{version}.json"
+
+
+def promote(
+    store: ObjectStore, tracking: Tracking, packages: ModelPackages, winner: Winner, tags: Mapping[str, str]
+) -> Record:
+    """Register the winner, store what serves it, and make it the champion; the new record.
+
+    Safe to repeat: the same weights and rule keep their version number. Nothing moves before everything that the
+    new champion needs is stored.
+    """
+    rule = json.dumps({name: winner.rule[name] for name in ("threshold", "temperature")})
+    model = winner.model
+    version = tracking.register(model["mlflow_run_id"], model["values"]["mlflow_model_uri"], rule, tags)
+    prefix = f"models/versions/{version}"
+    origin = {
+        "version": version,
+        "architecture": winner.architecture,
+        "training_job": model["job_name"],
+        "dataset_digest": model["dataset_digest"],
+        "phantoms": winner.phantoms,
+    }
+    _store_archive(store, f"{prefix}/{ARCHIVE_NAME}", winner, origin)
+    package = _package_of(store, version) or packages.register(
+        version, store.uri(f"{prefix}/{ARCHIVE_NAME}"), winner.approval, {**tags, "registry_version": version}
+    )
+    record: Record = origin | {
+        "model": dict(model),
+        "serving": {"prefix": prefix, "name": ARCHIVE_NAME},
+        "report": winner.report,
+        "rule": dict(winner.rule),
+        "package": package,
+        "approval": winner.approval.value,
+    }
+    store.write_json(version_record(version), record)
+    return _point(store, tracking, record)
+
+
+def rollback(
+    store: ObjectStore, tracking: Tracking, packages: ModelPackages, to: str | None = None, reason: str = ""
+) -> tuple[Record, str]:
+    """Make ``to``, by default the previous champion, the champion again; its record and the version that it replaces.
+
+    The version that is left becomes `previous` and is marked as withdrawn, so that `champion_model` does not choose
+    it again by itself; rolling back to it takes the mark away. Safe to repeat after it was killed.
+
+    Raises
+    ------
+    NoChampion
+        If there is nothing to roll back, or no such version.
+    """
+    champion, held = read_champion(store), tracking.version_with(CHAMPION)
+    recorded, before = champion["version"], tracking.version_with(PREVIOUS)
+    # A rollback that was killed between alias and record is finished, not taken back.
+    halfway = (held, before) == (champion["previous"], recorded)
+    wanted = to or (held if halfway else before)
+    if wanted is None:
+        raise NoChampion(f"version {recorded} is the only champion there has been: nothing to roll back to")
+    if wanted == recorded == held:
+        raise NoChampion(f"version {wanted} is the champion already")
+    # Where the alias was moved by hand the two differ: what is left is whichever is not wanted.
+    left = recorded if held in (None, wanted) else held
+    record = read_version(store, wanted)
+    why = reason or f"rolled back to version {wanted}"
+    tracking.reinstate(wanted)
+    tracking.withdraw(left, why)
+    if record.get("package"):
+        packages.set_approval(record["package"], Approval(record["approval"]), "in use again")
+    if package := _package_of(store, left):
+        packages.set_approval(package, Approval.rejected, why)
+    # Last of all: what was killed before it has not moved, and does all of it again when it is told to again.
+    return _point(store, tracking, record), left
+
+
+def read_champion(store: ObjectStore) -> Record:
+    """The champion's record.
+
+    Raises
+    ------
+    NoChampion
+        If none has been chosen yet.
+    """
+    try:
+        return store.read_json(CHAMPION_RECORD)
+    except ObjectMissing as error:
+        raise NoChampion("there is no champion: materialize champion_model first (or run `penumo demo`)") from error
+
+
+def read_version(store: ObjectStore, wanted: str) -> Record:
+    """The record of ``champion``, ``previous`` or a version number.
+
+    Raises
+    ------
+    NoChampion
+        If there is no such version.
+    """
+    champion = read_champion(store)
+    if wanted == CHAMPION:
+        return champion
+    version = champion["previous"] if wanted == PREVIOUS else wanted
+    if version is None:
+        raise NoChampion(f"version {champion['version']} is the first champion: there is no previous one")
+    try:
+        return store.read_json(version_record(version))
+    except ObjectMissing as error:
+        raise NoChampion(
+            f"version {version} has never been a champion: there is no {version_record(version)}"
+        ) from error
+
+
+def disagreement(store: ObjectStore, tracking: Tracking) -> str | None:
+    """Where MLflow's aliases and the record differ, and the remedy; None where they agree."""
+    record = read_champion(store)
+    for alias, recorded in ((CHAMPION, record["version"]), (PREVIOUS, record["previous"])):
+        held = tracking.version_with(alias)
+        if held != recorded:
+            return (
+                f"MLflow's alias {alias} is at version {held}, {CHAMPION_RECORD} says {recorded}: aliases were moved "
+                "by hand. `penumo rollback --to VERSION` moves both; materializing champion_model chooses anew"
+            )
+    return None
+
+
+def _point(store: ObjectStore, tracking: Tracking, record: Record) -> Record:
+    """Move the aliases, then the record; again if another promotion has moved the record meanwhile.
+
+    Whoever replaces the record last has read it after all the others had, and moved the aliases after that: so in the
+    end both name the same version.
+    """
+    while True:
+        held = _version_of_record(store)
+        moved = record | {"previous": tracking.point(record["version"])}
+        try:
+            store.swap(CHAMPION_RECORD, to_json(moved), held)
+        except ObjectChanged:
+            continue
+        return moved
+
+
+def _version_of_record(store: ObjectStore) -> str | None:
+    try:
+        return store.read_version(CHAMPION_RECORD)[1]
+    except ObjectMissing:
+        return None
+
+
+def _package_of(store: ObjectStore, version: str) -> str | None:
+    try:
+        return store.read_json(version_record(version)).get("package")
+    except ObjectMissing:
+        return None
+
+
+def _store_archive(store: ObjectStore, key: str, winner: Winner, origin: Mapping[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        store.download(f"{winner.model['prefix']}/{winner.model['name']}", folder / "trained.tar.gz")
+        weights = None
+        if winner.segmenter is not None:
+            weights = folder / "lung_segmenter.safetensors"
+            store.download("/".join(winner.segmenter), weights)
+        rule = json.dumps(dict(winner.rule), indent=2, sort_keys=True).encode()
+        prepare = json.dumps(dict(winner.prepare), indent=2, sort_keys=True).encode()  # JSON is YAML too
+        write_serving_archive(folder / "trained.tar.gz", folder / ARCHIVE_NAME, rule, prepare, origin, weights)
+        store.upload(folder / ARCHIVE_NAME, key)

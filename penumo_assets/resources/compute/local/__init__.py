@@ -1,0 +1,1 @@
+"""Jobs as subprocesses of this machine that see SageMaker's container contract."""

@@ -1,0 +1,242 @@
+"""From a job spec to the request that creates it: plain data, checked against the API's limits.
+
+Built for boto3 and not for the sagemaker package's typed resources: those describe every job they have created once
+more, and merge the defaults of a settings file on the machine into the request, so that the same spec would not be
+the same job everywhere.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from penumo_assets.resources.compute.bundle import START_NAME
+from penumo_assets.resources.compute.sagemaker.machines import has_local_disk
+from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
+from penumo_assets.resources.compute.sagemaker.start import CODE_INPUT, SECRET_SUFFIX
+from penumo_assets.resources.compute.spec import JobFailed, JobInput, JobSpec, bundle_digest
+from penumo_assets.resources.storage.object_store import ObjectStore
+
+# From the API's model; boto3 itself checks neither lengths nor patterns.
+ENVIRONMENT_LIMIT = {"processing": 256, "training": 512}
+ARGUMENT_LIMIT, HYPERPARAMETER_LIMIT, ARGUMENT_COUNT = 256, 2500, 100
+INPUT_COUNT = {"processing": 10, "training": 20}
+TAG_LIMIT = 256
+INPUT_FOLDER = {"processing": "/opt/ml/processing/input", "training": "/opt/ml/input/data"}
+OUTPUT_FOLDER = "/opt/ml/processing/output"
+CHECKPOINT_FOLDER = "/opt/ml/checkpoints"
+
+
+def check_spec(settings: SageMakerSettings, spec: JobSpec) -> None:
+    """Raises JobFailed, naming what is wrong, for a spec that SageMaker would refuse or silently cut."""
+    problems = _too_long("variable", job_environment(settings, spec), ENVIRONMENT_LIMIT[spec.kind])
+    if spec.kind == "processing":
+        problems += _too_long("argument", {text[:20]: text for text in spec.arguments}, ARGUMENT_LIMIT)
+        count = len(spec.arguments) + 2  # kind and program come first
+    else:
+        problems += _too_long("hyperparameter", hyperparameters(spec), HYPERPARAMETER_LIMIT)
+        count = len(hyperparameters(spec))
+    if count > ARGUMENT_COUNT:
+        problems.append(f"{count} arguments are too many")
+    if len(spec.inputs) + len(spec.documents) + 1 > INPUT_COUNT[spec.kind]:
+        problems.append(f"more than {INPUT_COUNT[spec.kind] - 1} inputs")
+    problems += [
+        f"{name} is set, but its Secrets Manager ARN is not: set {name}{SECRET_SUFFIX}"
+        for name in spec.secrets
+        if os.environ.get(name) and not settings.secret_arns.get(name)
+    ]
+    if problems:
+        raise JobFailed(f"the {spec.program} job cannot run on SageMaker: " + "; ".join(problems))
+
+
+def _too_long(what: str, texts: Mapping[str, str], limit: int) -> list[str]:
+    return [f"{what} {name} is longer than {limit}" for name, text in texts.items() if len(text) > limit]
+
+
+def job_environment(settings: SageMakerSettings, spec: JobSpec) -> dict[str, str]:
+    """The job's variables. Secrets go by their ARN: everybody who may describe a job sees these."""
+    secrets = {
+        f"{name}{SECRET_SUFFIX}": settings.secret_arns[name] for name in spec.secrets if settings.secret_arns.get(name)
+    }
+    return {"PENUMO_CODE_VERSION": bundle_digest()[:16], **spec.environment, **secrets}
+
+
+def hyperparameters(spec: JobSpec) -> dict[str, str]:
+    """``--name value`` pairs as a mapping.
+
+    Raises
+    ------
+    JobFailed
+        If the arguments are anything else: SageMaker has no other form.
+    """
+    names, values = spec.arguments[::2], spec.arguments[1::2]
+    if len(names) != len(values) or not all(name.startswith("--") for name in names):
+        raise JobFailed(f"arguments of a training job must be pairs of --name and value: {' '.join(spec.arguments)}")
+    return {name.removeprefix("--"): value for name, value in zip(names, values, strict=True)}
+
+
+def write_inputs(store: ObjectStore, spec: JobSpec, name: str, code: JobInput) -> dict[str, str]:
+    """Store the job's documents and, for each input, a manifest of exactly its objects; manifest URIs by input.
+
+    They lie where no job may write, so that none can put others in their place.
+    """
+    inputs = {CODE_INPUT: code, **spec.inputs}
+    for document, files in spec.documents.items():
+        prefix = f"{input_prefix(name)}/{document}"
+        for file, data in files.items():
+            store.write(f"{prefix}/{file}", data)
+        inputs[document] = JobInput(prefix, tuple(sorted(files)))
+    manifests = {}
+    for input_name, item in inputs.items():
+        key = f"{input_prefix(name)}/{input_name}.manifest"
+        content = [{"prefix": f"{store.uri(item.prefix)}/"}, *item.names]
+        store.write(key, json.dumps(content).encode())
+        manifests[input_name] = store.uri(key)
+    return manifests
+
+
+def creation_request(
+    settings: SageMakerSettings,
+    spec: JobSpec,
+    name: str,
+    manifests: Mapping[str, str],
+    tags: Mapping[str, str],
+) -> dict[str, Any]:
+    """Parameters of CreateProcessingJob or CreateTrainingJob."""
+    build = _processing_request if spec.kind == "processing" else _training_request
+    request = build(settings, spec, name, manifests)
+    request |= {
+        "RoleArn": settings.role_arn,
+        "Environment": job_environment(settings, spec),
+        "Tags": [{"Key": key, "Value": tag_value(value)} for key, value in {**settings.tags, **tags}.items()],
+    }
+    return request
+
+
+def tag_value(text: str) -> str:
+    """``text`` with characters that tags may not have replaced."""
+    return re.sub(r"[^\w\s.:/=+\-@]", "_", text)[:TAG_LIMIT]
+
+
+def input_prefix(job_name: str) -> str:
+    """Where a job's documents and manifests are."""
+    return f"inputs/{job_name}"
+
+
+def checkpoint_prefix(job_name: str) -> str:
+    """Where all attempts of one training keep their checkpoints: the next goes on where the last one broke off."""
+    return f"jobs/{job_name.rpartition('-')[0]}-checkpoints"
+
+
+def _entrypoint(spec: JobSpec) -> list[str]:
+    return ["python3", f"{INPUT_FOLDER[spec.kind]}/{CODE_INPUT}/{START_NAME}"]
+
+
+def _cluster(settings: SageMakerSettings, spec: JobSpec) -> dict[str, Any]:
+    instance_type = settings.instance_type(spec)
+    cluster = {
+        "InstanceCount": settings.instance_count(spec),
+        "InstanceType": instance_type,
+        "VolumeSizeInGB": settings.volume_gb,
+    }
+    return cluster if has_local_disk(instance_type) else cluster | _given(VolumeKmsKeyId=settings.volume_kms_key)
+
+
+def _vpc(settings: SageMakerSettings) -> dict[str, Any]:
+    if not settings.subnets:
+        return {}
+    return {"VpcConfig": {"Subnets": settings.subnets, "SecurityGroupIds": settings.security_group_ids}}
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value}
+
+
+def _runtime(settings: SageMakerSettings, spec: JobSpec) -> int:
+    return min(spec.max_runtime_seconds, settings.max_runtime_seconds)
+
+
+def _processing_request(
+    settings: SageMakerSettings, spec: JobSpec, name: str, manifests: Mapping[str, str]
+) -> dict[str, Any]:
+    outputs = [
+        {
+            "OutputName": output,
+            "S3Output": {
+                "S3Uri": settings.store.uri(f"jobs/{name}/output/{output}"),
+                "LocalPath": f"{OUTPUT_FOLDER}/{output}",
+                "S3UploadMode": "EndOfJob",
+            },
+        }
+        for output in spec.outputs
+    ]
+    inputs = [
+        {
+            "InputName": input_name,
+            "S3Input": {
+                "S3Uri": uri,
+                "LocalPath": f"{INPUT_FOLDER['processing']}/{input_name}",
+                "S3DataType": "ManifestFile",
+                "S3InputMode": "File",
+                # Hosts share out the work list (jobs/prepare); each finds every object of its share.
+                "S3DataDistributionType": "FullyReplicated",
+            },
+        }
+        for input_name, uri in manifests.items()
+    ]
+    network = _given(EnableInterContainerTrafficEncryption=settings.encrypt_traffic) | _vpc(settings)
+    return {
+        "ProcessingJobName": name,
+        "ProcessingInputs": inputs,
+        "ProcessingOutputConfig": {"Outputs": outputs} | _given(KmsKeyId=settings.output_kms_key),
+        "ProcessingResources": {"ClusterConfig": _cluster(settings, spec)},
+        "StoppingCondition": {"MaxRuntimeInSeconds": _runtime(settings, spec)},
+        "AppSpecification": {
+            "ImageUri": settings.image_uri(spec),
+            "ContainerEntrypoint": _entrypoint(spec),
+            "ContainerArguments": ["processing", spec.program, *spec.arguments],
+        },
+    } | _given(NetworkConfig=network)
+
+
+def _training_request(
+    settings: SageMakerSettings, spec: JobSpec, name: str, manifests: Mapping[str, str]
+) -> dict[str, Any]:
+    store, runtime = settings.store, _runtime(settings, spec)
+    channels = [
+        {
+            "ChannelName": input_name,
+            "InputMode": "File",
+            "DataSource": {
+                "S3DataSource": {
+                    "S3DataType": "ManifestFile",
+                    "S3Uri": uri,
+                    "S3DataDistributionType": "FullyReplicated",
+                }
+            },
+        }
+        for input_name, uri in manifests.items()
+    ]
+    stopping = {"MaxRuntimeInSeconds": runtime}
+    if settings.use_spot:
+        stopping |= {"MaxWaitTimeInSeconds": max(settings.max_wait_seconds, runtime)}
+    request = {
+        "TrainingJobName": name,
+        "AlgorithmSpecification": {
+            "TrainingImage": settings.image_uri(spec),
+            "TrainingInputMode": "File",
+            "ContainerEntrypoint": _entrypoint(spec),
+            "ContainerArguments": ["training", spec.program],
+        },
+        "HyperParameters": hyperparameters(spec),
+        "InputDataConfig": channels,
+        # SageMaker adds {job name}/output to this, which is where this job's outputs belong.
+        "OutputDataConfig": {"S3OutputPath": store.uri("jobs")} | _given(KmsKeyId=settings.output_kms_key),
+        "ResourceConfig": _cluster(settings, spec),
+        "StoppingCondition": stopping,
+        "CheckpointConfig": {"S3Uri": store.uri(checkpoint_prefix(name)), "LocalPath": CHECKPOINT_FOLDER},
+        "EnableManagedSpotTraining": settings.use_spot,
+        "EnableInterContainerTrafficEncryption": settings.encrypt_traffic,
+    }
+    return request | _vpc(settings)

@@ -1,0 +1,121 @@
+"""What an installation decides about its SageMaker jobs."""
+
+import os
+from functools import cached_property
+from typing import Any
+
+from dagster import ResourceDependency
+from pydantic import Field, PrivateAttr
+
+from penumo_assets.resources.compute.sagemaker.machines import training_image
+from penumo_assets.resources.compute.spec import JobFailed, JobRunner, JobSpec
+from penumo_assets.resources.storage.object_store import ObjectStore
+from penumo_assets.resources.storage.root import Storage
+
+# Programs that share their work out among hosts; every other would do all of it on each.
+SHARING_PROGRAMS = ("prepare", "train")
+
+
+class SageMakerSettings(JobRunner):
+    """Fields of the SageMaker runner, and what follows from them."""
+
+    storage: ResourceDependency[Storage]
+    role_arn: str = Field(default="", description="ARN of the role that jobs run as (PENUMO_SAGEMAKER_ROLE).")
+    region: str = Field(default="", description="AWS region; empty: the AWS environment's (AWS_DEFAULT_REGION).")
+    image: str = Field(
+        default="",
+        description="URI of the container image of all jobs; empty: AWS's PyTorch training image for the region and "
+        "the instance type.",
+    )
+    processing_instance_type: str = Field(default="ml.m5.xlarge", description="Instance of processing jobs.")
+    training_instance_type: str = Field(default="ml.g5.xlarge", description="Instance of training jobs.")
+    instance_types: dict[str, str] = Field(
+        default={}, description="Other instance types by program: prepare, pack, evaluate, infer, train."
+    )
+    prepare_instance_count: int = Field(default=1, ge=1, description="Instances that share a cohort's images.")
+    training_instance_count: int = Field(default=1, ge=1, description="Instances that train one model together.")
+    volume_gb: int = Field(default=50, ge=1, description="Disk of each instance in GB.")
+    volume_kms_key: str = Field(
+        default="",
+        description="KMS key of the instances' EBS disks; hardware encrypts the NVMe disks that some types have.",
+    )
+    output_kms_key: str = Field(default="", description="KMS key of what jobs write to S3.")
+    subnets: list[str] = Field(default=[], description="Subnets of the VPC to run in; empty: no VPC.")
+    security_group_ids: list[str] = Field(default=[], description="Security groups, needed with subnets.")
+    encrypt_traffic: bool = Field(default=False, description="Encrypt what instances of one job tell each other.")
+    max_runtime_seconds: int = Field(default=24 * 3600, ge=60, description="A job is stopped after this time.")
+    use_spot: bool = Field(default=False, description="Train on spot instances; training goes on from checkpoints.")
+    max_wait_seconds: int = Field(
+        default=48 * 3600, ge=60, description="Longest time a spot training may take, waiting for capacity included."
+    )
+    tags: dict[str, str] = Field(default={}, description="Tags of every job, beside those that lead to the run.")
+    secret_arns: dict[str, str] = Field(
+        default={}, description="Secrets Manager ARNs of variables that hold secrets, e.g. of PENUMO_DEID_KEY."
+    )
+    job_name_prefix: str = Field(default="penumo", description="First word of every job name.")
+    poll_seconds: float = Field(default=1.0, gt=0, description="How often a running job is described.")
+    log_poll_seconds: float = Field(default=5.0, gt=0, description="How often its log is read.")
+    forward_termination: bool = Field(default=True, description="Cancelling the run stops the job.")
+    max_retries: int = Field(
+        default=5, ge=0, description="New attempts after a lack of capacity, a service limit or an internal error."
+    )
+    retry_seconds: float = Field(default=30.0, ge=0, description="First pause before a new attempt; it doubles.")
+
+    _clients: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    def setup_for_execution(self, context: Any) -> None:
+        """Refuse to run, before any asset reads anything, if a setting is missing."""
+        self.require_settings()
+
+    def require_settings(self) -> None:
+        """Raises JobFailed with one message that names every missing variable."""
+        import boto3
+
+        missing = []
+        if not self.storage.root.startswith("s3://"):
+            missing.append("PENUMO_ROOT (s3://bucket/prefix, where jobs read and write)")
+        if not self.role_arn:
+            missing.append("PENUMO_SAGEMAKER_ROLE (ARN of the role that jobs run as)")
+        if not self.region_name:
+            missing.append("AWS_DEFAULT_REGION")
+        if boto3.Session().get_credentials() is None:
+            missing.append("AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (no credentials found)")
+        if bool(self.subnets) is not bool(self.security_group_ids):
+            missing.append("PENUMO_SUBNETS and PENUMO_SECURITY_GROUPS (both, or neither)")
+        if missing:
+            raise JobFailed("jobs cannot run on SageMaker; set " + "; ".join(missing))
+
+    @property
+    def store(self) -> ObjectStore:
+        return self.storage.store
+
+    @cached_property
+    def region_name(self) -> str:
+        """The region the jobs run in; empty if nothing names one."""
+        import boto3
+
+        # boto3 itself does not read AWS_REGION, which is what ECS and Lambda set.
+        return self.region or boto3.Session().region_name or os.environ.get("AWS_REGION", "")
+
+    def client(self, service: str) -> Any:
+        """A client that retries throttled and failed requests with jitter and adapts its rate."""
+        if service not in self._clients:
+            import boto3
+            from botocore.config import Config
+
+            config = Config(retries={"mode": "adaptive", "max_attempts": 10})
+            self._clients[service] = boto3.client(service, region_name=self.region_name, config=config)
+        return self._clients[service]
+
+    def instance_type(self, spec: JobSpec) -> str:
+        by_kind = self.processing_instance_type if spec.kind == "processing" else self.training_instance_type
+        return self.instance_types.get(spec.program, by_kind)
+
+    def instance_count(self, spec: JobSpec) -> int:
+        if spec.program not in SHARING_PROGRAMS:
+            return 1
+        return self.prepare_instance_count if spec.kind == "processing" else self.training_instance_count
+
+    def image_uri(self, spec: JobSpec) -> str:
+        """``image``, or AWS's own for the region and the instance type."""
+        return self.image or training_image(self.region_name, self.instance_type(spec))
