@@ -159,7 +159,7 @@ def contest(kind: str, task: str, arguments: argparse.Namespace, folder: Path) -
             baseline.stop()
     _print_contest(here, runs, parts_of(here.films, here.config))
     for name in baselines:
-        print(f"  tensors of the job and of {name}: {compare_outputs(here, name)}")
+        print(f"  tensors of the job and of {name}: {compare_outputs(here.films, here.folder, name)}")
 
 
 def _print_contest(here: Contest, runs: dict[tuple[str, int], list[dict[str, Any]]], parts: dict[str, float]) -> None:

@@ -7,7 +7,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -19,9 +19,6 @@ from penumo_assets.imaging.decode import decode_image, decode_png, encode_png
 from penumo_assets.imaging.enhance import enhance
 from penumo_assets.imaging.letterbox import Letterbox
 from penumo_assets.imaging.pack import load_npz, npz_bytes, pack_tensor
-
-if TYPE_CHECKING:
-    from prepare import Contest
 
 R = TypeVar("R")
 
@@ -54,13 +51,13 @@ def parts_of(films: list[Film], config: PrepareConfig, repeats: int = 5) -> dict
     return {part: statistics.median(values) for part, values in spent.items()}
 
 
-def compare_outputs(here: "Contest", name: str) -> str:
-    """How far a baseline's tensors are from the job's, in words."""
-    job = max(here.folder.glob("job-*"), key=lambda path: int(path.name.split("-")[1]))
+def compare_outputs(films: list[Film], folder: Path, name: str) -> str:
+    """How far the tensors of the baseline ``name`` are from the job's, in words; both wrote below ``folder``."""
+    job = max(folder.glob("job-*"), key=lambda path: int(path.name.split("-")[1]))
     levels: list[Any] = []
     overlaps = []
-    for index, film in enumerate(here.films):
-        path = here.folder / f"{name}-1" / f"{film.path.stem}.npz"
+    for index, film in enumerate(films):
+        path = folder / f"{name}-1" / f"{film.path.stem}.npz"
         if not path.exists():
             continue
         own = job / "processing" / "output" / "npz" / f"{image_id_of(f'{index:05d}{film.path.suffix}')}.npz"
