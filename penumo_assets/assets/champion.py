@@ -28,11 +28,11 @@ from dagster import (
 )
 from pydantic import Field
 
-from penumo_assets.assets.catalog import OWNERS, SERVING
 from penumo_assets.assets.dataset import current_training_set
 from penumo_assets.assets.evaluation import existing_reports
-from penumo_assets.assets.previews import listed, rounded, table
+from penumo_assets.assets.pages import listed, rounded, table
 from penumo_assets.assets.segmenter import current_segmenter
+from penumo_assets.assets.shared import OWNERS, SERVING
 from penumo_assets.automation import REPORTS_UPDATED
 from penumo_assets.cohort.publish import read_manifest, read_settings
 from penumo_assets.configs.prepare import PrepareConfig

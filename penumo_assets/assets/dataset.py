@@ -23,12 +23,17 @@ from dagster import (
 )
 from pydantic import Field
 
-from penumo_assets.assets.catalog import LEARNING, OWNERS, PROCESSING_POOL, TRAINING_SET_RECORD
-from penumo_assets.assets.columns import TRAINING_INDEX
-from penumo_assets.assets.defaults import DATASET_DEFAULTS
-from penumo_assets.assets.jobs import run_job
-from penumo_assets.assets.launchpad import launchpad_config, parsed
-from penumo_assets.assets.previews import listed, table
+from penumo_assets.assets.pages import TRAINING_INDEX, listed, table
+from penumo_assets.assets.shared import (
+    DATASET_DEFAULTS,
+    LEARNING,
+    OWNERS,
+    PROCESSING_POOL,
+    TRAINING_SET_RECORD,
+    launchpad_config,
+    parsed,
+    run_job,
+)
 from penumo_assets.automation import WEEKLY_IF_COHORTS_CHANGED
 from penumo_assets.cohort.publish import Reader, on_current_manifests
 from penumo_assets.configs.train import DatasetConfig

@@ -21,12 +21,18 @@ from dagster import (
 )
 from pydantic import Field
 
-from penumo_assets.assets.catalog import LEARNING, OWNERS, PROCESSING_POOL, report_record
 from penumo_assets.assets.dataset import current_training_set
-from penumo_assets.assets.defaults import GATE_DEFAULTS
-from penumo_assets.assets.jobs import run_job
-from penumo_assets.assets.launchpad import launchpad_config, parsed
-from penumo_assets.assets.previews import listed, rounded, table
+from penumo_assets.assets.pages import listed, rounded, table
+from penumo_assets.assets.shared import (
+    GATE_DEFAULTS,
+    LEARNING,
+    OWNERS,
+    PROCESSING_POOL,
+    launchpad_config,
+    parsed,
+    report_record,
+    run_job,
+)
 from penumo_assets.assets.training import current_model
 from penumo_assets.automation import INPUTS_UPDATED, REPORT_FRESHNESS
 from penumo_assets.cohort.publish import read_manifest, read_settings

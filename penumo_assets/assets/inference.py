@@ -18,12 +18,17 @@ from dagster import (
     asset,
 )
 
-from penumo_assets.assets.catalog import OWNERS, PROCESSING_POOL, SERVING, predictions_record
-from penumo_assets.assets.columns import prediction_columns
-from penumo_assets.assets.defaults import INFERENCE_DEFAULTS
-from penumo_assets.assets.jobs import run_job
-from penumo_assets.assets.launchpad import launchpad_config, parsed
-from penumo_assets.assets.previews import contact_sheet, listed, rounded, table
+from penumo_assets.assets.pages import contact_sheet, listed, prediction_columns, rounded, table
+from penumo_assets.assets.shared import (
+    INFERENCE_DEFAULTS,
+    OWNERS,
+    PROCESSING_POOL,
+    SERVING,
+    launchpad_config,
+    parsed,
+    predictions_record,
+    run_job,
+)
 from penumo_assets.assets.training import current_model
 from penumo_assets.cohort.publish import Reader, on_current_manifests
 from penumo_assets.configs.inference import InferenceConfig

@@ -2,7 +2,7 @@
 
 from dagster import AssetSpec
 
-from penumo_assets.assets.catalog import INGEST, OWNERS
+from penumo_assets.assets.shared import INGEST, OWNERS
 from penumo_assets.partitions import cohorts
 
 landing = AssetSpec(

@@ -17,12 +17,17 @@ from dagster import (
     multi_asset,
 )
 
-from penumo_assets.assets.catalog import IMAGING, OWNERS, PROCESSING_POOL
-from penumo_assets.assets.defaults import PREPARE_DEFAULTS
-from penumo_assets.assets.jobs import run_job
-from penumo_assets.assets.launchpad import launchpad_config, parsed
-from penumo_assets.assets.previews import reason_table, reject_counts, reject_table, stage_preview
+from penumo_assets.assets.pages import reason_table, reject_counts, reject_table, stage_preview
 from penumo_assets.assets.segmenter import Segmenter, current_segmenter
+from penumo_assets.assets.shared import (
+    IMAGING,
+    OWNERS,
+    PREPARE_DEFAULTS,
+    PROCESSING_POOL,
+    launchpad_config,
+    parsed,
+    run_job,
+)
 from penumo_assets.automation import SETTLED_COHORT
 from penumo_assets.cohort.landing import Landing, LandingError, read_landing
 from penumo_assets.cohort.plan import Plan, PlanSettings, plan_cohort

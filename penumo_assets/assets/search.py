@@ -20,11 +20,17 @@ from dagster import (
     asset,
 )
 
-from penumo_assets.assets.catalog import LEARNING, OWNERS, TRAINING_POOL, search_record
 from penumo_assets.assets.dataset import current_training_set, split_channel
-from penumo_assets.assets.defaults import TRAIN_DEFAULTS
-from penumo_assets.assets.jobs import job_failures
-from penumo_assets.assets.launchpad import launchpad_config, parsed
+from penumo_assets.assets.shared import (
+    LEARNING,
+    OWNERS,
+    TRAIN_DEFAULTS,
+    TRAINING_POOL,
+    job_failures,
+    launchpad_config,
+    parsed,
+    search_record,
+)
 from penumo_assets.configs.search import OBJECTIVE, SearchConfig, SearchSpace
 from penumo_assets.partitions import architectures
 from penumo_assets.resources.compute.search import Trial, Tuner, best_of, optuna_trials, with_hyperparameters

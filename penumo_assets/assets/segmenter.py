@@ -20,10 +20,16 @@ from dagster import (
 )
 
 import penumo_assets
-from penumo_assets.assets.catalog import OWNERS, SEGMENTATION, SEGMENTER_RECORD, TRAINING_POOL
-from penumo_assets.assets.jobs import run_job
-from penumo_assets.assets.launchpad import launchpad_config, parsed
-from penumo_assets.assets.markdown import mlflow_run
+from penumo_assets.assets.pages import mlflow_run
+from penumo_assets.assets.shared import (
+    OWNERS,
+    SEGMENTATION,
+    SEGMENTER_RECORD,
+    TRAINING_POOL,
+    launchpad_config,
+    parsed,
+    run_job,
+)
 from penumo_assets.cohort.landing import LandingError, read_landing
 from penumo_assets.cohort.publish import read_manifest, read_settings
 from penumo_assets.configs.prepare import PrepareConfig

@@ -11,14 +11,19 @@ from typing import Any
 from dagster import AssetExecutionContext, DataVersion, MaterializeResult, asset
 from pydantic import Field
 
-from penumo_assets.assets.catalog import LEARNING, OWNERS, TRAINING_POOL, model_record
 from penumo_assets.assets.dataset import current_training_set, split_channel
-from penumo_assets.assets.defaults import TRAIN_DEFAULTS
-from penumo_assets.assets.jobs import run_job
-from penumo_assets.assets.launchpad import launchpad_config, parsed
-from penumo_assets.assets.markdown import mlflow_run
-from penumo_assets.assets.previews import rounded
+from penumo_assets.assets.pages import mlflow_run, rounded
 from penumo_assets.assets.search import best_hyperparameters
+from penumo_assets.assets.shared import (
+    LEARNING,
+    OWNERS,
+    TRAIN_DEFAULTS,
+    TRAINING_POOL,
+    launchpad_config,
+    model_record,
+    parsed,
+    run_job,
+)
 from penumo_assets.automation import TRAINING_SET_CHANGED
 from penumo_assets.configs.train import TrainConfig
 from penumo_assets.partitions import architectures

@@ -7,7 +7,7 @@ from dagster import AssetCheckResult, AssetCheckSeverity, Config, asset_check
 from pydantic import Field
 
 from penumo_assets.assets.dataset import current_training_set, read_indices
-from penumo_assets.assets.previews import pair_sheet, table
+from penumo_assets.assets.pages import pair_sheet, table
 from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage
 

@@ -4,9 +4,9 @@ from typing import Any
 
 from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, asset_check
 
-from penumo_assets.assets.catalog import predictions_record
 from penumo_assets.assets.evaluation import existing_reports
-from penumo_assets.assets.previews import table
+from penumo_assets.assets.pages import table
+from penumo_assets.assets.shared import predictions_record
 from penumo_assets.checks.scope import cohorts_in_question, scope
 from penumo_assets.configs.train import Gates
 from penumo_assets.promotion import disagreement, read_champion

@@ -9,8 +9,8 @@ from typing import Any
 from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, Config, asset_check
 from pydantic import Field
 
+from penumo_assets.assets.pages import table
 from penumo_assets.assets.prepare import ASSET_OF_STAGE
-from penumo_assets.assets.previews import table
 from penumo_assets.checks.scope import cohorts_in_question, scope
 from penumo_assets.cohort.publish import open_manifest
 from penumo_assets.jobs.manifest import ManifestRow

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, Config, asset_check
 from pydantic import Field
 
-from penumo_assets.assets.previews import reason_table, reject_table, rounded, table
+from penumo_assets.assets.pages import reason_table, reject_table, rounded, table
 from penumo_assets.checks.scope import all_cohorts, cohorts_in_question, manifests_in_question, scope
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.jobs.manifest import ManifestRow

@@ -16,9 +16,8 @@ from dagster import (
     SensorResult,
 )
 
-from penumo_assets.assets.catalog import IMAGING
-from penumo_assets.assets.defaults import PREPARE_DEFAULTS
 from penumo_assets.assets.prepare import ASSET_OF_STAGE
+from penumo_assets.assets.shared import IMAGING, PREPARE_DEFAULTS
 from penumo_assets.cohort.land import DATA_VERSION, landing_event
 from penumo_assets.cohort.publish import read_settings
 from penumo_assets.cohort.watch.arrivals import LANDING, Arrival

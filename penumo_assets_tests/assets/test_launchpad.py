@@ -1,7 +1,7 @@
 import dagster as dg
 import pytest
 
-from penumo_assets.assets.launchpad import launchpad_config, parsed
+from penumo_assets.assets.shared import launchpad_config, parsed
 from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.prepare import OnBadMask, PrepareConfig, SegmentConfig
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 from dagster import AssetExecutionContext
 
-from penumo_assets.assets.catalog import TRAINING_SET_RECORD, search_record
+from penumo_assets.assets.shared import TRAINING_SET_RECORD, search_record
 from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.search import SearchConfig, SearchSpace
 from penumo_assets.resources.compute.search import Trial, Tuner, best_of, optuna_trials

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from penumo_assets.assets.catalog import SEGMENTER_RECORD
 from penumo_assets.assets.segmenter import annotated, bundled_segmenter, current_segmenter
+from penumo_assets.assets.shared import SEGMENTER_RECORD
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.imaging.segment import BUNDLED
 from penumo_assets.phantoms import write_cohort

@@ -15,7 +15,7 @@ from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._core.storage.compute_log_manager import ComputeIOType
 
 import penumo_assets
-from penumo_assets.assets.catalog import TRAINING_POOL
+from penumo_assets.assets.shared import TRAINING_POOL
 from penumo_assets_tests.docs.postgres import binaries, running_postgres
 from penumo_assets_tests.resources.s3_server import running_s3
 

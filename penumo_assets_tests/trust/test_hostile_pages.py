@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from dagster import Failure
 
-from penumo_assets.assets.jobs import job_failures
-from penumo_assets.assets.markdown import link, mlflow_run, text_block
+from penumo_assets.assets.pages import link, mlflow_run, text_block
+from penumo_assets.assets.shared import job_failures
 from penumo_assets.metrics.report.assemble import build_report
 from penumo_assets.metrics.report.html import Picture, render_html
 from penumo_assets.metrics.report.inline import chart_data_uris

@@ -1,0 +1,130 @@
+"""What several assets share: names and records, the defaults, the launchpad, and how an asset runs a job."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from dagster import AssetExecutionContext, Config, Failure
+from pydantic import BaseModel, Field, create_model
+from pydantic_core import PydanticUndefined
+
+import penumo_assets.configs
+from penumo_assets.assets.pages import text_block
+from penumo_assets.configs.base import StrictModel
+from penumo_assets.configs.inference import InferenceConfig
+from penumo_assets.configs.prepare import PrepareConfig
+from penumo_assets.configs.train import DatasetConfig, Gates, TrainConfig
+from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobRunner, JobSpec
+
+OWNERS = ["team:radiology-ml"]
+
+INGEST = "ingest"
+SEGMENTATION = "segmentation"
+IMAGING = "imaging"
+LEARNING = "learning"
+SERVING = "serving"
+
+# Pools limit how many jobs run side by side; the limits stand in dagster.yaml.
+PROCESSING_POOL = "sagemaker_processing"
+TRAINING_POOL = "sagemaker_training"
+
+TRAINING_SET_RECORD = "training_set/current.json"
+SEGMENTER_RECORD = "models/lung_segmenter/current.json"
+
+
+def model_record(architecture: str) -> str:
+    return f"models/{architecture}/current.json"
+
+
+def search_record(architecture: str) -> str:
+    return f"models/{architecture}/search.json"
+
+
+def report_record(architecture: str) -> str:
+    return f"reports/{architecture}/current.json"
+
+
+def predictions_record(cohort: str) -> str:
+    return f"predictions/{cohort}/current.json"
+
+
+_FOLDER = Path(penumo_assets.configs.__file__).parent
+_TRAINING = yaml.safe_load((_FOLDER / "train_config.yaml").read_text(encoding="utf-8"))
+
+PREPARE_DEFAULTS = PrepareConfig.from_yaml(_FOLDER / "prepare_config.yaml")
+DATASET_DEFAULTS = DatasetConfig.parse(_TRAINING["dataset"])
+TRAIN_DEFAULTS = TrainConfig.parse(_TRAINING["train"])
+GATE_DEFAULTS = Gates.parse(_TRAINING["gates"])
+INFERENCE_DEFAULTS = InferenceConfig.from_yaml(_FOLDER / "inference_config.yaml")
+
+JOB_TAG = "penumo/job"
+
+M = TypeVar("M", bound=StrictModel)
+
+
+def launchpad_config(model: type[StrictModel], defaults: StrictModel) -> type[Config]:
+    """A Dagster config class with the fields of ``model`` and ``defaults`` filled in.
+
+    Bounds are not repeated: `parsed` checks the values with ``model`` itself, which names the field.
+    Enumerations are offered as text, so that the launchpad shows the value and not a Python name.
+    """
+    fields: dict[str, Any] = {}
+    for name, info in model.model_fields.items():
+        value = getattr(defaults, name)
+        kind = info.annotation
+        description = info.description or ""
+        if isinstance(value, StrictModel):
+            kind = launchpad_config(type(value), value)
+            value = kind()
+        elif isinstance(value, Enum):
+            choices = ", ".join(str(item.value) for item in type(value))
+            kind, value, description = str, value.value, f"{description} One of: {choices}."
+        default = value if value is not PydanticUndefined else ...
+        fields[name] = (kind, Field(default, description=description))
+    return create_model(model.__name__, __base__=Config, __doc__=model.__doc__, **fields)
+
+
+def parsed(model: type[M], config: Config) -> M:
+    """The validated configuration; fields that ``config`` has beside those of ``model`` are left out.
+
+    Raises
+    ------
+    ConfigError
+        Naming each field that is impossible.
+    """
+    return model.parse({name: value for name, value in _plain(config).items() if name in model.model_fields})
+
+
+def _plain(config: BaseModel) -> dict[str, Any]:
+    values = {name: getattr(config, name) for name in type(config).model_fields}
+    return {name: _plain(value) if isinstance(value, BaseModel) else value for name, value in values.items()}
+
+
+def run_job(context: AssetExecutionContext, runner: JobRunner, spec: JobSpec) -> JobResult:
+    """Run ``spec``; the run is tagged with the job's name, so that runs can be found by it.
+
+    Raises
+    ------
+    Failure
+        If the program failed. Running it again on the same inputs would fail again, so it is not retried; what
+        failed for lack of capacity or by a fault of the service may be.
+    """
+    with job_failures():
+        result = runner.run(context, spec)
+    context.instance.add_run_tags(context.run.run_id, {JOB_TAG: result.job_name})
+    return result
+
+
+@contextmanager
+def job_failures() -> Iterator[None]:
+    """Turn JobFailed into the Failure that `run_job` describes."""
+    try:
+        yield
+    except JobFailed as failed:
+        log = text_block(failed.log_tail)
+        raise Failure(
+            str(failed), metadata={"log_tail": log, **failed.metadata}, allow_retries=failed.passing
+        ) from failed
