@@ -11,10 +11,8 @@ Outputs: ``raw``, ``masks``, ``preprocessed``, ``npz`` and ``rows`` (rows-{host}
 
 import argparse
 import contextlib
-import ctypes
 import logging
 import os
-import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -30,16 +28,13 @@ from penumo_assets.jobs.contract import (
     write_atomic,
     write_result,
 )
-from penumo_assets.jobs.manifest import ManifestRow, dump_row
+from penumo_assets.jobs.manifest import dump_row
 from penumo_assets.jobs.prepare.image import drop_rejected_stages
 from penumo_assets.jobs.prepare.process_map import Workers, map_batches
-from penumo_assets.jobs.prepare.stages import Preparer
 from penumo_assets.jobs.prepare.work import WorkItem, key_from_environment, parse_item, work_lines
+from penumo_assets.jobs.prepare.worker import Done, prepare, start
 
 log = logging.getLogger("prepare")
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-Done = tuple[ManifestRow, dict[str, float]]
-_preparer: Preparer | None = None
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -74,40 +69,14 @@ def _workers(config: PrepareConfig, lines: list[bytes], arguments: argparse.Name
     weights = processing_input("weights") / "lung_unet.safetensors" if masks else None
     stages = "penumo_assets.jobs.prepare.masks" if masks else "penumo_assets.jobs.prepare.stages"
     return Workers(
-        function=_prepare,
-        start=_start,
+        function=prepare,
+        start=start,
         # The server that forks the workers may have an older environment than this process.
         arguments=(dict(os.environ), config, weights, max(1, arguments.workers // count)),
         crashed=_crashed,
         count=count,
         preload=(stages,),
     )
-
-
-def _start(environment: dict[str, str], config: PrepareConfig, weights: Path | None, threads: int) -> None:
-    global _preparer
-    os.environ.clear()
-    os.environ.update(environment)
-    _keep_freed_memory()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stdout)
-    _preparer = Preparer(config, weights, threads)
-
-
-def _keep_freed_memory() -> None:
-    """Let the C library reuse the memory of one image for the next instead of giving it back in between.
-
-    Getting it back page by page took 5 ms of the 27 that a 2000x2000 JPEG takes. Other C libraries than glibc
-    lack the call.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 64 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 128 << 20)
-
-
-def _prepare(items: list[WorkItem]) -> list[Done]:
-    assert _preparer is not None
-    return _preparer.prepare(items)
 
 
 def _crashed(item: WorkItem) -> Done:
