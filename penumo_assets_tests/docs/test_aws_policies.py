@@ -128,7 +128,7 @@ def test_every_call_of_the_code_is_allowed() -> None:
     calls = called_operations()
     assert {"sagemaker:CreateTrainingJob", "logs:FilterLogEvents", "s3:ListBucket", "s3:GetObject"} <= calls.keys()
     for action, files in calls.items():
-        name = "iam_job_role.json" if files == {"sagemaker_start.py"} else "iam_orchestrator.json"
+        name = "iam_job_role.json" if files == {"start.py"} else "iam_orchestrator.json"
         granted = {granted for effect, actions, _ in statements(name) for granted in actions if effect == "Allow"}
         assert action in granted, f"{action}, called in {', '.join(sorted(files))}, is not in {name}"
 
