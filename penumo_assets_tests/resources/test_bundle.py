@@ -35,7 +35,7 @@ PACKAGE = Path(penumo_assets.__file__).parent
 REQUIREMENTS = bare_environment.requirements(PACKAGE / "models" / "requirements.txt")
 CONSTRAINTS = PACKAGE.parent / "constraints.txt"
 OPTIONAL_MODULES = {"torchxrayvision"}  # asked for by name in the configuration, and named in the error where absent
-PROGRAMS = sorted(path.stem for path in (PACKAGE / "jobs").glob("*.py") if '__name__ == "__main__"' in path.read_text())
+PROGRAMS = sorted(path.parent.name for path in (PACKAGE / "jobs").glob("*/__main__.py"))
 
 
 def members() -> list[tarfile.TarInfo]:
