@@ -15,9 +15,10 @@ from typing import Any
 
 from dagster import AssetExecutionContext, AssetKey, BackfillPolicy, Definitions, MaterializeResult, multi_asset
 
-from benchmarks.orchestration import STAGES, installation
+from benchmarks.orchestration import installation
 from penumo_assets.assets.prepare import PrepareLaunchpad, prepare_cohort
 from penumo_assets.definitions import ASSETS, build_definitions
+from penumo_assets.jobs.manifest import STAGE_ASSETS
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobRunner
 from penumo_assets.resources.storage.root import Storage
@@ -92,7 +93,7 @@ def measure(policy: str, count: int) -> None:
         with running_daemon("benchmarks.backfill_policies", in_this_process=False) as daemon:
             daemon.instance.add_dynamic_partitions(str(cohorts.name), names)
             started = time.monotonic()
-            backfill = daemon.backfill(STAGES, names)
+            backfill = daemon.backfill(STAGE_ASSETS, names)
             daemon.finish(backfill)
             spent = time.monotonic() - started
             runs = len(daemon.runs(backfill))

@@ -29,6 +29,7 @@ if not __package__:  # run as a file: its neighbours and the tests' helpers are 
 from benchmarks.load_inputs import land_cohorts
 from benchmarks.load_watch import AssetPage, Usage, visit
 from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.jobs.manifest import STAGE_ASSETS
 from penumo_assets.partitions import cohorts as cohort_partitions
 from penumo_assets.resources.storage.file_store import FileStore
 from penumo_assets_tests.browser.conftest import BROWSERS
@@ -37,7 +38,6 @@ from penumo_assets_tests.browser.site import Site, start
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-STAGES = ("raw_images", "lung_masks", "preprocessed_images", "npz_tensors")
 PAGES = (
     "/assets/raw_images",
     "/assets/npz_tensors?view=partitions&partition={cohort}",
@@ -94,7 +94,7 @@ def watch(usage: Usage, pages: list[AssetPage], ended: Callable[[], bool], until
 
 def backfill(site: Site, names: list[str]) -> Callable[[], bool]:
     """Start a backfill of the four stages; returns whether it has ended."""
-    params = {"assetSelection": [{"path": [stage]} for stage in STAGES], "partitionNames": names}
+    params = {"assetSelection": [{"path": [stage]} for stage in STAGE_ASSETS], "partitionNames": names}
     started = site.ask(LAUNCH, params=params)["launchPartitionBackfill"]["backfillId"]
     return lambda: site.ask(BACKFILL, id=started)["partitionBackfillOrError"]["status"] in ENDED
 

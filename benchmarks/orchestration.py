@@ -24,6 +24,7 @@ from typing import Any
 from dagster import AssetKey, DagsterEventType, DagsterInstance, DagsterRun, SensorResult, build_sensor_context
 
 from benchmarks.orchestration_aws import BUCKET, QUEUE
+from penumo_assets.jobs.manifest import STAGE_ASSETS
 from penumo_assets.partitions import cohorts
 from penumo_assets.phantoms import write_cohort
 from penumo_assets.resources.storage.root import Storage
@@ -31,7 +32,6 @@ from penumo_assets_tests.backfills.daemon import Daemon, running_daemon
 from penumo_assets_tests.backfills.stub_jobs import png
 from penumo_assets_tests.memory import peak_mib
 
-STAGES = ("raw_images", "lung_masks", "preprocessed_images", "npz_tensors")
 Tick = Callable[[str | None], SensorResult]
 
 
@@ -201,7 +201,7 @@ def installation() -> Iterator[Path]:
 
 
 def _finished(daemon: Daemon, names: Sequence[str]) -> list[DagsterRun]:
-    started = daemon.backfill(STAGES, names)
+    started = daemon.backfill(STAGE_ASSETS, names)
     assert daemon.finish(started) == "COMPLETED_SUCCESS"
     return daemon.runs(started)
 

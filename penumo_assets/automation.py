@@ -16,11 +16,13 @@ from datetime import timedelta
 
 from dagster import AssetSelection, AutomationCondition, FreshnessPolicy, define_asset_job
 
+from penumo_assets.jobs.manifest import STAGE_ASSETS
+
 # Named so that a backfill can be launched from the command line: dagster job backfill -j prepare --partitions a,b
 JOBS = [
     define_asset_job(
         "prepare",
-        AssetSelection.assets("raw_images", "lung_masks", "preprocessed_images", "npz_tensors"),
+        AssetSelection.assets(*STAGE_ASSETS),
         description="A cohort from landing to its tensors.",
     ),
     define_asset_job(

@@ -10,6 +10,7 @@ from typing import Any
 
 from dagster import (
     AssetExecutionContext,
+    AssetKey,
     AssetSpec,
     DataVersion,
     Failure,
@@ -42,34 +43,13 @@ from penumo_assets.cohort.publish import (
 )
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.contract import JobError
-from penumo_assets.jobs.manifest import STAGE_VERSIONS, STAGES, ManifestRow, load_rows, stage_version
+from penumo_assets.jobs.manifest import STAGE_TABLE, STAGES, ManifestRow, load_rows, stage_version
 from penumo_assets.jobs.prepare.work import KEY_VARIABLE, dump_work, key_from_environment, key_id
 from penumo_assets.jobs.quality import identity_counts
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
 from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore
 from penumo_assets.resources.storage.root import Storage
-
-ASSET_OF_STAGE = {
-    "raw": "raw_images",
-    "masks": "lung_masks",
-    "preprocessed": "preprocessed_images",
-    "npz": "npz_tensors",
-}
-_DESCRIPTIONS = {
-    "raw": "Decoded, de-identified images (PNG, native bit depth) and one manifest row per landed file, "
-    "accepted or rejected with its reason.",
-    "masks": "Lung masks, 512x512x1 uint8 {0, 255}, in letterbox coordinates.",
-    "preprocessed": "Images cropped to the lungs and enhanced (CLAHE, blur, min-max stretch), 224x224 PNG.",
-    "npz": "Tensors (224, 224, 4) uint8 [R, G, B, Mask] at `npz/{cohort}/{publication}/{patient_id}.npz`, key `image`.",
-}
-_DEPS = {
-    "raw": ["landing"],
-    "masks": ["raw_images", "lung_segmenter"],
-    "preprocessed": ["raw_images", "lung_masks"],
-    "npz": ["lung_masks", "preprocessed_images"],
-}
-_KINDS = {"raw": {"dicom", "png"}, "masks": {"pytorch", "png"}, "preprocessed": {"opencv", "png"}, "npz": {"numpy"}}
 
 PrepareLaunchpad = launchpad_config(PrepareConfig, PREPARE_DEFAULTS)
 
@@ -78,17 +58,17 @@ PrepareLaunchpad = launchpad_config(PrepareConfig, PREPARE_DEFAULTS)
     name="prepare_cohort",
     specs=[
         AssetSpec(
-            ASSET_OF_STAGE[stage],
-            deps=_DEPS[stage],
-            description=_DESCRIPTIONS[stage],
+            stage.asset,
+            deps=stage.deps,
+            description=stage.description,
             group_name=IMAGING,
             owners=OWNERS,
-            kinds=_KINDS[stage],
-            code_version=STAGE_VERSIONS[stage],
+            kinds=set(stage.kinds),
+            code_version=stage.version,
             skippable=False,
             automation_condition=SETTLED_COHORT,
         )
-        for stage in STAGES
+        for stage in STAGE_TABLE.values()
     ],
     can_subset=True,
     partitions_def=cohorts,
@@ -103,7 +83,7 @@ def prepare_cohort(
 ) -> Iterator[MaterializeResult]:
     """Compute what changed in one cohort, publish it, and say what became of every file."""
     cohort, store = context.partition_key, storage.store
-    stages = tuple(stage for stage in STAGES if _key(stage) in context.selected_asset_keys)
+    stages = tuple(stage for stage in STAGES if AssetKey(STAGE_TABLE[stage].asset) in context.selected_asset_keys)
     settings = partial(PlanSettings, parsed(PrepareConfig, config), key_id=key_id(), stages=stages)
 
     def bring_up_to_date(read: Reader) -> Done:
@@ -114,7 +94,7 @@ def prepare_cohort(
     _require_usable(cohort, done.publication.rows)
     for stage in stages:
         yield MaterializeResult(
-            asset_key=_key(stage),
+            asset_key=STAGE_TABLE[stage].asset,
             metadata=_metadata(store, cohort, done, stage),
             data_version=DataVersion(stage_version(done.publication.rows, stage)),
         )
@@ -247,9 +227,3 @@ def _metadata(store: ObjectStore, cohort: str, done: Done, stage: str) -> dict[s
         metadata |= {"stage_seconds": stage_seconds[stage] + (stage_seconds["segment"] if stage == "masks" else 0)}
         metadata |= result.metadata
     return metadata
-
-
-def _key(stage: str) -> Any:
-    from dagster import AssetKey
-
-    return AssetKey(ASSET_OF_STAGE[stage])

@@ -10,10 +10,9 @@ from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeve
 from pydantic import Field
 
 from penumo_assets.assets.pages import table
-from penumo_assets.assets.prepare import ASSET_OF_STAGE
 from penumo_assets.checks.scope import cohorts_in_question, scope
 from penumo_assets.cohort.publish import open_manifest
-from penumo_assets.jobs.manifest import ManifestRow
+from penumo_assets.jobs.manifest import STAGE_TABLE, ManifestRow
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 from penumo_assets.resources.storage.root import Storage
 
@@ -111,7 +110,7 @@ def _result(
 
 def _agreement(stage: str) -> Any:
     @asset_check(
-        asset=ASSET_OF_STAGE[stage],
+        asset=STAGE_TABLE[stage].asset,
         name="manifest_agrees",
         description=f"Every object that the manifest names under `{stage}/` exists, and a random sample holds the "
         "recorded bytes. Error: an object is missing or different. Warning: one is there that no manifest names.",

@@ -19,6 +19,7 @@ from penumo_assets.checks import ASSET_CHECKS
 from penumo_assets.cohort.land import land_folder
 from penumo_assets.definitions import ASSETS
 from penumo_assets.instance import open_instance
+from penumo_assets.jobs.manifest import STAGE_ASSETS
 from penumo_assets.phantoms import write_cohort
 from penumo_assets.resources.profile import home, profile_resources
 from penumo_assets.resources.storage.root import Storage
@@ -28,7 +29,6 @@ NOTICE = (
     "The demo runs on PHANTOMS: drawn pictures that look like chest X-rays. Its figures say that the pipeline works, "
     "and nothing about any patient or any real model. Not a medical device."
 )
-STAGES = ("raw_images", "lung_masks", "preprocessed_images", "npz_tensors")
 HEADLINE = ("test_roc_auc", "test_pr_auc", "test_accuracy", "test_recall", "test_specificity", "test_f1", "threshold")
 # What lands here next is prepared by itself. Models are trained when somebody asks, or who switches weekly_training on.
 SWITCHED_ON = ("landing_listing", "cohorts_to_tensors")
@@ -70,7 +70,7 @@ def run_demo(*, patients: int, epochs: int) -> None:
         for cohort in COHORTS:
             # Some patients have two films, so a tensor's name must say which.
             config = {"npz": {"filename": "{patient_id}_{image_id}"}}
-            run.assets(STAGES, cohort, {"prepare_cohort": config})
+            run.assets(STAGE_ASSETS, cohort, {"prepare_cohort": config})
         run.assets(["training_set"], None, {"training_set": {"cohorts": list(COHORTS)}})
         training = {"epochs": epochs, **TRAINING, "augment": {"probability": 0.3}}
         for architecture in ("resnet34", "resnet50"):

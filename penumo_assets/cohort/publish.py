@@ -19,11 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from penumo_assets.cohort.landing import Landing
 from penumo_assets.cohort.plan import DUPLICATE, Plan, PlanSettings, apply_label, npz_name
 from penumo_assets.configs.prepare import PrepareConfig
-from penumo_assets.jobs.manifest import STAGES, ManifestError, ManifestRow, dump_rows, load_rows
+from penumo_assets.jobs.manifest import STAGE_TABLE, STAGES, ManifestError, ManifestRow, dump_rows, load_rows
 from penumo_assets.resources.compute.spec import JobResult
 from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore, StorageError
 
-_SETTINGS_OF_STAGE = {"raw": "decode", "masks": "segment", "preprocessed": "enhance", "npz": "npz"}
 _TRIES = 5
 T = TypeVar("T")
 
@@ -222,7 +221,7 @@ def _names(
     holders: dict[str, ManifestRow] = {}
     for row in sorted(rows, key=lambda row: "npz" not in row.stages or "npz" in fresh.get(row.image_id, ())):
         for stage in [stage for stage in STAGES if stage in row.stages]:
-            name = npz_name(row, config) if stage == "npz" else f"{row.image_id}.png"
+            name = npz_name(row, config) if stage == "npz" else f"{row.image_id}.{STAGE_TABLE[stage].extension}"
             assert name is not None
             if stage == "npz" and (holder := holders.setdefault(name.casefold(), row)) is not row:
                 _refuse_duplicate(row, holder, name)
@@ -237,7 +236,7 @@ def _name(key: str) -> str:
 def _settings(before: Mapping[str, Any], given: PlanSettings) -> dict[str, Any]:
     """What the stages that ran were set to; the others keep what they had."""
     config = given.config.model_dump(mode="json")
-    parts = {_SETTINGS_OF_STAGE[stage]: config[_SETTINGS_OF_STAGE[stage]] for stage in given.stages}
+    parts = {name: config[name] for name in (STAGE_TABLE[stage].settings for stage in given.stages)}
     return {**before, "labels": config["labels"], **parts}
 
 

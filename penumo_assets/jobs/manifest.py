@@ -1,4 +1,4 @@
-"""The manifest: one row per landed image, what became of it, and from what it was made.
+"""The stages of a cohort, and its manifest: one row per landed image, what became of it, and from what it was made.
 
 Stored as JSON lines at ``manifests/{cohort}.jsonl``. Readers trust the manifest, never a listing.
 """
@@ -6,13 +6,79 @@ Stored as JSON lines at ``manifests/{cohort}.jsonl``. Readers trust the manifest
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-STAGES = ("raw", "masks", "preprocessed", "npz")
-# Raise a stage's version when its output changes for the same input and settings.
-STAGE_VERSIONS = {"raw": "1", "masks": "2", "preprocessed": "2", "npz": "1"}
+
+@dataclass(frozen=True)
+class Stage:
+    """All that is said of a stage in one place; what it computes stands in `jobs.prepare.stages`.
+
+    ``name`` is its folder in the store, ``asset`` what Dagster calls it, ``settings`` its section of `PrepareConfig`,
+    ``deps`` the assets that it reads. Raise ``version`` when its output changes for the same input and settings.
+    """
+
+    name: str
+    asset: str
+    version: str
+    settings: str
+    extension: str
+    deps: tuple[str, ...]
+    kinds: frozenset[str]
+    description: str
+
+
+STAGE_TABLE = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            name="raw",
+            asset="raw_images",
+            version="1",
+            settings="decode",
+            extension="png",
+            deps=("landing",),
+            kinds=frozenset({"dicom", "png"}),
+            description="Decoded, de-identified images (PNG, native bit depth) and one manifest row per landed file, "
+            "accepted or rejected with its reason.",
+        ),
+        Stage(
+            name="masks",
+            asset="lung_masks",
+            version="2",
+            settings="segment",
+            extension="png",
+            deps=("raw_images", "lung_segmenter"),
+            kinds=frozenset({"pytorch", "png"}),
+            description="Lung masks, 512x512x1 uint8 {0, 255}, in letterbox coordinates.",
+        ),
+        Stage(
+            name="preprocessed",
+            asset="preprocessed_images",
+            version="2",
+            settings="enhance",
+            extension="png",
+            deps=("raw_images", "lung_masks"),
+            kinds=frozenset({"opencv", "png"}),
+            description="Images cropped to the lungs and enhanced (CLAHE, blur, min-max stretch), 224x224 PNG.",
+        ),
+        Stage(
+            name="npz",
+            asset="npz_tensors",
+            version="1",
+            settings="npz",
+            extension="npz",
+            deps=("lung_masks", "preprocessed_images"),
+            kinds=frozenset({"numpy"}),
+            description="Tensors (224, 224, 4) uint8 [R, G, B, Mask] at "
+            "`npz/{cohort}/{publication}/{patient_id}.npz`, key `image`.",
+        ),
+    )
+}
+STAGES = tuple(STAGE_TABLE)
+STAGE_ASSETS = tuple(stage.asset for stage in STAGE_TABLE.values())
 
 
 class ManifestError(ValueError):
@@ -77,7 +143,7 @@ class ManifestRow(BaseModel):
 
 def fingerprint(stage: str, settings: dict[str, Any], upstream: str) -> str:
     """Digest of what a stage's output depends on."""
-    content = json.dumps([stage, STAGE_VERSIONS[stage], settings, upstream], sort_keys=True)
+    content = json.dumps([stage, STAGE_TABLE[stage].version, settings, upstream], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 

@@ -16,7 +16,6 @@ from dagster import (
     SensorResult,
 )
 
-from penumo_assets.assets.prepare import ASSET_OF_STAGE
 from penumo_assets.assets.shared import IMAGING, PREPARE_DEFAULTS
 from penumo_assets.cohort.land import DATA_VERSION, landing_event
 from penumo_assets.cohort.publish import read_settings
@@ -24,6 +23,7 @@ from penumo_assets.cohort.watch.arrivals import LANDING, Arrival
 from penumo_assets.cohort.watch.sweep import Launch, launch
 from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.prepare import PrepareConfig
+from penumo_assets.jobs.manifest import STAGE_TABLE
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.storage.object_store import ObjectStore
 
@@ -99,7 +99,7 @@ def is_prepared(instance: DagsterInstance, arrival: Arrival) -> bool:
     So it is where somebody landed and prepared it by hand before a sensor was switched on.
     """
     report = _newest(instance, LANDING, arrival.cohort)
-    tensors = _newest(instance, ASSET_OF_STAGE["npz"], arrival.cohort)
+    tensors = _newest(instance, STAGE_TABLE["npz"].asset, arrival.cohort)
     if report is None or tensors is None or report.asset_materialization is None:
         return False
     if (report.asset_materialization.tags or {}).get(DATA_VERSION) != launch(arrival, 0).digest:

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from dagster import AssetKey, DagsterInstance
 
-from penumo_assets.cli.demo import OPEN_GATES, STAGES
+from penumo_assets.cli.demo import OPEN_GATES
 from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.jobs.manifest import STAGE_ASSETS
 from penumo_assets.phantoms import write_cohort
 from penumo_assets.resources.profile import aws_resources
 from penumo_assets_tests.aws.emulator import Emulator
@@ -73,7 +74,7 @@ def embedded(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def make_report(house: House, cohort: Path) -> None:
     house.land("dicom", cohort)
-    house.materialize(*STAGES, partition="dicom", config=BOTH)
+    house.materialize(*STAGE_ASSETS, partition="dicom", config=BOTH)
     house.materialize("training_set", config={"training_set": {"dataset": {"test_fraction": 0.3}}})
     house.materialize("trained_model", partition="resnet34", config={"trained_model": TRAINING})
     house.materialize("evaluation_report", partition="resnet34", config={"evaluation_report": EVALUATION})

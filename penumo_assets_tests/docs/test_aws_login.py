@@ -13,7 +13,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 from dagster_graphql.test.utils import execute_dagster_graphql
 
-from penumo_assets.assets.prepare import ASSET_OF_STAGE
+from penumo_assets.jobs.manifest import STAGE_ASSETS
 
 FOLDER = Path(__file__).parents[2] / "docs" / "aws"
 PAGE = (FOLDER.parent / "deploy_aws.md").read_text(encoding="utf-8")
@@ -108,7 +108,7 @@ def test_a_read_only_web_server_launches_nothing(read_only: bool, monkeypatch: p
     monkeypatch.setenv("PENUMO_ROOT", "nowhere")
     launch = """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
         __typename } }"""
-    params = {"assetSelection": [{"path": [name]} for name in ASSET_OF_STAGE.values()], "partitionNames": ["ward-7"]}
+    params = {"assetSelection": [{"path": [name]} for name in STAGE_ASSETS], "partitionNames": ["ward-7"]}
     target = ModuleTarget("penumo_assets.definitions", None, working_directory=None, location_name="penumo_assets")
     with (
         instance_for_test() as instance,
