@@ -35,12 +35,12 @@ from penumo_assets.assets.shared import (
     run_job,
 )
 from penumo_assets.automation import WEEKLY_IF_COHORTS_CHANGED
-from penumo_assets.cohort.publish import Reader, on_current_manifests
+from penumo_assets.cohort.publish import TRIES, open_manifest, overtaken
 from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.partitions import cohorts
-from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
-from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
+from penumo_assets.resources.compute.spec import JobInput, JobRunner, JobSpec
+from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore, StorageError
 from penumo_assets.resources.storage.root import Storage
 
 INDEX_NAME = "index.parquet"
@@ -78,12 +78,16 @@ def training_set(
     settings = parsed(DatasetConfig, config.dataset)
     chosen = sorted(config.cohorts or context.instance.get_dynamic_partitions(str(cohorts.name)))
     previous = _previous(store) if config.incremental else None
-
-    def pack(read: Reader) -> tuple[int, JobResult]:
-        items = labelled_items(read, chosen)
-        return len(items), run_job(context, jobs, _pack_spec(items, settings, previous))
-
-    images, result = on_current_manifests(store, pack, context.log.info)
+    tries = TRIES
+    while True:
+        items, versions = labelled_items(store, chosen)
+        try:
+            result = run_job(context, jobs, _pack_spec(items, settings, previous))
+            break
+        except (StorageError, Failure):
+            tries -= 1
+            if not tries or not overtaken(store, versions, context.log.info):
+                raise
     digest = result.values["digest"]
     prefix = f"training_set/{digest[:16]}"
     names = result.outputs["dataset"]
@@ -94,7 +98,7 @@ def training_set(
     dataset = store.read_json(f"{prefix}/dataset.json")
     return MaterializeResult(
         metadata={
-            "dagster/row_count": images,
+            "dagster/row_count": len(items),
             "dagster/column_schema": TRAINING_INDEX,
             "splits": _split_table(dataset["splits"], dataset["classes"]),
             "cohorts": listed(chosen),
@@ -119,8 +123,8 @@ def split_channel(dataset: dict, split: str) -> JobInput:
     return JobInput(f"{dataset['prefix']}/{split}", names)
 
 
-def labelled_items(read: Reader, chosen: Sequence[str]) -> list[dict]:
-    """The labelled tensors of the cohorts, as jobs/pack takes them.
+def labelled_items(store: ObjectStore, chosen: Sequence[str]) -> tuple[list[dict], dict[str, str | None]]:
+    """The labelled tensors of the cohorts, as jobs/pack takes them, and the version of each cohort's manifest.
 
     One manifest is held at a time: all cohorts' rows may not fit in memory.
 
@@ -129,12 +133,14 @@ def labelled_items(read: Reader, chosen: Sequence[str]) -> list[dict]:
     Failure
         If there are none.
     """
-    items = [
-        pack_item(cohort, row) for cohort in chosen for row in read(cohort).rows if row.label and "npz" in row.stages
-    ]
+    items, versions = [], {}
+    for cohort in chosen:
+        manifest = open_manifest(store, cohort)
+        versions[cohort] = manifest.version
+        items += [pack_item(cohort, row) for row in manifest.rows if row.label and "npz" in row.stages]
     if not items:
         raise Failure(f"no labelled tensors in cohorts {', '.join(chosen) or '(none)'}: materialize npz_tensors first")
-    return items
+    return items, versions
 
 
 def pack_item(cohort: str, row: ManifestRow) -> dict:

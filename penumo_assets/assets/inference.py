@@ -30,14 +30,14 @@ from penumo_assets.assets.shared import (
     run_job,
 )
 from penumo_assets.assets.training import current_model
-from penumo_assets.cohort.publish import Reader, on_current_manifests
+from penumo_assets.cohort.publish import TRIES, open_manifest, overtaken
 from penumo_assets.configs.inference import InferenceConfig
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.jobs.quality import quality_flags
 from penumo_assets.partitions import architectures, cohorts
 from penumo_assets.promotion import NoChampion, disagreement, read_version
-from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
-from penumo_assets.resources.storage.object_store import ObjectStore
+from penumo_assets.resources.compute.spec import JobInput, JobRunner, JobSpec
+from penumo_assets.resources.storage.object_store import ObjectStore, StorageError
 from penumo_assets.resources.storage.root import Storage
 from penumo_assets.resources.tracking import CHAMPION, PREVIOUS, Tracking
 
@@ -76,14 +76,19 @@ def predictions(
     settings = parsed(InferenceConfig, config)
     cohort, store = context.partition_key, storage.store
     model = chosen_model(store, tracking, settings.model_version)
-
-    def classify(read: Reader) -> JobResult:
-        rows = [row for row in read(cohort).rows if "npz" in row.stages]
+    tries = TRIES
+    while True:
+        manifest = open_manifest(store, cohort)
+        rows = [row for row in manifest.rows if "npz" in row.stages]
         if not rows:
             raise Failure(f"cohort {cohort!r} has no tensors: materialize npz_tensors first", allow_retries=False)
-        return run_job(context, jobs, _spec(store, cohort, rows, settings, model))
-
-    result = on_current_manifests(store, classify, context.log.info)
+        try:
+            result = run_job(context, jobs, _spec(store, cohort, rows, settings, model))
+            break
+        except (StorageError, Failure):
+            tries -= 1
+            if not tries or not overtaken(store, {cohort: manifest.version}, context.log.info):
+                raise
     prefix = f"predictions/{cohort}/{result.job_name}"
     names, values = result.outputs["predictions"], result.values
     store.copy_all((result.key("predictions", name), f"{prefix}/{name}") for name in names)

@@ -5,7 +5,6 @@ Enters: `landing` and `lung_segmenter`. Leaves: `raw_images`, `lung_masks`, `pre
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from dagster import (
@@ -30,14 +29,15 @@ from penumo_assets.assets.shared import (
     run_job,
 )
 from penumo_assets.automation import SETTLED_COHORT
-from penumo_assets.cohort.landing import Landing, LandingError, read_landing
-from penumo_assets.cohort.plan import Plan, PlanSettings, plan_cohort
+from penumo_assets.cohort.landing import LandingError, read_landing
+from penumo_assets.cohort.plan import PlanSettings, PreparePlan, plan_cohort
 from penumo_assets.cohort.publish import (
+    TRIES,
     Manifest,
     Publication,
-    Reader,
     manifest_key,
-    on_current_manifests,
+    open_manifest,
+    overtaken,
     plan_publication,
     publish,
 )
@@ -48,7 +48,7 @@ from penumo_assets.jobs.prepare.work import KEY_VARIABLE, dump_work, key_from_en
 from penumo_assets.jobs.quality import identity_counts
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
-from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore
+from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore, StorageError
 from penumo_assets.resources.storage.root import Storage
 
 PrepareLaunchpad = launchpad_config(PrepareConfig, PREPARE_DEFAULTS)
@@ -84,13 +84,17 @@ def prepare_cohort(
     """Compute what changed in one cohort, publish it, and say what became of every file."""
     cohort, store = context.partition_key, storage.store
     stages = tuple(stage for stage in STAGES if AssetKey(STAGE_TABLE[stage].asset) in context.selected_asset_keys)
-    settings = partial(PlanSettings, parsed(PrepareConfig, config), key_id=key_id(), stages=stages)
-
-    def bring_up_to_date(read: Reader) -> Done:
-        segmenter = current_segmenter(store)
-        return _bring_up_to_date(context, store, jobs, read(cohort), settings(segmenter.sha256), segmenter)
-
-    done = on_current_manifests(store, bring_up_to_date, context.log.info)
+    settings = parsed(PrepareConfig, config)
+    tries = TRIES
+    while True:
+        base = open_manifest(store, cohort)
+        try:
+            done = _bring_up_to_date(context, store, jobs, base, settings, stages)
+            break
+        except (StorageError, Failure):
+            tries -= 1
+            if not tries or not overtaken(store, {cohort: base.version}, context.log.info):
+                raise
     _require_usable(cohort, done.publication.rows)
     for stage in stages:
         yield MaterializeResult(
@@ -104,7 +108,7 @@ def prepare_cohort(
 class Done:
     """What a materialization planned, published, and had computed by a job."""
 
-    plan: Plan
+    plan: PreparePlan
     publication: Publication
     result: JobResult | None
 
@@ -114,17 +118,19 @@ def _bring_up_to_date(
     store: ObjectStore,
     jobs: JobRunner,
     base: Manifest,
-    settings: PlanSettings,
-    segmenter: Segmenter,
+    config: PrepareConfig,
+    stages: tuple[str, ...],
 ) -> Done:
     """Compute and publish what differs between a cohort's landing and its manifest."""
+    segmenter = current_segmenter(store)
+    settings = PlanSettings(config, segmenter.sha256, key_id(), stages)
     try:
-        landing = read_landing(store, base.cohort, settings.config.labels, key_from_environment())
+        landing = read_landing(store, base.cohort, config.labels, key_from_environment())
         plan = plan_cohort(landing, base.rows, settings)
     except (LandingError, JobError) as error:
         raise Failure(str(error), allow_retries=False) from error
     context.log.info(f"{len(landing.files)} files landed, {len(plan.items)} to compute, {len(plan.removed)} gone")
-    result = _compute(context, jobs, plan, settings.config, landing, segmenter) if plan.items else None
+    result = run_job(context, jobs, _prepare_spec(plan, config, base.cohort, segmenter)) if plan.items else None
     publication = plan_publication(landing, plan, settings, base, _computed_rows(store, plan, result), result)
     try:
         publish(store, base, publication)
@@ -139,34 +145,23 @@ def _bring_up_to_date(
     return Done(plan, publication, result)
 
 
-def _compute(
-    context: AssetExecutionContext,
-    jobs: JobRunner,
-    plan: Plan,
-    settings: PrepareConfig,
-    landing: Landing,
-    segmenter: Segmenter,
-) -> JobResult:
-    documents = {"config.json": settings.model_dump_json().encode(), "work.jsonl": dump_work(plan.items)}
-    return run_job(
-        context,
-        jobs,
-        JobSpec(
-            kind="processing",
-            program="prepare",
-            asset="prepare",
-            partition=landing.cohort,
-            inputs=_inputs(plan, landing.cohort, segmenter),
-            documents={"work": documents},
-            outputs=(*STAGES, "rows"),
-            result_output="rows",
-            secrets=(KEY_VARIABLE,),
-            digest_key=key_id(),
-        ),
+def _prepare_spec(plan: PreparePlan, config: PrepareConfig, cohort: str, segmenter: Segmenter) -> JobSpec:
+    documents = {"config.json": config.model_dump_json().encode(), "work.jsonl": dump_work(plan.items)}
+    return JobSpec(
+        kind="processing",
+        program="prepare",
+        asset="prepare",
+        partition=cohort,
+        inputs=_inputs(plan, cohort, segmenter),
+        documents={"work": documents},
+        outputs=(*STAGES, "rows"),
+        result_output="rows",
+        secrets=(KEY_VARIABLE,),
+        digest_key=key_id(),
     )
 
 
-def _inputs(plan: Plan, cohort: str, segmenter: Segmenter) -> dict[str, JobInput]:
+def _inputs(plan: PreparePlan, cohort: str, segmenter: Segmenter) -> dict[str, JobInput]:
     """Exactly the objects that the planned stages read."""
     landed = {item.landed for item in plan.items if "raw" in item.compute}
     landed |= {item.truth for item in plan.items if item.truth and "masks" in item.compute}
@@ -179,7 +174,7 @@ def _inputs(plan: Plan, cohort: str, segmenter: Segmenter) -> dict[str, JobInput
     return {name: item for name, item in inputs.items() if item.names}
 
 
-def _computed_rows(store: ObjectStore, plan: Plan, result: JobResult | None) -> list[ManifestRow]:
+def _computed_rows(store: ObjectStore, plan: PreparePlan, result: JobResult | None) -> list[ManifestRow]:
     """The rows the job wrote: one for each planned image, or the cohort would silently lose some."""
     if result is None:
         return []

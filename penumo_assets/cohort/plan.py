@@ -18,7 +18,7 @@ DUPLICATE = "duplicate_patient_id"
 
 
 @dataclass(frozen=True)
-class Plan:
+class PreparePlan:
     """What a materialization has to do.
 
     Attributes
@@ -52,7 +52,7 @@ def image_id_of(source: str) -> str:
     return f"{stem}-{suffix}" if stem else suffix
 
 
-def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: PlanSettings) -> Plan:
+def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: PlanSettings) -> PreparePlan:
     """Compare a cohort's landing with its manifest.
 
     Raises
@@ -98,7 +98,7 @@ def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: Pla
         )
     rows += [_absent(label) for source, label in sorted(landing.labels.items()) if source not in listed]
     gone = before.keys() - listed - {row.source for row in rows}
-    return Plan(tuple(items), tuple(rows), tuple(sorted(gone)))
+    return PreparePlan(tuple(items), tuple(rows), tuple(sorted(gone)))
 
 
 def npz_name(row: ManifestRow, config: PrepareConfig) -> str | None:
@@ -162,8 +162,8 @@ def _absent(label: Label) -> ManifestRow:
     return row
 
 
-def _told_id(patient_id: str, key_id: str) -> str:
-    """How a fingerprint, which is stored, holds a patient id of labels.csv: nobody without the key can test guesses."""
+def _redacted_id(patient_id: str, key_id: str) -> str:
+    """A patient id of labels.csv as a stored fingerprint may hold it: nobody without the key can test guesses."""
     if not key_id:
         return patient_id
     return hmac.new(key_id.encode(), patient_id.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
@@ -176,7 +176,7 @@ def _plan_image(
     stage_settings = {
         "raw": {
             "decode": config.decode.model_dump(mode="json"),
-            "patient_id": _told_id(label.patient_id, settings.key_id) if label and label.patient_id else None,
+            "patient_id": _redacted_id(label.patient_id, settings.key_id) if label and label.patient_id else None,
             "view": label.view if label else None,
             # Of every file: what it holds shows only when it is decoded, and a DICOM film may be called .png.
             "key": settings.key_id or None,

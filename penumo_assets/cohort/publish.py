@@ -11,20 +11,18 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from dagster import Failure
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from penumo_assets.cohort.landing import Landing
-from penumo_assets.cohort.plan import DUPLICATE, Plan, PlanSettings, apply_label, npz_name
+from penumo_assets.cohort.plan import DUPLICATE, PlanSettings, PreparePlan, apply_label, npz_name
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.manifest import STAGE_TABLE, STAGES, ManifestError, ManifestRow, dump_rows, load_rows
 from penumo_assets.resources.compute.spec import JobResult
-from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore, StorageError
+from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore
 
-_TRIES = 5
-T = TypeVar("T")
+TRIES = 5  # of planning again where other runs publish meanwhile
 
 
 class ManifestHead(BaseModel):
@@ -55,9 +53,6 @@ class Manifest:
     rows: tuple[ManifestRow, ...] = ()
     version: str | None = None
     digest: str = ""
-
-
-Reader = Callable[[str], Manifest]
 
 
 @dataclass(frozen=True)
@@ -111,39 +106,20 @@ def dump_manifest(head: ManifestHead, rows: Iterable[ManifestRow]) -> bytes:
     return f"{line}\n".encode() + dump_rows(rows)
 
 
-def on_current_manifests(store: ObjectStore, work: Callable[[Reader], T], tell: Callable[[str], object]) -> T:
-    """Do ``work``, which reads manifests by the function it is given, and do it again if it failed because another run
-    has replaced one of them meanwhile.
+def overtaken(store: ObjectStore, versions: Mapping[str, str | None], log: Callable[[str], object]) -> bool:
+    """Whether another run has replaced a manifest since it was read in one of these ``versions``, by cohort.
 
-    Raises
-    ------
-    StorageError, Failure
-        What ``work`` raised, if every manifest is still the one that it read, or it keeps failing.
+    What failed on the manifests that were read is then worth planning again from those that are there now.
     """
-    versions: dict[str, str | None] = {}
-
-    def read(cohort: str) -> Manifest:
-        manifest = open_manifest(store, cohort)
-        versions[cohort] = manifest.version
-        return manifest
-
-    for remaining in reversed(range(_TRIES)):
-        versions.clear()
-        try:
-            return work(read)
-        except (StorageError, Failure):
-            changed = [
-                cohort for cohort, version in versions.items() if open_manifest(store, cohort).version != version
-            ]
-            if not remaining or not changed:
-                raise
-            tell(f"another run has published {', '.join(changed)} meanwhile: planning again from what it left")
-    raise AssertionError("unreachable")
+    replaced = [cohort for cohort, version in versions.items() if open_manifest(store, cohort).version != version]
+    if replaced:
+        log(f"another run has published {', '.join(replaced)} meanwhile: planning again from what it left")
+    return bool(replaced)
 
 
 def plan_publication(
     landing: Landing,
-    plan: Plan,
+    plan: PreparePlan,
     settings: PlanSettings,
     base: Manifest,
     computed: Iterable[ManifestRow] = (),

@@ -75,7 +75,11 @@ def landing_events(context: SensorEvaluationContext, storage: Storage) -> Sensor
         touches, refused, receipts = _read(context, queue, messages, root.netloc, root.path.strip("/"))
     except QueueError as error:
         return SensorResult(skip_reason=SkipReason(str(error)), cursor=context.cursor)
-    store, inbox, known = storage.impatient(), events.note(inbox, touches, now), partial(is_prepared, context.instance)
+    store, inbox, known = (
+        storage.failing_fast(),
+        events.note(inbox, touches, now),
+        partial(is_prepared, context.instance),
+    )
     inbox, launches, problem = _look(store, inbox, now, settle, out_of_time, known)
     cursor = events.dump_inbox(replace(inbox, tick=inbox.tick + 1))
     _unconfirmed.cursor, _unconfirmed.receipts, _unconfirmed.position = cursor, receipts, inbox.position

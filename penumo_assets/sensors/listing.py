@@ -45,7 +45,7 @@ def landing_listing(context: SensorEvaluationContext, storage: Storage) -> Senso
     """One piece of the listing."""
     out_of_time, now = timer(TICK_SECONDS), time.time()
     settle = settle_seconds()
-    sweep, store = _sweep(context, now), storage.impatient()
+    sweep, store = _sweep(context, now), storage.failing_fast()
     try:
         seen = look(store.list_objects(LANDING, sweep.position.after), sweep.position, out_of_time)
         plan = plan_sweep(sweep, seen, now, settle, MAX_LAUNCHES, partial(is_prepared, context.instance))

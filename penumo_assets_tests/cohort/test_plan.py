@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from penumo_assets.cohort.landing import Label, LandedFile, Landing, LandingError
-from penumo_assets.cohort.plan import Plan, PlanSettings, image_id_of, plan_cohort
+from penumo_assets.cohort.plan import PlanSettings, PreparePlan, image_id_of, plan_cohort
 from penumo_assets.cohort.publish import Manifest, plan_publication
 from penumo_assets.configs.prepare import EnhanceConfig, NpzConfig, PrepareConfig
 from penumo_assets.jobs.manifest import (
@@ -30,7 +30,7 @@ def landing_of(*names: str, labels: dict[str, Label] | None = None) -> Landing:
     return Landing("c", files, {}, given if labels is None else labels)
 
 
-def carry_out(plan: Plan) -> list[ManifestRow]:
+def carry_out(plan: PreparePlan) -> list[ManifestRow]:
     """What the prepare job returns when every image is fine."""
     rows = []
     for item in plan.items:
@@ -59,7 +59,7 @@ def names(keys: Iterable[str]) -> list[str]:
     return [re.sub(r"/[0-9a-f]{12}/", "/", key) for key in keys]
 
 
-def computed(plan: Plan) -> dict[str, list[str]]:
+def computed(plan: PreparePlan) -> dict[str, list[str]]:
     return {item.row.source: item.compute for item in plan.items}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from penumo_assets.cohort.landing import Landing
-from penumo_assets.cohort.plan import Plan, PlanSettings
+from penumo_assets.cohort.plan import PlanSettings, PreparePlan
 from penumo_assets.cohort.publish import open_manifest, plan_publication, publish, read_settings
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.manifest import STAGES
@@ -13,7 +13,7 @@ from penumo_assets.resources.storage.file_store import FileStore
 
 def prepare(store: FileStore, config: PrepareConfig, stages: Sequence[str]) -> None:
     settings, base = PlanSettings(config, "", "", tuple(stages)), open_manifest(store, "ward")
-    publish(store, base, plan_publication(Landing("ward", (), {}, {}), Plan((), (), ()), settings, base))
+    publish(store, base, plan_publication(Landing("ward", (), {}, {}), PreparePlan((), (), ()), settings, base))
 
 
 def test_the_settings_of_a_whole_pass_are_kept(tmp_path: Path) -> None:

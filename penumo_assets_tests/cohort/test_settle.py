@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from penumo_assets.cohort.watch.arrivals import START, Arrival, Look, Position, past
-from penumo_assets.cohort.watch.sweep import Plan, Sweep, UnreadableCursor, dump_sweep, load_sweep, plan_sweep
+from penumo_assets.cohort.watch.sweep import Sweep, SweepPlan, UnreadableCursor, dump_sweep, load_sweep, plan_sweep
 
 A, B, C = ("a" * 64, "b" * 64, "c" * 64)
 
@@ -17,13 +17,13 @@ def tick(
     position: Position | None = None,
     most: int = 100,
     prepared: bool = False,
-) -> Plan:
+) -> SweepPlan:
     """One tick; the cursor goes through its text, as between two ticks of the daemon."""
     plan = plan_sweep(sweep, Look(arrivals, position, ()), now, 60, most, lambda arrival: prepared)
     return replace(plan, sweep=load_sweep(dump_sweep(plan.sweep), now, plan.sweep.position))
 
 
-def ran(plan: Plan) -> list[str]:
+def ran(plan: SweepPlan) -> list[str]:
     return [launch.cohort for launch in plan.launches]
 
 

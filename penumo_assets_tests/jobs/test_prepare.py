@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from penumo_assets.cohort.landing import read_landing
-from penumo_assets.cohort.plan import Plan, PlanSettings, plan_cohort
+from penumo_assets.cohort.plan import PlanSettings, PreparePlan, plan_cohort
 from penumo_assets.cohort.publish import open_manifest, plan_publication, publish, read_manifest
 from penumo_assets.configs.prepare import DecodeConfig, LabelsConfig, PrepareConfig
 from penumo_assets.imaging.decode import decode_png, encode_png
@@ -52,7 +52,7 @@ class House:
         self.landing.mkdir(parents=True, exist_ok=True)
         (self.landing / name).write_bytes(data)
 
-    def materialize(self, settings: PlanSettings = SETTINGS, *arguments: str) -> Plan:
+    def materialize(self, settings: PlanSettings = SETTINGS, *arguments: str) -> PreparePlan:
         """Plan, run the job's `main` in this process, publish; the plan."""
         self.runs += 1
         landing, base = read_landing(self.store, COHORT, LABELS, None), open_manifest(self.store, COHORT)

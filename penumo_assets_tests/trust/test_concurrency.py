@@ -8,19 +8,19 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from dagster import AssetExecutionContext, AssetKey
+from dagster import AssetExecutionContext, AssetKey, Failure
 
-from penumo_assets.cohort.publish import Manifest, Reader, keys_of, open_manifest, read_manifest, read_settings
+from penumo_assets.cohort.publish import Manifest, keys_of, open_manifest, read_manifest, read_settings
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.promotion import CHAMPION_RECORD, disagreement, rollback
-from penumo_assets.resources.compute.spec import JobResult, JobSpec
+from penumo_assets.resources.compute.spec import JobResult, JobRunner, JobSpec
 from penumo_assets.resources.storage.file_store import FileStore
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 from penumo_assets.resources.storage.root import Storage
 from penumo_assets.resources.tracking import CHAMPION
 from penumo_assets_tests.backfills.daemon import running_daemon
 from penumo_assets_tests.backfills.stub_jobs import StubJobRunner, png
-from penumo_assets_tests.house import House, open_house
+from penumo_assets_tests.house import House, failure_of, open_house
 from penumo_assets_tests.registry import (
     add_report,
     alias,
@@ -163,31 +163,32 @@ def test_a_reader_sees_one_manifest_or_the_next_and_never_a_mixture(ward: House)
     assert_whole(ward)
 
 
-def test_a_training_set_whose_tensors_are_replaced_while_it_is_packed_is_planned_again(ward: House) -> None:
-    from penumo_assets.assets.dataset import labelled_items
-    from penumo_assets.cohort.publish import on_current_manifests
-
+def test_a_training_set_whose_tensors_are_replaced_while_it_is_packed_is_planned_again(
+    ward: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     labels = "".join(f"{number}.png,P{number},normal\n" for number in range(3))
     ward.store.write("landing/ward/labels.csv", f"file,patient_id,label\n{labels}".encode())
     prepare(ward)
-    told: list[str] = []
     tries: list[int] = []
 
-    def pack(read: Reader) -> list[bytes]:
-        items = labelled_items(read, ["ward"])
-        tries.append(len(items))
+    def read_all(context: AssetExecutionContext, jobs: JobRunner, spec: JobSpec) -> JobResult:
+        tries.append(len(spec.inputs["npz"].names))
         if len(tries) == 1:
             for number in range(3):
                 ward.store.write(f"landing/ward/{number}.png", png(200 + number))
             prepare(ward)
-        return [ward.store.read(f"npz/{item['file']}") for item in items]
+        for name in spec.inputs["npz"].names:
+            ward.store.read(f"npz/{name}")
+        raise Failure("every tensor was read")
 
-    packed = on_current_manifests(ward.store, pack, told.append)
-    assert (len(packed), len(tries), len(told)) == (3, 2, 1)
+    monkeypatch.setattr("penumo_assets.assets.dataset.run_job", read_all)
+    assert failure_of(ward.materialize("training_set", fails=True)) == "every tensor was read"
+    assert tries == [3, 3]
     ward.store.delete([read_manifest(ward.store, "ward")[0].stages["npz"].key])
-    with pytest.raises(ObjectMissing):  # a fault of the store is not taken for another run's work
-        on_current_manifests(ward.store, pack, told.append)
-    assert len(tries) == 3
+    result = ward.materialize("training_set", fails=True)  # a fault of the store is not taken for another run's work
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    assert event.step_failure_data.error.cause.cls_name == "ObjectMissing"
+    assert tries == [3, 3, 3]
 
 
 def test_overlapping_backfills_leave_every_cohort_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

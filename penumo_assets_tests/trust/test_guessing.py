@@ -10,7 +10,7 @@ from penumo_assets.assets import prepare
 from penumo_assets.assets.segmenter import Segmenter, _train_spec
 from penumo_assets.cohort import plan
 from penumo_assets.cohort.landing import Label, LandedFile, Landing
-from penumo_assets.cohort.plan import Plan, PlanSettings, plan_cohort
+from penumo_assets.cohort.plan import PlanSettings, PreparePlan, plan_cohort
 from penumo_assets.configs.prepare import Deidentify, PrepareConfig
 from penumo_assets.configs.segmenter import RetrainConfig
 from penumo_assets.jobs.manifest import STAGES
@@ -24,7 +24,7 @@ PATIENT = "MRN-482913"
 NAMES = ("0123.dcm", "0123.png", "0123.jpeg", "0123")
 
 
-def planned(name: str, patient: str = PATIENT, mode: Deidentify = Deidentify.dicom) -> tuple[Plan, Landing]:
+def planned(name: str, patient: str = PATIENT, mode: Deidentify = Deidentify.dicom) -> tuple[PreparePlan, Landing]:
     """A landing of one film, and what is planned for it with the key of the environment."""
     labels = {name: Label(name, patient_id=patient, label="normal")}
     landing = Landing("ward", (LandedFile(name, "etag", 1000, f"images/{PATIENT}.dcm"),), {}, labels)

@@ -10,7 +10,7 @@ import boto3
 import pytest
 
 from penumo_assets.cohort.landing import LandingError, read_landing
-from penumo_assets.cohort.plan import Plan, PlanSettings, plan_cohort
+from penumo_assets.cohort.plan import PlanSettings, PreparePlan, plan_cohort
 from penumo_assets.cohort.publish import open_manifest, plan_publication, publish
 from penumo_assets.cohort.rejected import rejected_files
 from penumo_assets.configs.prepare import FileNames, LabelsConfig, PrepareConfig
@@ -43,7 +43,7 @@ def send(key: str, body: bytes = FILM, **headers: Any) -> None:
     boto3.client("s3").put_object(Bucket="films", Key=f"below/{key}", Body=body, **headers)
 
 
-def plan(bucket: S3Store) -> Plan:
+def plan(bucket: S3Store) -> PreparePlan:
     return plan_cohort(read_landing(bucket, "ward", LABELS, None), [], PlanSettings(PrepareConfig(), "w", "k", STAGES))
 
 

@@ -49,7 +49,7 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """Runs to launch now, the next cursor, and how many cohorts are still being written or hold no image yet."""
 
     launches: tuple[Launch, ...]
@@ -93,7 +93,7 @@ def plan_sweep(
     settle_seconds: float,
     max_launches: int,
     is_prepared: Callable[[Arrival], bool],
-) -> Plan:
+) -> SweepPlan:
     """What follows from one piece of the listing.
 
     A cohort that the sensor meets for the first time does not run if ``is_prepared`` says that somebody else has seen
@@ -117,7 +117,7 @@ def plan_sweep(
     for cohort in vanished(sweep.seen, sweep.position, look):
         del seen[cohort]
     following = Sweep(sweep.tick + 1, look.position or START, seen)
-    return Plan(tuple(launches), following, settling, without_images)
+    return SweepPlan(tuple(launches), following, settling, without_images)
 
 
 def dump_sweep(sweep: Sweep) -> str:

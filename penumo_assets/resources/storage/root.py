@@ -13,10 +13,10 @@ from penumo_assets.resources.storage.file_store import FileStore
 from penumo_assets.resources.storage.object_store import ObjectStore, StorageError
 
 
-def open_store(root: str, kms_key: str = "", *, impatient: bool = False) -> ObjectStore:
+def open_store(root: str, kms_key: str = "", *, fail_fast: bool = False) -> ObjectStore:
     """The store at ``root``: ``s3://bucket/prefix``, ``file:///folder`` or a folder.
 
-    ``kms_key`` encrypts what is written to a bucket; empty for the bucket's own default. ``impatient`` is for
+    ``kms_key`` encrypts what is written to a bucket; empty for the bucket's own default. ``fail_fast`` is for
     callers that would rather be told within half a minute that a bucket does not answer than wait for it.
 
     Raises
@@ -30,7 +30,7 @@ def open_store(root: str, kms_key: str = "", *, impatient: bool = False) -> Obje
 
         if not parsed.netloc:
             raise StorageError(f"{root} names no bucket; expected s3://bucket/prefix")
-        return S3Store(parsed.netloc, parsed.path, kms_key, impatient=impatient)
+        return S3Store(parsed.netloc, parsed.path, kms_key, fail_fast=fail_fast)
     if parsed.scheme == "file":
         return FileStore(Path(unquote(parsed.path)))
     if "://" in root:
@@ -64,6 +64,6 @@ class Storage(ConfigurableResource):
             self._store = open_store(self.root, self.kms_key)
         return self._store
 
-    def impatient(self) -> ObjectStore:
+    def failing_fast(self) -> ObjectStore:
         """The store for a sensor, whose tick is lost if it takes a minute (`open_store`)."""
-        return open_store(self.root, self.kms_key, impatient=True)
+        return open_store(self.root, self.kms_key, fail_fast=True)

@@ -60,7 +60,7 @@ class S3Store(ObjectStore):
     Parameters
     ----------
     kms_key : id or ARN of the KMS key that encrypts what is written; empty for the bucket's own default.
-    impatient : list and delete with one retry and short time-outs.
+    fail_fast : list and delete with one retry and short time-outs.
 
     Raises
     ------
@@ -70,7 +70,7 @@ class S3Store(ObjectStore):
 
     workers = 32
 
-    def __init__(self, bucket: str, prefix: str, kms_key: str = "", *, impatient: bool = False) -> None:
+    def __init__(self, bucket: str, prefix: str, kms_key: str = "", *, fail_fast: bool = False) -> None:
         self.bucket = bucket
         self.prefix = prefix.strip("/")
         self.root_uri = f"s3://{bucket}/{self.prefix}".rstrip("/")
@@ -78,8 +78,8 @@ class S3Store(ObjectStore):
         region = session.region_name or os.environ.get("AWS_REGION")
         if not region:
             raise StorageError(f"{self.root_uri}: no AWS region; set AWS_DEFAULT_REGION")
-        retries: Any = {"mode": "standard", "max_attempts": 1 if impatient else MAX_RETRIES + 1}
-        timeouts: Any = {"connect_timeout": 5, "read_timeout": 10 if impatient else READ_TIMEOUT_SECONDS}
+        retries: Any = {"mode": "standard", "max_attempts": 1 if fail_fast else MAX_RETRIES + 1}
+        timeouts: Any = {"connect_timeout": 5, "read_timeout": 10 if fail_fast else READ_TIMEOUT_SECONDS}
         with translated(self.root_uri, self.bucket):
             self._client = session.client("s3", region_name=region, config=Config(retries=retries, **timeouts))
         self._kms_key = kms_key
