@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from penumo_assets.assets import prepare
+from penumo_assets.assets.prepare import _prepare_spec
 from penumo_assets.assets.segmenter import Segmenter, _train_spec
 from penumo_assets.cohort import plan
 from penumo_assets.cohort.landing import Label, LandedFile, Landing
@@ -24,16 +24,16 @@ PATIENT = "MRN-482913"
 NAMES = ("0123.dcm", "0123.png", "0123.jpeg", "0123")
 
 
-def planned(name: str, patient: str = PATIENT, mode: Deidentify = Deidentify.dicom) -> tuple[PreparePlan, Landing]:
-    """A landing of one film, and what is planned for it with the key of the environment."""
+def planned(name: str, patient: str = PATIENT, mode: Deidentify = Deidentify.dicom) -> PreparePlan:
+    """What is planned for a landing of one film with the key of the environment."""
     labels = {name: Label(name, patient_id=patient, label="normal")}
     landing = Landing("ward", (LandedFile(name, "etag", 1000, f"images/{PATIENT}.dcm"),), {}, labels)
     config = PrepareConfig.parse({"decode": {"deidentify": mode.value}})
-    return plan_cohort(landing, [], PlanSettings(config, "weights", key_id(), STAGES)), landing
+    return plan_cohort(landing, [], PlanSettings(config, "weights", key_id(), STAGES))
 
 
 def fingerprint_of(*what: Any) -> str:
-    return planned(*what)[0].items[0].fingerprints["raw"]
+    return planned(*what).items[0].fingerprints["raw"]
 
 
 def each_key(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
@@ -68,14 +68,9 @@ def test_another_patient_of_the_same_film_is_still_another_fingerprint(monkeypat
 
 
 def prepare_spec(monkeypatch: pytest.MonkeyPatch) -> JobSpec:
-    specs: list[JobSpec] = []
-    monkeypatch.setattr(prepare, "run_job", lambda context, jobs, spec: specs.append(spec))
-    monkeypatch.setattr(plan, "_told_id", lambda patient, key: "")
+    monkeypatch.setattr(plan, "_redacted_id", lambda patient, key: "")
     monkeypatch.setattr(plan, "fingerprint", lambda *what: "the same under any key")
-    work, landing = planned("0123.dcm")
-    nothing: Any = None
-    prepare._compute(nothing, nothing, work, PrepareConfig(), landing, Segmenter("", "", "weights"))
-    return specs[0]
+    return _prepare_spec(planned("0123.dcm"), PrepareConfig(), "ward", Segmenter("", "", "weights"))
 
 
 def segmenter_spec(monkeypatch: pytest.MonkeyPatch) -> JobSpec:
