@@ -25,7 +25,6 @@ from pydantic import Field
 
 from penumo_assets.assets.pages import TRAINING_INDEX, listed, table
 from penumo_assets.assets.shared import (
-    DATASET_DEFAULTS,
     LEARNING,
     OWNERS,
     PROCESSING_POOL,
@@ -44,7 +43,7 @@ from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectSt
 from penumo_assets.resources.storage.root import Storage
 
 INDEX_NAME = "index.parquet"
-DatasetLaunchpad = launchpad_config(DatasetConfig, DATASET_DEFAULTS)
+DatasetLaunchpad = launchpad_config(DatasetConfig)
 
 
 class TrainingSetConfig(Config):

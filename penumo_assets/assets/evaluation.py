@@ -24,7 +24,6 @@ from pydantic import Field
 from penumo_assets.assets.dataset import current_training_set
 from penumo_assets.assets.pages import listed, rounded, table
 from penumo_assets.assets.shared import (
-    GATE_DEFAULTS,
     LEARNING,
     OWNERS,
     PROCESSING_POOL,
@@ -43,7 +42,7 @@ from penumo_assets.resources.compute.spec import JobInput, JobRunner, JobSpec, b
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 from penumo_assets.resources.storage.root import Storage
 
-GatesLaunchpad = launchpad_config(Gates, GATE_DEFAULTS)
+GatesLaunchpad = launchpad_config(Gates)
 STUDY = frozenset(
     {"acquisition", "aims", "annotators", "availability", "design", "external_test", "funding", "protocol"}
     | {"rater_variability", "reference_rationale", "reference_standard", "registration", "sample_size"}

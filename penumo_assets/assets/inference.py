@@ -20,7 +20,6 @@ from dagster import (
 
 from penumo_assets.assets.pages import contact_sheet, listed, prediction_columns, rounded, table
 from penumo_assets.assets.shared import (
-    INFERENCE_DEFAULTS,
     OWNERS,
     PROCESSING_POOL,
     SERVING,
@@ -41,7 +40,7 @@ from penumo_assets.resources.storage.object_store import ObjectStore, StorageErr
 from penumo_assets.resources.storage.root import Storage
 from penumo_assets.resources.tracking import CHAMPION, PREVIOUS, Tracking
 
-InferenceLaunchpad = launchpad_config(InferenceConfig, INFERENCE_DEFAULTS)
+InferenceLaunchpad = launchpad_config(InferenceConfig)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from penumo_assets.assets.segmenter import Segmenter, current_segmenter
 from penumo_assets.assets.shared import (
     IMAGING,
     OWNERS,
-    PREPARE_DEFAULTS,
     PROCESSING_POOL,
     launchpad_config,
     parsed,
@@ -51,7 +50,7 @@ from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner,
 from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore, StorageError
 from penumo_assets.resources.storage.root import Storage
 
-PrepareLaunchpad = launchpad_config(PrepareConfig, PREPARE_DEFAULTS)
+PrepareLaunchpad = launchpad_config(PrepareConfig)
 
 
 @multi_asset(

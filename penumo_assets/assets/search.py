@@ -24,7 +24,6 @@ from penumo_assets.assets.dataset import current_training_set, split_channel
 from penumo_assets.assets.shared import (
     LEARNING,
     OWNERS,
-    TRAIN_DEFAULTS,
     TRAINING_POOL,
     job_failures,
     launchpad_config,
@@ -32,6 +31,7 @@ from penumo_assets.assets.shared import (
     search_record,
 )
 from penumo_assets.configs.search import OBJECTIVE, SearchConfig, SearchSpace
+from penumo_assets.configs.train import TrainConfig
 from penumo_assets.partitions import architectures
 from penumo_assets.resources.compute.search import Trial, Tuner, best_of, optuna_trials, with_hyperparameters
 from penumo_assets.resources.compute.spec import JobFailed, JobRunner, JobSpec
@@ -39,7 +39,7 @@ from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectSt
 from penumo_assets.resources.storage.root import Storage
 from penumo_assets.resources.tracking import Tracking
 
-SearchLaunchpad = launchpad_config(SearchConfig, SearchConfig())
+SearchLaunchpad = launchpad_config(SearchConfig)
 
 
 @asset(
@@ -96,7 +96,7 @@ def trial_spec(
     architecture: str, dataset: dict, config: SearchConfig, environment: dict[str, str], secrets: tuple[str, ...] = ()
 ) -> JobSpec:
     """One training of the search, with the default hyperparameters; the test split stays out of reach."""
-    base = TRAIN_DEFAULTS.model_copy(update={"epochs": config.epochs}).to_hyperparameters()
+    base = TrainConfig.parse({"epochs": config.epochs}).to_hyperparameters()
     values = {"model-type": architecture} | base
     return JobSpec(
         kind="training",

@@ -45,7 +45,7 @@ from penumo_assets.resources.tracking import Tracking
 WEIGHTS = "lung_unet.safetensors"
 BUNDLED_FACTS = Path(penumo_assets.__file__).parent / "models" / "weights" / "lung_unet.json"
 MAX_WEIGHTS_BYTES = 64 * 2**20
-SegmenterLaunchpad = launchpad_config(SegmenterConfig, SegmenterConfig())
+SegmenterLaunchpad = launchpad_config(SegmenterConfig)
 
 
 @dataclass(frozen=True)

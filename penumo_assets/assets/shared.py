@@ -1,22 +1,15 @@
-"""What several assets share: names and records, the defaults, the launchpad, and how an asset runs a job."""
+"""What several assets share: names and records, the launchpad, and how an asset runs a job."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
-from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from dagster import AssetExecutionContext, Config, Failure
 from pydantic import BaseModel, Field, create_model
-from pydantic_core import PydanticUndefined
 
-import penumo_assets.configs
 from penumo_assets.assets.pages import text_block
 from penumo_assets.configs.base import StrictModel
-from penumo_assets.configs.inference import InferenceConfig
-from penumo_assets.configs.prepare import PrepareConfig
-from penumo_assets.configs.train import DatasetConfig, Gates, TrainConfig
 from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobRunner, JobSpec
 
 OWNERS = ["team:radiology-ml"]
@@ -51,39 +44,29 @@ def predictions_record(cohort: str) -> str:
     return f"predictions/{cohort}/current.json"
 
 
-_FOLDER = Path(penumo_assets.configs.__file__).parent
-_TRAINING = yaml.safe_load((_FOLDER / "train_config.yaml").read_text(encoding="utf-8"))
-
-PREPARE_DEFAULTS = PrepareConfig.from_yaml(_FOLDER / "prepare_config.yaml")
-DATASET_DEFAULTS = DatasetConfig.parse(_TRAINING["dataset"])
-TRAIN_DEFAULTS = TrainConfig.parse(_TRAINING["train"])
-GATE_DEFAULTS = Gates.parse(_TRAINING["gates"])
-INFERENCE_DEFAULTS = InferenceConfig.from_yaml(_FOLDER / "inference_config.yaml")
-
 JOB_TAG = "penumo/job"
 
 M = TypeVar("M", bound=StrictModel)
 
 
-def launchpad_config(model: type[StrictModel], defaults: StrictModel) -> type[Config]:
-    """A Dagster config class with the fields of ``model`` and ``defaults`` filled in.
+def launchpad_config(model: type[StrictModel]) -> type[Config]:
+    """A Dagster config class with the fields of ``model`` and its defaults filled in.
 
     Bounds are not repeated: `parsed` checks the values with ``model`` itself, which names the field.
     Enumerations are offered as text, so that the launchpad shows the value and not a Python name.
     """
-    fields: dict[str, Any] = {}
+    defaults, fields = model.defaults(), dict[str, Any]()
     for name, info in model.model_fields.items():
         value = getattr(defaults, name)
         kind = info.annotation
         description = info.description or ""
         if isinstance(value, StrictModel):
-            kind = launchpad_config(type(value), value)
+            kind = launchpad_config(type(value))
             value = kind()
         elif isinstance(value, Enum):
             choices = ", ".join(str(item.value) for item in type(value))
             kind, value, description = str, value.value, f"{description} One of: {choices}."
-        default = value if value is not PydanticUndefined else ...
-        fields[name] = (kind, Field(default, description=description))
+        fields[name] = (kind, Field(value, description=description))
     return create_model(model.__name__, __base__=Config, __doc__=model.__doc__, **fields)
 
 

@@ -17,7 +17,6 @@ from penumo_assets.assets.search import best_hyperparameters
 from penumo_assets.assets.shared import (
     LEARNING,
     OWNERS,
-    TRAIN_DEFAULTS,
     TRAINING_POOL,
     launchpad_config,
     model_record,
@@ -32,7 +31,7 @@ from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage, read_uri
 from penumo_assets.resources.tracking import Tracking
 
-TrainLaunchpad: Any = launchpad_config(TrainConfig, TRAIN_DEFAULTS)
+TrainLaunchpad: Any = launchpad_config(TrainConfig)
 SPLITS = ("train", "validation", "test")
 WITHOUT_FILE = ("none", "imagenet")
 MAX_WEIGHTS_BYTES = 2 * 2**30

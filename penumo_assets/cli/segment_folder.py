@@ -63,7 +63,7 @@ def segment_folder(folder: Path, out: Path, *, progress: bool = False) -> dict[s
 
 def _segment_batch(segmenter: LungSegmenter, files: list[Path], folder: Path, out: Path) -> list[Line]:
     started = time.perf_counter()
-    config = SegmentConfig()
+    config, decode = SegmentConfig.defaults(), DecodeConfig.defaults()
     lines: list[Line] = []
     films: list[tuple[Line, np.ndarray, Letterbox]] = []
     for path in files:
@@ -75,7 +75,7 @@ def _segment_batch(segmenter: LungSegmenter, files: list[Path], folder: Path, ou
                 raise ImageRejected("unsafe_name", UNSAFE_NAME)
             if path.is_symlink():
                 raise not_a_file()
-            decoded = decode_image(read_plain_file(path, DecodeConfig().max_file_bytes), DecodeConfig())
+            decoded = decode_image(read_plain_file(path, decode.max_file_bytes), decode)
             films.append((line, eight_bit(decoded.pixels), Letterbox.fit(*decoded.size, 512)))
         except ImageRejected as rejection:
             line.status = rejection.code

@@ -1,11 +1,15 @@
-"""What every configuration shares: unknown keys and impossible values are refused by name."""
+"""What every configuration shares: defaults from its YAML file; unknown keys and impossible values refused by name."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from penumo_assets.configs.documents import MAX_CHARACTERS, DocumentError, parse_yaml
+
+FOLDER = Path(__file__).parent
+M = TypeVar("M", bound="StrictModel")
 
 
 class ConfigError(ValueError):
@@ -13,9 +17,23 @@ class ConfigError(ValueError):
 
 
 class StrictModel(BaseModel):
-    """A frozen model that refuses keys it does not know."""
+    """A frozen model that refuses keys it does not know.
+
+    What a key that is left out means stands in the YAML file that `defaults_from` names, and nowhere else.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    yaml_defaults: ClassVar[Mapping[str, Any]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        return {**cls.yaml_defaults, **values} if isinstance(values, dict) else values
+
+    @classmethod
+    def defaults(cls) -> Self:
+        """Every field at its default."""
+        return cls.parse({})
 
     @classmethod
     def parse(cls, values: Any) -> Self:
@@ -44,13 +62,51 @@ class StrictModel(BaseModel):
         ConfigError
             Naming the file and the line, or every offending field.
         """
+        return cls.parse(_read_yaml(path))
+
+
+def defaults_from(name: str) -> Callable[[type[M]], type[M]]:
+    """Class decorator: the model's defaults, and those of the models in it, are what the YAML file ``name`` says.
+
+    The file stands in this folder and names every key; a user edits it.
+
+    Raises
+    ------
+    ConfigError
+        Naming the file and each key that is missing, unknown or impossible.
+    """
+
+    def take(model: type[M]) -> type[M]:
         try:
-            with path.open(encoding="utf-8") as file:
-                values = parse_yaml(file.read(MAX_CHARACTERS + 1)) or {}
-        except (DocumentError, UnicodeDecodeError) as error:
-            reason = error if isinstance(error, DocumentError) else "it is not UTF-8"
-            raise ConfigError(f"{path.name} is not valid YAML: {reason}") from error
-        return cls.parse(values)
+            _take_defaults(model, _read_yaml(FOLDER / name))
+            model.defaults()
+        except ConfigError as error:
+            raise ConfigError(f"{name}, which holds the defaults: {error}") from error
+        return model
+
+    return take
+
+
+def _take_defaults(model: type[StrictModel], values: Any, path: str = "") -> None:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path.rstrip('.') or 'it'} holds no keys")
+    if wrong := sorted(values.keys() ^ model.model_fields.keys(), key=str):
+        raise ConfigError("; ".join(f"{path}{key} is {'unknown' if key in values else 'missing'}" for key in wrong))
+    nested: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, StrictModel):
+            _take_defaults(field.annotation, values[name], f"{path}{name}.")
+            nested[name] = {}
+    model.yaml_defaults = values | nested
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return parse_yaml(file.read(MAX_CHARACTERS + 1)) or {}
+    except (DocumentError, UnicodeDecodeError) as error:
+        reason = error if isinstance(error, DocumentError) else "it is not UTF-8"
+        raise ConfigError(f"{path.name} is not valid YAML: {reason}") from error
 
 
 def leaves(model: BaseModel, prefix: str = "") -> list[tuple[str, Any, str]]:

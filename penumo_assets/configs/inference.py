@@ -2,23 +2,23 @@
 
 from pydantic import Field
 
-from penumo_assets.configs.base import StrictModel
+from penumo_assets.configs.base import StrictModel, defaults_from
 
 
+@defaults_from("inference_config.yaml")
 class InferenceConfig(StrictModel):
     """Settings of an inference job."""
 
     model_version: str = Field(
-        "champion",
         pattern=r"^(champion|previous|[0-9]+|resnet34|resnet50)$",
         description="The registry's alias champion or previous, a version number, or an architecture's newest model.",
     )
-    batch_size: int = Field(64, ge=1, le=65_536, description="Images per forward pass.")
-    overlay: bool = Field(False, description="Write a Grad-CAM overlay (PNG) per image.")
-    overlay_limit: int = Field(200, ge=0, description="Most overlays to write: the most certain positives first.")
+    batch_size: int = Field(ge=1, le=65_536, description="Images per forward pass.")
+    overlay: bool = Field(description="Write a Grad-CAM overlay (PNG) per image.")
+    overlay_limit: int = Field(ge=0, description="Most overlays to write: the most certain positives first.")
     compute_device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda)$", description="auto: a GPU where there is one, else the CPU."
+        pattern=r"^(auto|cpu|cuda)$", description="auto: a GPU where there is one, else the CPU."
     )
     max_psi: float = Field(
-        0.25, gt=0, description="Population stability index above which predictions or image statistics have drifted."
+        gt=0, description="Population stability index above which predictions or image statistics have drifted."
     )

@@ -9,7 +9,7 @@ from string import Formatter
 
 from pydantic import Field, field_validator, model_validator
 
-from penumo_assets.configs.base import StrictModel
+from penumo_assets.configs.base import StrictModel, defaults_from
 
 
 class Deidentify(StrEnum):
@@ -52,30 +52,26 @@ class DecodeConfig(StrictModel):
     """From a landed file to de-identified pixels (`raw_images`)."""
 
     deidentify: Deidentify = Field(
-        Deidentify.dicom,
         description="Replace patient ids by HMAC-SHA-256 with the key in PENUMO_DEID_KEY: "
         "for DICOM files, always, or never.",
     )
-    reject_lateral: bool = Field(True, description="Refuse images whose header or labels.csv says the view is lateral.")
-    keep_colour: bool = Field(False, description="Keep real RGB where the source has it instead of its luminance.")
+    reject_lateral: bool = Field(description="Refuse images whose header or labels.csv says the view is lateral.")
+    keep_colour: bool = Field(description="Keep real RGB where the source has it instead of its luminance.")
     window_low_percentile: float = Field(
-        0.5,
         ge=0,
         lt=50,
         description="Lower percentile of the window when a DICOM file of more than 8 bits carries none.",
     )
     window_high_percentile: float = Field(
-        99.5,
         gt=50,
         le=100,
         description="Upper percentile of the window when a DICOM file of more than 8 bits carries none.",
     )
     max_megapixels: float = Field(
-        64.0, gt=0, le=400, description="Refuse images that declare more than this many million pixels."
+        gt=0, le=400, description="Refuse images that declare more than this many million pixels."
     )
-    min_side: int = Field(32, ge=1, description="Refuse images whose shorter side has fewer pixels.")
+    min_side: int = Field(ge=1, description="Refuse images whose shorter side has fewer pixels.")
     reduce_to: int | None = Field(
-        None,
         ge=512,
         description="Store images at half, a quarter or an eighth of their size, as long as their longer side keeps "
         "this many pixels: a quarter of the bytes and half of the time at 512, which is what segmentation and "
@@ -98,13 +94,12 @@ class PlausibilityConfig(StrictModel):
     and the offset below 0.23.
     """
 
-    min_area_fraction: float = Field(0.06, ge=0, le=1, description="Least share of the image content that is lung.")
-    max_area_fraction: float = Field(0.65, ge=0, le=1, description="Largest share of the image content that is lung.")
+    min_area_fraction: float = Field(ge=0, le=1, description="Least share of the image content that is lung.")
+    max_area_fraction: float = Field(ge=0, le=1, description="Largest share of the image content that is lung.")
     min_side_balance: float = Field(
-        0.30, ge=0, le=1, description="Least ratio of the smaller lung's area to the larger one's."
+        ge=0, le=1, description="Least ratio of the smaller lung's area to the larger one's."
     )
     max_centroid_offset: float = Field(
-        0.28,
         ge=0,
         le=1,
         description="Largest distance of the mask's centroid from the content's centre, "
@@ -122,37 +117,34 @@ class SegmentConfig(StrictModel):
     """From pixels to a lung mask in 512x512 letterbox coordinates (`lung_masks`)."""
 
     seg_on_gray: bool = Field(
-        True,
         description="Segment the luminance. False: segment each colour channel and average the probabilities "
         "(differs only where keep_colour keeps real colour).",
     )
     backend: SegmenterBackend = Field(
-        SegmenterBackend.lung_unet,
         description="lung_unet: the weights that the asset lung_segmenter holds. pspnet: torchxrayvision's PSPNet, if "
         "that package is installed where jobs run; its lungs end at the heart's border.",
     )
-    threshold: float = Field(0.5, gt=0, lt=1, description="Probability above which a pixel is lung.")
+    threshold: float = Field(gt=0, lt=1, description="Probability above which a pixel is lung.")
     on_bad_mask: OnBadMask = Field(
-        OnBadMask.reject,
         description="An implausible mask rejects the image, or the whole image is used as if it were lung.",
     )
-    plausibility: PlausibilityConfig = Field(default=PlausibilityConfig(), description="Limits for a mask.")
+    plausibility: PlausibilityConfig = Field(description="Limits for a mask.")
 
 
 class ClaheConfig(StrictModel):
     """Contrast-limited adaptive histogram equalisation (Zuiderveld 1994)."""
 
-    enabled: bool = Field(True, description="Apply CLAHE.")
-    clip_limit: float = Field(2.0, gt=0, le=40, description="Contrast limit, OpenCV's clipLimit.")
-    tile_grid: int = Field(8, ge=1, le=64, description="Tiles per side, OpenCV's tileGridSize.")
+    enabled: bool = Field(description="Apply CLAHE.")
+    clip_limit: float = Field(gt=0, le=40, description="Contrast limit, OpenCV's clipLimit.")
+    tile_grid: int = Field(ge=1, le=64, description="Tiles per side, OpenCV's tileGridSize.")
 
 
 class BlurConfig(StrictModel):
     """Gaussian blur against noise."""
 
-    enabled: bool = Field(True, description="Apply a Gaussian blur.")
-    kernel_size: int = Field(3, ge=1, le=31, description="Kernel side in pixels, odd.")
-    sigma: float = Field(0.8, gt=0, le=10, description="Standard deviation in pixels.")
+    enabled: bool = Field(description="Apply a Gaussian blur.")
+    kernel_size: int = Field(ge=1, le=31, description="Kernel side in pixels, odd.")
+    sigma: float = Field(gt=0, le=10, description="Standard deviation in pixels.")
 
     @field_validator("kernel_size")
     @classmethod
@@ -165,41 +157,39 @@ class BlurConfig(StrictModel):
 class MinMaxConfig(StrictModel):
     """Linear stretch of the intensities to the full range."""
 
-    enabled: bool = Field(True, description="Stretch the intensities to 0..255.")
-    low_percentile: float = Field(0.5, ge=0, lt=50, description="Percentile that becomes 0.")
-    high_percentile: float = Field(99.5, gt=50, le=100, description="Percentile that becomes 255.")
+    enabled: bool = Field(description="Stretch the intensities to 0..255.")
+    low_percentile: float = Field(ge=0, lt=50, description="Percentile that becomes 0.")
+    high_percentile: float = Field(gt=50, le=100, description="Percentile that becomes 255.")
 
 
 class SharpenConfig(StrictModel):
     """Unsharp masking."""
 
-    enabled: bool = Field(False, description="Apply an unsharp mask.")
-    amount: float = Field(0.6, gt=0, le=5, description="Weight of the detail that is added.")
-    sigma: float = Field(1.5, gt=0, le=20, description="Standard deviation of the blur, in pixels.")
+    enabled: bool = Field(description="Apply an unsharp mask.")
+    amount: float = Field(gt=0, le=5, description="Weight of the detail that is added.")
+    sigma: float = Field(gt=0, le=20, description="Standard deviation of the blur, in pixels.")
 
 
 class EnhanceConfig(StrictModel):
     """From pixels and mask to the 224x224 image a classifier sees (`preprocessed_images`)."""
 
-    crop_to_lungs: bool = Field(True, description="Crop to the box around the lungs, widened by crop_margin.")
-    crop_margin: float = Field(0.05, ge=0, le=1, description="Margin around the lung box, as a share of its sides.")
+    crop_to_lungs: bool = Field(description="Crop to the box around the lungs, widened by crop_margin.")
+    crop_margin: float = Field(ge=0, le=1, description="Margin around the lung box, as a share of its sides.")
     keep_aspect: bool = Field(
-        True,
         description="Widen the crop to a square, so that the aspect ratio of the lungs is not distorted.",
     )
-    apply_mask: bool = Field(False, description="Set pixels outside the lungs to 0.")
-    colour: Colour = Field(Colour.gray, description="Gray replicated to R, G and B, or real RGB where it was kept.")
-    clahe: ClaheConfig = Field(default=ClaheConfig(), description="Local contrast.")
-    gaussian_blur: BlurConfig = Field(default=BlurConfig(), description="Noise.")
-    min_max: MinMaxConfig = Field(default=MinMaxConfig(), description="Intensity range.")
-    sharpen: SharpenConfig = Field(default=SharpenConfig(), description="Detail.")
+    apply_mask: bool = Field(description="Set pixels outside the lungs to 0.")
+    colour: Colour = Field(description="Gray replicated to R, G and B, or real RGB where it was kept.")
+    clahe: ClaheConfig = Field(description="Local contrast.")
+    gaussian_blur: BlurConfig = Field(description="Noise.")
+    min_max: MinMaxConfig = Field(description="Intensity range.")
+    sharpen: SharpenConfig = Field(description="Detail.")
 
 
 class NpzConfig(StrictModel):
     """From the enhanced image and its mask to a tensor file (`npz_tensors`)."""
 
     filename: str = Field(
-        "{patient_id}",
         description="Name of a tensor file without .npz, from {patient_id} and {image_id}. With {patient_id} alone "
         "a patient's second image is refused; name {image_id} too when patients have several.",
     )
@@ -224,29 +214,27 @@ class LabelsConfig(StrictModel):
     """What labels.csv and the names of landed files may say outside landing."""
 
     allowed: list[str] = Field(
-        default=["normal", "pneumonia"],
         description="Labels that are known, in lower case; an image with another label is rejected. Empty: any.",
     )
     file_names: FileNames = Field(
-        FileNames.pseudonymise,
         description="Names of landed files, which often hold a patient's name: replaced by HMAC-SHA-256 with the key "
         "in PENUMO_DEID_KEY (`penumo rejected` tells them), or kept, where they are known to identify nobody.",
     )
     keep_columns: list[str] = Field(
-        default=[],
         description="Columns of labels.csv to keep in the manifest as they are, such as finding. Empty: none, because "
         "free text can name a patient.",
     )
 
 
+@defaults_from("prepare_config.yaml")
 class PrepareConfig(StrictModel):
     """Everything between landing and NPZ tensors."""
 
-    labels: LabelsConfig = Field(default=LabelsConfig(), description="What labels.csv and file names may say.")
-    decode: DecodeConfig = Field(default=DecodeConfig(), description="Landed file to de-identified pixels.")
-    segment: SegmentConfig = Field(default=SegmentConfig(), description="Pixels to lung mask.")
-    enhance: EnhanceConfig = Field(default=EnhanceConfig(), description="Pixels and mask to enhanced image.")
-    npz: NpzConfig = Field(default=NpzConfig(), description="Enhanced image and mask to tensor.")
+    labels: LabelsConfig = Field(description="What labels.csv and file names may say.")
+    decode: DecodeConfig = Field(description="Landed file to de-identified pixels.")
+    segment: SegmentConfig = Field(description="Pixels to lung mask.")
+    enhance: EnhanceConfig = Field(description="Pixels and mask to enhanced image.")
+    npz: NpzConfig = Field(description="Enhanced image and mask to tensor.")
 
     @model_validator(mode="after")
     def _colour_needs_colour(self) -> "PrepareConfig":

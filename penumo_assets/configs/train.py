@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from penumo_assets.configs.base import StrictModel
+from penumo_assets.configs.base import StrictModel, defaults_from
 
 PICKLES = (".pth", ".pt", ".bin", ".pkl", ".ckpt")
 
@@ -66,17 +66,14 @@ class DatasetConfig(StrictModel):
     """From NPZ tensors to the packed training set (`training_set`)."""
 
     salt: str = Field(
-        "penumo-1",
         min_length=1,
         max_length=100,
         description="Enters the hash that decides a patient's split. Changing it moves every patient.",
     )
-    validation_fraction: float = Field(0.15, gt=0, lt=1, description="Expected share of patients for validation.")
-    test_fraction: float = Field(0.20, gt=0, lt=1, description="Expected share of patients for test.")
-    positive_class: str = Field(
-        "pneumonia", min_length=1, description="With two classes, the one whose probability is reported."
-    )
-    shard_images: int = Field(4096, ge=1, le=100_000, description="Images per shard file, about 0.2 MB each.")
+    validation_fraction: float = Field(gt=0, lt=1, description="Expected share of patients for validation.")
+    test_fraction: float = Field(gt=0, lt=1, description="Expected share of patients for test.")
+    positive_class: str = Field(min_length=1, description="With two classes, the one whose probability is reported.")
+    shard_images: int = Field(ge=1, le=100_000, description="Images per shard file, about 0.2 MB each.")
 
     @model_validator(mode="after")
     def _leaves_some_to_train_on(self) -> "DatasetConfig":
@@ -88,23 +85,21 @@ class DatasetConfig(StrictModel):
 class AugmentConfig(StrictModel):
     """Random changes to training images, drawn anew for every image and epoch."""
 
-    probability: float = Field(1.0, ge=0, le=1, description="Share of training images that are changed at all.")
-    rotation: float = Field(10.0, ge=0, le=45, description="Largest rotation either way, in degrees.")
-    shift: float = Field(0.06, ge=0, le=0.5, description="Largest shift in either axis, as a share of the side.")
-    scale: float = Field(0.12, ge=0, lt=1, description="Largest change of size: 0.12 is 88 % to 112 %.")
+    probability: float = Field(ge=0, le=1, description="Share of training images that are changed at all.")
+    rotation: float = Field(ge=0, le=45, description="Largest rotation either way, in degrees.")
+    shift: float = Field(ge=0, le=0.5, description="Largest shift in either axis, as a share of the side.")
+    scale: float = Field(ge=0, lt=1, description="Largest change of size: 0.12 is 88 % to 112 %.")
     aspect: float = Field(
-        0.10,
         ge=0,
         lt=1,
         description="Largest change of width against height: makes the aspect ratio, which differs between "
         "hospitals rather than diseases, a poor guide.",
     )
-    contrast: float = Field(0.20, ge=0, lt=1, description="Largest change of contrast around the image's mean.")
-    brightness: float = Field(0.10, ge=0, lt=1, description="Largest change of brightness, as a share of the range.")
-    gamma: float = Field(0.20, ge=0, lt=1, description="Largest change of gamma, on a logarithmic scale.")
-    erasing: float = Field(0.15, ge=0, le=1, description="Probability that a rectangle (2 to 15 %) is erased.")
+    contrast: float = Field(ge=0, lt=1, description="Largest change of contrast around the image's mean.")
+    brightness: float = Field(ge=0, lt=1, description="Largest change of brightness, as a share of the range.")
+    gamma: float = Field(ge=0, lt=1, description="Largest change of gamma, on a logarithmic scale.")
+    erasing: float = Field(ge=0, le=1, description="Probability that a rectangle (2 to 15 %) is erased.")
     horizontal_flip: float = Field(
-        0.0,
         ge=0,
         le=1,
         description="Probability of a left-right flip. 0 because a flipped chest has its heart on the right "
@@ -115,57 +110,52 @@ class AugmentConfig(StrictModel):
 class TrainConfig(StrictModel):
     """Hyperparameters of one training job (`trained_model`)."""
 
-    epochs: int = Field(40, ge=1, le=10_000, description="Most passes over the training split.")
-    batch_size: int = Field(32, ge=2, le=65_536, description="Images per optimizer step, over all processes together.")
+    epochs: int = Field(ge=1, le=10_000, description="Most passes over the training split.")
+    batch_size: int = Field(ge=2, le=65_536, description="Images per optimizer step, over all processes together.")
     resolution: int = Field(
-        224,
         ge=32,
         le=224,
         description="Side in pixels that the network sees; below 224 images are shrunk on the device.",
     )
-    input_channels: int = Field(4, ge=3, le=4, description="3: the image. 4: the image and its lung mask.")
+    input_channels: int = Field(ge=3, le=4, description="3: the image. 4: the image and its lung mask.")
     pretrained: str = Field(
-        "none",
         min_length=1,
         max_length=1024,
         description="none, imagenet (needs a network), or the URI of a state dict (.safetensors).",
     )
-    optimizer: Optimizer = Field(Optimizer.adamw, description="adamw (decoupled weight decay) or sgd (Nesterov).")
-    learning_rate: float = Field(1e-3, gt=0, le=10, description="Learning rate after the warm-up.")
-    weight_decay: float = Field(0.05, ge=0, le=1, description="Weight decay; never on biases or batch norm.")
-    scheduler: Scheduler = Field(
-        Scheduler.cosine, description="How the learning rate falls to 0 over the epochs; constant: it does not."
-    )
-    warmup_epochs: int = Field(2, ge=0, le=1000, description="Epochs over which the learning rate rises from 0.")
-    gradient_clip: float = Field(1.0, ge=0, description="Largest norm of the gradient; 0 switches clipping off.")
+    optimizer: Optimizer = Field(description="adamw (decoupled weight decay) or sgd (Nesterov).")
+    learning_rate: float = Field(gt=0, le=10, description="Learning rate after the warm-up.")
+    weight_decay: float = Field(ge=0, le=1, description="Weight decay; never on biases or batch norm.")
+    scheduler: Scheduler = Field(description="How the learning rate falls to 0 over the epochs; constant: it does not.")
+    warmup_epochs: int = Field(ge=0, le=1000, description="Epochs over which the learning rate rises from 0.")
+    gradient_clip: float = Field(ge=0, description="Largest norm of the gradient; 0 switches clipping off.")
     early_stopping_patience: int = Field(
-        12, ge=0, le=10_000, description="Epochs without improvement before training stops; 0 never stops early."
+        ge=0, le=10_000, description="Epochs without improvement before training stops; 0 never stops early."
     )
     early_stopping_metric: StoppingMetric = Field(
-        StoppingMetric.roc_auc, description="What is watched on validation, and by which the best epoch is chosen."
+        description="What is watched on validation, and by which the best epoch is chosen."
     )
     class_weighting: ClassWeighting = Field(
-        ClassWeighting.balanced, description="balanced: each class counts the same in the loss, however rare."
+        description="balanced: each class counts the same in the loss, however rare."
     )
-    label_smoothing: float = Field(0.05, ge=0, lt=1, description="Share of the target spread over all classes.")
-    mixup: float = Field(0.0, ge=0, le=10, description="Alpha of mixup's Beta distribution; 0 switches mixup off.")
-    freeze_epochs: int = Field(0, ge=0, le=10_000, description="First epochs in which only the last layer learns.")
+    label_smoothing: float = Field(ge=0, lt=1, description="Share of the target spread over all classes.")
+    mixup: float = Field(ge=0, le=10, description="Alpha of mixup's Beta distribution; 0 switches mixup off.")
+    freeze_epochs: int = Field(ge=0, le=10_000, description="First epochs in which only the last layer learns.")
     ema_decay: float = Field(
-        0.99, ge=0, lt=1, description="Decay per step of the weights' moving average, which is what is kept; 0: off."
+        ge=0, lt=1, description="Decay per step of the weights' moving average, which is what is kept; 0: off."
     )
     amp: MixedPrecision = Field(
-        MixedPrecision.auto,
         description="auto: bf16 where the GPU or CPU computes it, else fp16 on a GPU and fp32 on a CPU. "
         "Or fp32, bf16, fp16.",
     )
-    compile: bool = Field(False, description="Compile the network with torch.compile: slow start, quicker steps.")
-    sync_batch_norm: bool = Field(True, description="With several processes, batch norm sees the whole batch.")
-    num_workers: int = Field(2, ge=0, le=64, description="Threads that read batches ahead; 0 reads when asked.")
+    compile: bool = Field(description="Compile the network with torch.compile: slow start, quicker steps.")
+    sync_batch_norm: bool = Field(description="With several processes, batch norm sees the whole batch.")
+    num_workers: int = Field(ge=0, le=64, description="Threads that read batches ahead; 0 reads when asked.")
     checkpoint_steps: int = Field(
-        0, ge=0, description="Also write a checkpoint every so many steps; 0: after each epoch only."
+        ge=0, description="Also write a checkpoint every so many steps; 0: after each epoch only."
     )
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of the weights, the order and the augmentation.")
-    augment: AugmentConfig = Field(default_factory=AugmentConfig, description="Random changes to training images.")
+    seed: int = Field(ge=0, le=2**31 - 1, description="Seed of the weights, the order and the augmentation.")
+    augment: AugmentConfig = Field(description="Random changes to training images.")
 
     @field_validator("pretrained")
     @classmethod
@@ -218,32 +208,29 @@ class Gates(StrictModel):
     """What a report must show before its model may become the champion (`evaluation_report`); null: not asked for."""
 
     min_roc_auc_low: float | None = Field(
-        0.70, ge=0, le=1, description="Floor for the lower confidence bound of the test ROC-AUC."
+        ge=0, le=1, description="Floor for the lower confidence bound of the test ROC-AUC."
     )
-    min_sensitivity: float | None = Field(
-        0.70, ge=0, le=1, description="Floor for the test sensitivity at the threshold."
-    )
-    min_specificity: float | None = Field(
-        None, ge=0, le=1, description="Floor for the test specificity at the threshold."
-    )
+    min_sensitivity: float | None = Field(ge=0, le=1, description="Floor for the test sensitivity at the threshold.")
+    min_specificity: float | None = Field(ge=0, le=1, description="Floor for the test specificity at the threshold.")
     max_ece: float | None = Field(
-        0.15, ge=0, le=1, description="Ceiling for the expected calibration error on test, after temperature scaling."
+        ge=0, le=1, description="Ceiling for the expected calibration error on test, after temperature scaling."
     )
     min_subgroup_roc_auc: float | None = Field(
-        0.60, ge=0, le=1, description="Floor for the test ROC-AUC of every subgroup that is large enough to have one."
+        ge=0, le=1, description="Floor for the test ROC-AUC of every subgroup that is large enough to have one."
     )
-    require_no_leakage: bool = Field(True, description="No patient and no image stands in two splits.")
+    require_no_leakage: bool = Field(description="No patient and no image stands in two splits.")
     beat_shortcuts: bool = Field(
-        False, description="No shortcut (aspect ratio, intensity, file size) is significantly better than the model."
+        description="No shortcut (aspect ratio, intensity, file size) is significantly better than the model."
     )
 
 
+@defaults_from("train_config.yaml")
 class TrainingFile(StrictModel):
     """The whole of ``train_config.yaml``."""
 
-    dataset: DatasetConfig = Field(default_factory=DatasetConfig, description="NPZ tensors to training set.")
-    train: TrainConfig = Field(default_factory=TrainConfig, description="Training set to classifier.")
-    gates: Gates = Field(default_factory=Gates, description="What a classifier must reach to become the champion.")
+    dataset: DatasetConfig = Field(description="NPZ tensors to training set.")
+    train: TrainConfig = Field(description="Training set to classifier.")
+    gates: Gates = Field(description="What a classifier must reach to become the champion.")
 
 
 def hyperparameter_fields(

@@ -16,7 +16,7 @@ from dagster import (
     SensorResult,
 )
 
-from penumo_assets.assets.shared import IMAGING, PREPARE_DEFAULTS
+from penumo_assets.assets.shared import IMAGING
 from penumo_assets.cohort.land import DATA_VERSION, landing_event
 from penumo_assets.cohort.publish import read_settings
 from penumo_assets.cohort.watch.arrivals import LANDING, Arrival
@@ -90,7 +90,7 @@ def as_before(store: ObjectStore, cohort: str) -> dict[str, Any]:
     except ConfigError:
         return {}
     given = {"prepare_cohort": {"config": settings.model_dump(mode="json")}}
-    return {} if settings == PREPARE_DEFAULTS else {"ops": given}
+    return {} if settings == PrepareConfig.defaults() else {"ops": given}
 
 
 def is_prepared(instance: DagsterInstance, arrival: Arrival) -> bool:

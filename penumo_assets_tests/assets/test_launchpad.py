@@ -3,16 +3,16 @@ import pytest
 
 from penumo_assets.assets.shared import launchpad_config, parsed
 from penumo_assets.configs.base import ConfigError
-from penumo_assets.configs.prepare import OnBadMask, PrepareConfig, SegmentConfig
+from penumo_assets.configs.prepare import OnBadMask, PrepareConfig
 
-Launchpad = launchpad_config(PrepareConfig, PrepareConfig(segment=SegmentConfig(threshold=0.4)))
+Launchpad = launchpad_config(PrepareConfig)
 
 
 def test_given_values_join_the_defaults() -> None:
     config = Launchpad(segment={"on_bad_mask": "whole_image"})
     settings = parsed(PrepareConfig, config)
     assert settings.segment.on_bad_mask is OnBadMask.whole_image
-    assert settings.segment.threshold == 0.4
+    assert settings.segment.threshold == PrepareConfig.defaults().segment.threshold
     assert settings.enhance == PrepareConfig().enhance
 
 

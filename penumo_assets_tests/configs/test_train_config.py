@@ -14,13 +14,11 @@ from penumo_assets.configs.train import DatasetConfig, TrainConfig, TrainingFile
 FOLDER = Path(str(files("penumo_assets.configs")))
 
 
-def test_train_config_yaml_holds_every_default():
-    assert TrainingFile.from_yaml(FOLDER / "train_config.yaml") == TrainingFile()
+def test_train_config_yaml_explains_every_key():
     assert_written_out_in_full(TrainingFile, FOLDER / "train_config.yaml")
 
 
-def test_inference_config_yaml_holds_every_default():
-    assert InferenceConfig.from_yaml(FOLDER / "inference_config.yaml") == InferenceConfig()
+def test_inference_config_yaml_explains_every_key():
     assert_written_out_in_full(InferenceConfig, FOLDER / "inference_config.yaml")
 
 

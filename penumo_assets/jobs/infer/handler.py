@@ -56,7 +56,7 @@ def model_fn(model_dir: str) -> Endpoint:
     """
     folder = Path(model_dir)
     settings, weights, origin = (folder / name for name in (PREPARE_CONFIG_NAME, SEGMENTER_NAME, SERVING_NAME))
-    prepare = PrepareConfig.from_yaml(settings) if settings.is_file() else PrepareConfig()
+    prepare = PrepareConfig.from_yaml(settings) if settings.is_file() else PrepareConfig.defaults()
     return Endpoint(
         Classifier.load(folder),
         prepare,

@@ -20,7 +20,7 @@ from penumo_assets.jobs.prepare.image import Image, guarded, store
 from penumo_assets.metrics.segmentation import overlap
 
 log = logging.getLogger("prepare")
-MASK_CONFIG = DecodeConfig(min_side=1)
+MASK_CONFIG = DecodeConfig.parse({"min_side": 1, "reduce_to": None, "keep_colour": False})
 
 
 class MaskStage:

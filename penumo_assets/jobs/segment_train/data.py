@@ -27,7 +27,7 @@ from penumo_assets.jobs.contract import JobError
 
 COLUMNS = ("file", "mask", "patient_id", "source")
 SIZE = 512
-_CONFIG = DecodeConfig(min_side=1)
+_CONFIG = DecodeConfig.parse({"min_side": 1, "reduce_to": None, "keep_colour": False})
 
 
 @dataclass(frozen=True)

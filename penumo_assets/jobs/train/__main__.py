@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     """One option per hyperparameter, with the description and default of its field."""
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__, allow_abbrev=False)
     parser.add_argument("--model-type", default="resnet34", help=f"architecture: {' or '.join(ARCHITECTURES)}")
-    defaults = TrainConfig().to_hyperparameters()
+    defaults = TrainConfig.defaults().to_hyperparameters()
     for name, _, field in hyperparameter_fields():
         text = f"{field.description} (default: {defaults[name]})".replace("%", "%%")
         parser.add_argument(f"--{name}", default=defaults[name], metavar="VALUE", help=text)
