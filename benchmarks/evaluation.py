@@ -16,7 +16,6 @@ from sklearn import metrics as sk
 
 from penumo_assets.metrics import classification
 from penumo_assets.metrics.intervals import PatientBootstrap
-from penumo_assets.metrics.performance import Settings
 from penumo_assets.metrics.ranking import Ranking
 from penumo_assets.metrics.report.assemble import build_report
 from penumo_assets.metrics.report.html import render_html
@@ -109,7 +108,7 @@ def synthetic_evaluation(images: int) -> Evaluation:
         half = np.log(scores / (1 - scores)) / 2
         logits[split] = np.stack([-half, half], axis=1)
     model = {"architecture": "none", "classes": ["normal", "pneumonia"], "input_channels": 4, "image_size": 224}
-    return Evaluation(index, logits, ["normal", "pneumonia"], 1, model, {"digest": None, "salt": None}, {}, Settings())
+    return Evaluation(index, logits, ["normal", "pneumonia"], 1, model, {"digest": None, "salt": None})
 
 
 def main() -> None:

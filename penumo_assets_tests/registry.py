@@ -59,7 +59,9 @@ def add_report(
         "prefix": prefix, "name": "model.tar.gz", "job_name": job, "dataset_digest": digest, "mlflow_run_id": run_id,
         "values": {"mlflow_model_uri": model_uri},
     }  # fmt: skip
-    report = build_report(evaluation(60, context={"gates": OPEN if gates is None else gates, "phantoms": True}))
+    report = build_report(
+        evaluation(60, context={"gates": OPEN if gates is None else gates, "phantoms": True})
+    ).as_json()
     report["performance"]["validation"]["roc_auc"]["value"] = validation_auc
     report["decision_rule"] |= {"threshold": threshold, "temperature": 1.5}
     report["data"]["digest"] = digest

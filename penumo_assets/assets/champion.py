@@ -86,8 +86,9 @@ def champion_model(
     candidates = find_candidates(store, withdrawn)
     if not candidates:
         raise Failure("no evaluation report exists: materialize evaluation_report first", allow_retries=False)
-    reports = {name: item.report for name, item in candidates.items()}
-    architecture = choose_champion(reports, [name for name, item in candidates.items() if item.refused is None])
+    architecture = choose_champion(
+        {name: _validation_auc(item) for name, item in candidates.items() if item.refused is None}
+    )
     if architecture is None:
         why = "; ".join(f"{name}: {item.refused or 'no validation ROC-AUC'}" for name, item in candidates.items())
         raise Failure(
@@ -186,11 +187,15 @@ def _prepared_with(store: ObjectStore) -> tuple[dict[str, Any], list[str]]:
     return chosen, differ if len(images) > 1 else []
 
 
+def _validation_auc(candidate: Candidate) -> float | None:
+    return candidate.report["performance"]["validation"]["roc_auc"]["value"]
+
+
 def _table(candidates: Mapping[str, Candidate]) -> TableMetadataValue:
     records = (
         {
             "architecture": name,
-            "validation_roc_auc": item.report["performance"]["validation"]["roc_auc"]["value"],
+            "validation_roc_auc": _validation_auc(item),
             "verdict": item.refused or "may win",
         }
         for name, item in candidates.items()

@@ -36,6 +36,9 @@ from penumo_assets.assets.training import current_model
 from penumo_assets.automation import INPUTS_UPDATED, REPORT_FRESHNESS
 from penumo_assets.cohort.publish import read_manifest, read_settings
 from penumo_assets.configs.train import Gates
+from penumo_assets.metrics.report.content import Report, read_report
+from penumo_assets.metrics.report.context import Study
+from penumo_assets.metrics.report.inline import chart_data_uris
 from penumo_assets.partitions import architectures
 from penumo_assets.promotion import NoChampion, read_champion
 from penumo_assets.resources.compute.spec import JobInput, JobRunner, JobSpec, bundle_digest
@@ -43,10 +46,7 @@ from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectSt
 from penumo_assets.resources.storage.root import Storage
 
 GatesLaunchpad = launchpad_config(Gates)
-STUDY = frozenset(
-    {"acquisition", "aims", "annotators", "availability", "design", "external_test", "funding", "protocol"}
-    | {"rater_variability", "reference_rationale", "reference_standard", "registration", "sample_size"}
-)
+STUDY = frozenset(Study.model_fields)
 
 
 class EvaluationConfig(Config):
@@ -106,11 +106,11 @@ def evaluation_report(
     record = {"prefix": prefix, "names": list(names), "model": model, "values": result.values}
     store.write_json(report_record(architecture), record)
     jobs.discard_outputs(result)
-    report = store.read_json(f"{prefix}/report.json")
+    report = read_report(store.read(f"{prefix}/report.json"))
     return MaterializeResult(
         metadata={
             "report": store.location(f"{prefix}/report.html"),
-            "gates": table(report["gates"], ("gate", "passed", "reason")),
+            "gates": table((gate.model_dump() for gate in report.gates), ("gate", "passed", "reason")),
             "intervals": _interval_table(result.values),
             **_curves(report),
             **_numbers(result.values),
@@ -170,9 +170,7 @@ def _or_undefined(value: float | None) -> float | str:
     return "undefined" if value is None else value
 
 
-def _curves(report: Mapping[str, Any]) -> dict[str, MetadataValue]:
-    from penumo_assets.metrics.report.inline import chart_data_uris  # matplotlib takes a second to import
-
+def _curves(report: Report) -> dict[str, MetadataValue]:
     return {name: MetadataValue.md(f"![{name}]({uri})") for name, uri in chart_data_uris(report).items()}
 
 
@@ -212,7 +210,6 @@ def report_context(store: ObjectStore, dataset: Mapping[str, Any]) -> dict[str, 
     return {
         "flow": flow,
         "dice": dices,
-        "cohorts": list(dataset["cohorts"]),
         "prepared_with": {cohort: read_settings(store, cohort) for cohort in dataset["cohorts"]},
         "code_version": bundle_digest()[:16],
         "phantoms": phantoms,

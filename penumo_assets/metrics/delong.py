@@ -5,40 +5,10 @@ DeLong, DeLong & Clarke-Pearson 1988 (doi:10.2307/2531595), computed with mid-ra
 1997 (doi:10.2307/2533958).
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy import special, stats
 
-from penumo_assets.metrics.estimates import ScoreError, check_labels_and_scores
-
-
-@dataclass(frozen=True)
-class AucVariance:
-    """An AUC, its variance and a confidence interval on the logit scale (so within 0..1).
-
-    ``low`` and ``high`` are None when the variance is zero (perfect separation): the method then
-    knows no uncertainty, which is not the same as there being none.
-    """
-
-    auc: float
-    variance: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
-class AucComparison:
-    """Paired comparison of two models: difference first - second, its standard error, z and two-sided p."""
-
-    first: float
-    second: float
-    difference: float
-    standard_error: float
-    low: float
-    high: float
-    z: float | None
-    p_value: float | None
+from penumo_assets.metrics.estimates import AucComparison, AucVariance, ScoreError, check_labels_and_scores
 
 
 def delong(
@@ -60,10 +30,11 @@ def delong(
         return None
     auc, variance = float(found[0][0]), float(found[1][0, 0])
     if variance <= 0 or auc in (0.0, 1.0):
-        return AucVariance(auc, max(variance, 0.0), None, None)
+        return AucVariance(auc=auc, variance=max(variance, 0.0), low=None, high=None)
     half = stats.norm.ppf(0.5 + confidence / 2) * np.sqrt(variance) / (auc * (1 - auc))
     centre = special.logit(auc)
-    return AucVariance(auc, variance, float(special.expit(centre - half)), float(special.expit(centre + half)))
+    low, high = (float(special.expit(centre + step)) for step in (-half, half))
+    return AucVariance(auc=auc, variance=variance, low=low, high=high)
 
 
 def compare_aucs(
@@ -88,7 +59,14 @@ def compare_aucs(
     z = difference / error if error > 1e-12 else None
     p_value = float(2 * stats.norm.sf(abs(z))) if z is not None else None
     return AucComparison(
-        float(aucs[0]), float(aucs[1]), difference, error, difference - half, difference + half, z, p_value
+        first=float(aucs[0]),
+        second=float(aucs[1]),
+        difference=difference,
+        standard_error=error,
+        low=float(difference - half),
+        high=float(difference + half),
+        z=z,
+        p_value=p_value,
     )
 
 

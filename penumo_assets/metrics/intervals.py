@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import optimize, stats
 
-from penumo_assets.metrics.estimates import Estimate
+from penumo_assets.metrics.estimates import Estimate, Settings
 from penumo_assets.metrics.ranking import Ranking
 
 MIN_DEFINED = 0.9  # share of resamples in which a metric must be defined to have an interval
@@ -40,6 +40,11 @@ class PatientBootstrap:
         self.resamples = resamples
         self.confidence = confidence
         self.weights = _multinomial_weights(self.patients, resamples, seed)
+
+    @classmethod
+    def of(cls, patients: np.ndarray, settings: Settings) -> "PatientBootstrap":
+        """Resamples of these images' patients (n,)."""
+        return cls(patients, settings.resamples, settings.seed, settings.confidence)
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Sum of ``values`` (n, k) or (n,) over the images of each resample: (resamples, k) float64."""
@@ -95,7 +100,13 @@ class PatientBootstrap:
             )
         tail = (1 - self.confidence) / 2
         low, high = np.quantile(defined, [tail, 1 - tail])
-        return Estimate(float(value), float(low), float(high), "patient bootstrap, percentile", len(defined))
+        return Estimate(
+            value=float(value),
+            low=float(low),
+            high=float(high),
+            method="patient bootstrap, percentile",
+            resamples=len(defined),
+        )
 
 
 def widen_degenerate_proportion(estimate: Estimate, patients: int, confidence: float = 0.95) -> Estimate:
@@ -113,7 +124,7 @@ def widen_degenerate_proportion(estimate: Estimate, patients: int, confidence: f
     tail = (1 - confidence) / 2
     bound = tail ** (1 / patients)
     low, high = (bound, 1.0) if estimate.value == 1.0 else (0.0, 1 - bound)
-    return Estimate(estimate.value, low, high, "Clopper-Pearson, patients", estimate.resamples)
+    return estimate.model_copy(update={"low": low, "high": high, "method": "Clopper-Pearson, patients", "reason": None})
 
 
 def widen_degenerate_auc(estimate: Estimate, positives: int, negatives: int, confidence: float = 0.95) -> Estimate:
@@ -135,7 +146,8 @@ def widen_degenerate_auc(estimate: Estimate, positives: int, negatives: int, con
 
     bound = optimize.brentq(excess, 0.0, 1 - 1e-12) if excess(1 - 1e-12) < 0 else 1.0
     low, high = (bound, 1.0) if estimate.value == 1.0 else (0.0, 1 - bound)
-    return Estimate(estimate.value, float(low), float(high), "Newcombe score, patients", estimate.resamples)
+    found = {"low": float(low), "high": float(high), "method": "Newcombe score, patients", "reason": None}
+    return estimate.model_copy(update=found)
 
 
 def hanley_mcneil_variance(auc: float, positives: int, negatives: int) -> float:

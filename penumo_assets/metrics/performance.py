@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from penumo_assets.metrics import calibration, classification
-from penumo_assets.metrics.estimates import Estimate, check_labels_and_scores
+from penumo_assets.metrics.estimates import Estimate, Settings, check_labels_and_scores
 from penumo_assets.metrics.intervals import PatientBootstrap, widen_degenerate_auc, widen_degenerate_proportion
 from penumo_assets.metrics.ranking import Ranking
 
@@ -50,19 +50,6 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How intervals are made."""
-
-    resamples: int = 2000
-    seed: int = 0
-    confidence: float = 0.95
-
-    def bootstrap(self, patients: np.ndarray) -> PatientBootstrap:
-        """Resamples of these images' patients."""
-        return PatientBootstrap(patients, self.resamples, self.seed, self.confidence)
-
-
-@dataclass(frozen=True)
 class DecisionRule:
     """How probabilities become decisions; ``threshold`` None means the most probable class.
 
@@ -90,7 +77,7 @@ def performance(scored: Scored, rule: DecisionRule, settings: Settings) -> dict[
     ``brier`` of the calibrated probabilities and ``ece_uncalibrated`` and ``brier_uncalibrated``
     of the others, and ``top_k`` for more than two classes. Undefined ones say why.
     """
-    bootstrap = settings.bootstrap(scored.patients)
+    bootstrap = PatientBootstrap.of(scored.patients, settings)
     found = decision_estimates(scored, rule, bootstrap)
     found |= area_estimates(scored, bootstrap)
     found |= calibration_estimates(scored, rule, bootstrap)
@@ -171,7 +158,7 @@ def _calibration(scored: Scored, temperature: float | None, bootstrap: PatientBo
 
 def per_class(scored: Scored, rule: DecisionRule, settings: Settings) -> dict[str, dict[str, Estimate]]:
     """Precision, recall, specificity, F1, ROC-AUC and PR-AUC of each class against the rest."""
-    bootstrap = settings.bootstrap(scored.patients)
+    bootstrap = PatientBootstrap.of(scored.patients, settings)
     count = len(scored.classes)
     decision = classification.decide(scored.probabilities, rule.threshold, scored.positive)
     matrix = classification.confusion_matrix(scored.labels, decision, count)

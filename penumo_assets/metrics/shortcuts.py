@@ -7,7 +7,6 @@ doi:10.1038/s42256-021-00338-7). A model must be judged beside them.
 """
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -15,23 +14,20 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class Shortcut:
-    """A feature that is no finding, as a function of the index rows; NaN where it is not known."""
+    """A feature that is no finding: the columns of ``shortcut_features`` that a baseline may look at."""
 
     name: str
     title: str
     columns: tuple[str, ...]
 
 
-@cache
-def shortcuts() -> tuple[Shortcut, ...]:
-    """The features that are tried, each alone and then all together."""
-    single = (
-        Shortcut("aspect_ratio", "Aspect ratio", ("log_aspect_ratio",)),
-        Shortcut("mean_intensity", "Mean intensity", ("mean_intensity",)),
-        Shortcut("file_size", "File size", ("log_bytes",)),
-    )
-    together = tuple(column for item in single for column in item.columns)
-    return (*single, Shortcut("all", "All three together", together))
+_SINGLE = (
+    Shortcut("aspect_ratio", "Aspect ratio", ("log_aspect_ratio",)),
+    Shortcut("mean_intensity", "Mean intensity", ("mean_intensity",)),
+    Shortcut("file_size", "File size", ("log_bytes",)),
+)
+# Each feature alone, then all together.
+SHORTCUTS = (*_SINGLE, Shortcut("all", "All three together", tuple(name for item in _SINGLE for name in item.columns)))
 
 
 def shortcut_features(index: pd.DataFrame) -> pd.DataFrame:

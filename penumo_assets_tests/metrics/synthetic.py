@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from penumo_assets.metrics.performance import Scored, Settings
+from penumo_assets.metrics.estimates import Settings
+from penumo_assets.metrics.performance import Scored
+from penumo_assets.metrics.report.context import Context
 from penumo_assets.metrics.report.inputs import SPLITS, Evaluation
 
 BINARY = ["normal", "pneumonia"]
@@ -69,6 +71,6 @@ def evaluation(
             "hyperparameters": {"pretrained": "none"},
         },
         dataset={"digest": "0" * 64, "salt": "penumo-1"},
-        context=context or {},
+        context=Context.parse(context or {}),
         settings=Settings(resamples=60),
     )

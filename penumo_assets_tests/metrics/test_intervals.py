@@ -84,7 +84,7 @@ def test_the_same_seed_gives_the_same_interval_and_another_another():
 
 def test_an_undefined_value_carries_its_reason_and_no_interval():
     estimate = PatientBootstrap(np.arange(5), 10).estimate(float("nan"), np.zeros(10), "no image of class normal")
-    assert estimate == Estimate(None, reason="no image of class normal")
+    assert estimate == Estimate.undefined("no image of class normal")
 
 
 def test_a_metric_undefined_in_many_resamples_has_no_interval():
@@ -108,14 +108,16 @@ def test_senseless_settings_are_refused(resamples, confidence):
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_a_perfect_proportion_gets_the_exact_binomial_interval(value):
-    found = widen_degenerate_proportion(Estimate(value, value, value, "patient bootstrap, percentile", 2000), 20)
+    found = widen_degenerate_proportion(
+        Estimate(value=value, low=value, high=value, method="patient bootstrap, percentile", resamples=2000), 20
+    )
     exact = stats.binomtest(int(20 * value), 20).proportion_ci(0.95, "exact")
     assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
     assert found.method == "Clopper-Pearson, patients"
 
 
 def test_an_imperfect_proportion_keeps_its_bootstrap_interval():
-    estimate = Estimate(0.9, 0.8, 0.95, "patient bootstrap, percentile", 2000)
+    estimate = Estimate(value=0.9, low=0.8, high=0.95, method="patient bootstrap, percentile", resamples=2000)
     assert widen_degenerate_proportion(estimate, 20) is estimate
 
 
@@ -137,7 +139,7 @@ def test_hanley_and_mcneils_variance_is_that_of_exponential_scores():
 
 
 def test_a_perfect_auc_gets_a_bound_that_its_score_equation_confirms():
-    found = widen_degenerate_auc(Estimate(1.0, 1.0, 1.0), 12, 30)
+    found = widen_degenerate_auc(Estimate(value=1.0, low=1.0, high=1.0), 12, 30)
     assert found.high == 1.0
     assert 0.7 < found.low < 0.95
     z = (1 - found.low) / hanley_mcneil_variance(found.low, 12, 30) ** 0.5
@@ -145,7 +147,7 @@ def test_a_perfect_auc_gets_a_bound_that_its_score_equation_confirms():
 
 
 def test_a_perfect_auc_is_surer_with_more_patients():
-    few, many = (widen_degenerate_auc(Estimate(1.0, 1.0, 1.0), n, n).low for n in (5, 500))
+    few, many = (widen_degenerate_auc(Estimate(value=1.0, low=1.0, high=1.0), n, n).low for n in (5, 500))
     assert few < 0.8 < 0.98 < many
 
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from penumo_assets.metrics.shortcuts import shortcut_features, shortcut_scores, shortcuts
+from penumo_assets.metrics.shortcuts import SHORTCUTS, shortcut_features, shortcut_scores
 
 
 def table(n: int = 400, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
@@ -21,7 +21,7 @@ def table(n: int = 400, seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def columns(name: str) -> list[str]:
-    return list(next(item for item in shortcuts() if item.name == name).columns)
+    return list(next(item for item in SHORTCUTS if item.name == name).columns)
 
 
 def split(n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from dagster import Failure
 from penumo_assets.assets.pages import link, mlflow_run, text_block
 from penumo_assets.assets.shared import job_failures
 from penumo_assets.metrics.report.assemble import build_report
+from penumo_assets.metrics.report.content import GateResult
 from penumo_assets.metrics.report.html import Picture, render_html
 from penumo_assets.metrics.report.inline import chart_data_uris
 from penumo_assets.resources.compute.spec import JobFailed
@@ -56,10 +57,11 @@ def hostile_page() -> str:
         model={**base.model, "architecture": EVERYTHING, "hyperparameters": {EVERYTHING: EVERYTHING}},
         dataset={"digest": EVERYTHING, "salt": EVERYTHING},
     )
-    report: dict[str, Any] = {**build_report(hostile)}
-    report["gates"] = [{"gate": EVERYTHING, "passed": False, "reason": EVERYTHING}]
-    report["created"], report["versions"] = EVERYTHING, {**report["versions"], "libraries": {EVERYTHING: EVERYTHING}}
-    pictures = [Picture("data:image/png;base64,AAAA", None)] * len(report["failures"])
+    report = build_report(hostile)
+    gate = GateResult(gate=EVERYTHING, limit=None, value=None, passed=False, reason=EVERYTHING)
+    versions = report.versions.model_copy(update={"libraries": {EVERYTHING: EVERYTHING}})
+    report = report.model_copy(update={"gates": (gate,), "created": EVERYTHING, "versions": versions})
+    pictures = [Picture("data:image/png;base64,AAAA", None)] * len(report.failures)
     return render_html(report, hostile.context, pictures)
 
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load
 
 from penumo_assets.jobs.manifest import load_rows
 from penumo_assets.jobs.shards import Split
-from penumo_assets.metrics.report.schema import validate_report
+from penumo_assets.metrics.report.content import read_report
 from penumo_assets.resources.storage.file_store import FileStore
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 from penumo_assets_tests.trust.state import listed, registry
@@ -91,7 +91,7 @@ class Witness:
     def _object(self, key: str) -> None:
         data = self.store.read(key)
         if key.endswith("report.json"):
-            validate_report(json.loads(data))
+            read_report(data)
         elif key.endswith(".tar.gz"):
             _open_archive(data)
 

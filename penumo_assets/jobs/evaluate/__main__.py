@@ -11,6 +11,7 @@ import json
 import logging
 import tempfile
 import time
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,14 @@ from penumo_assets.jobs.evaluate.inputs import (
 from penumo_assets.jobs.shards import Split, TrainingSet
 from penumo_assets.metrics.calibration import softmax
 from penumo_assets.metrics.classification import decide
-from penumo_assets.metrics.estimates import ScoreError
+from penumo_assets.metrics.estimates import ScoreError, Settings
 from penumo_assets.metrics.grad_cam import NoConvolution, grad_cam
-from penumo_assets.metrics.performance import DecisionRule, Settings
+from penumo_assets.metrics.performance import DecisionRule
 from penumo_assets.metrics.report.assemble import build_report, headline
+from penumo_assets.metrics.report.content import SCHEMA, Failure, InvalidReport, Report, read_report
 from penumo_assets.metrics.report.html import Picture, render_html
 from penumo_assets.metrics.report.inputs import Evaluation
 from penumo_assets.metrics.report.pictures import jpeg_data_uri, with_contour, with_heat
-from penumo_assets.metrics.report.schema import InvalidReport, validate_report
 from penumo_assets.models.classifier import normalise
 
 SCORED_SPLITS = ("validation", "test")
@@ -91,8 +92,7 @@ def evaluate(model: torch.nn.Module, metadata: dict[str, Any], options: argparse
         report = build_report(evaluation)
     except (ScoreError, ValueError) as error:
         raise JobError(str(error)) from error
-    validate_report(report)
-    gallery = draw_failures(model, metadata, data.splits["test"], report["failures"])
+    gallery = draw_failures(model, metadata, data.splits["test"], report.failures)
     page = render_html(report, evaluation.context, gallery)
     values = headline(report) | {
         "architecture": metadata["architecture"],
@@ -128,10 +128,10 @@ def score(model: torch.nn.Module, metadata: dict[str, Any], split: Split, batch_
     return logits
 
 
-def predictions(evaluation: Evaluation, report: dict[str, Any]) -> pd.DataFrame:
+def predictions(evaluation: Evaluation, report: Report) -> pd.DataFrame:
     """One row per scored image: ids, label, probabilities (plain and calibrated), decision."""
-    stored = report["decision_rule"]
-    rule = DecisionRule(stored["threshold"], stored["temperature"], stored["source"])
+    stored = report.decision_rule
+    rule = DecisionRule(stored.threshold, stored.temperature, stored.source)
     frames = []
     for split, scored in evaluation.scored.items():
         frame = evaluation.index[split][["image_id", "patient_id", "cohort", "label", "target"]].copy()
@@ -147,13 +147,13 @@ def predictions(evaluation: Evaluation, report: dict[str, Any]) -> pd.DataFrame:
 
 
 def draw_failures(
-    model: torch.nn.Module, metadata: dict[str, Any], test: Split, failures: list[dict[str, Any]]
+    model: torch.nn.Module, metadata: dict[str, Any], test: Split, failures: Sequence[Failure]
 ) -> list[Picture | None]:
     """The image and the Grad-CAM overlay of each failure."""
     if not failures:
         return []
-    images = test.gather(np.array([row["row"] for row in failures]))
-    targets = torch.tensor([metadata["classes"].index(row["called"]) for row in failures])
+    images = test.gather(np.array([row.row for row in failures]))
+    targets = torch.tensor([metadata["classes"].index(row.called) for row in failures])
     device = next(model.parameters()).device
     drawn = [with_contour(image) for image in images]
     try:
@@ -168,12 +168,12 @@ def draw_failures(
     ]
 
 
-def write_outputs(folder: Path, report: dict[str, Any], page: str, rows: pd.DataFrame, values: dict[str, Any]) -> None:
+def write_outputs(folder: Path, report: Report, page: str, rows: pd.DataFrame, values: dict[str, Any]) -> None:
     """The three files, then result.json."""
     buffer = BytesIO()
     rows.to_parquet(buffer, index=False)
     contract.write_atomic(folder / PREDICTIONS_NAME, buffer.getvalue())
-    contract.write_atomic(folder / REPORT_NAME, json.dumps(report, indent=1, allow_nan=False).encode("utf-8"))
+    contract.write_atomic(folder / REPORT_NAME, json.dumps(report.as_json(), indent=1, allow_nan=False).encode("utf-8"))
     contract.write_atomic(folder / PAGE_NAME, page.encode("utf-8"))
     contract.write_result(folder, "evaluate", values)
     auc = values["test_roc_auc"]
@@ -189,11 +189,15 @@ def validate_file(path: Path) -> str:
         If it cannot be read or does not.
     """
     try:
-        validate_report(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:  # InvalidReport is a ValueError
-        reason = str(error) if isinstance(error, InvalidReport) else f"{path.name} cannot be read: {error}"
-        raise JobError(reason) from error
-    return f"{path.name} follows the schema penumo/evaluation-report/1"
+        text = path.read_text(encoding="utf-8")
+        json.loads(text)
+    except (OSError, ValueError) as error:
+        raise JobError(f"{path.name} cannot be read: {error}") from error
+    try:
+        read_report(text)
+    except InvalidReport as error:
+        raise JobError(str(error)) from error
+    return f"{path.name} follows the schema {SCHEMA}"
 
 
 def _positive(data: TrainingSet) -> int | None:

@@ -8,9 +8,9 @@ import torch
 
 from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.documents import DocumentError, parse_json
-from penumo_assets.configs.train import Gates
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.shards import TrainingSet
+from penumo_assets.metrics.report.context import Context
 from penumo_assets.models.classifier import ModelError, extract_model_archive, load_classifier
 
 PREDICTIONS_NAME = "predictions.parquet"
@@ -47,22 +47,21 @@ def check_agreement(metadata: dict[str, Any], data: TrainingSet) -> None:
         raise JobError("model and data do not belong together: " + "; ".join(problems))
 
 
-def read_context(folder: Path) -> dict[str, Any]:
-    """``context.json``, or nothing."""
+def read_context(folder: Path) -> Context:
+    """``context.json``, or nothing known."""
     path = folder / "context.json"
     if not path.is_file():
-        return {}
+        return Context()
     try:
-        context = parse_json(path.read_bytes(), None)
+        values = parse_json(path.read_bytes(), None)
     except DocumentError as error:
         raise JobError(f"context.json is not JSON: {error}") from error
-    if not isinstance(context, dict):
+    if not isinstance(values, dict):
         raise JobError("context.json must be an object")
     try:
-        Gates.parse(context.get("gates") or {})
+        return Context.parse(values)
     except ConfigError as error:
         raise JobError(f"context.json: {error}") from error
-    return context
 
 
 def read_reference(folder: Path) -> pd.DataFrame | None:

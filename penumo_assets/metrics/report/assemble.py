@@ -1,20 +1,19 @@
 """Put the parts of report.json together."""
 
+import json
 import platform
-from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.gates import check_gates
 from penumo_assets.metrics.performance import per_class, performance
 from penumo_assets.metrics.report import baselines, groups, results
 from penumo_assets.metrics.report.checklist import checklist
+from penumo_assets.metrics.report.content import SCHEMA, Confusions, ModelFacts, Performance, Report, Versions
 from penumo_assets.metrics.report.data import data_section
 from penumo_assets.metrics.report.inputs import Evaluation
 
-SCHEMA = "penumo/evaluation-report/1"
 NOT_A_DEVICE = (
     "Not a medical device. This report describes a research model; it has not been cleared for clinical use "
     "and must not guide the care of a patient."
@@ -22,57 +21,52 @@ NOT_A_DEVICE = (
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "pandas", "torch", "torchvision", "opencv-python-headless")
 
 
-def build_report(evaluation: Evaluation) -> dict[str, Any]:
-    """The content of report.json; ``report.schema.json`` describes it.
+def build_report(evaluation: Evaluation) -> Report:
+    """Everything that a report says of a model and its test images.
 
     Raises
     ------
     ScoreError
         If a logit is NaN or infinite.
-    ConfigError
-        If the context's gates are not valid.
     """
     validation, test = evaluation.scored["validation"], evaluation.scored["test"]
-    settings = evaluation.settings
+    settings, context = evaluation.settings, evaluation.context
     rule = results.choose_rule(validation, evaluation.model.get("threshold"))
-    report: dict[str, Any] = {
-        "schema": SCHEMA,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "phantoms": bool(evaluation.context.get("phantoms", False)),
-        "disclaimer": NOT_A_DEVICE,
-        "model": evaluation.model,
-        "versions": versions(evaluation),
-        "settings": asdict(settings),
-        "data": data_section(evaluation),
-        "decision_rule": {**asdict(rule), "calibrated_threshold": rule.calibrated_threshold},
-        "performance": {
-            "validation": results.estimates(performance(validation, rule, settings)),
-            "test": results.estimates(performance(test, rule, settings)),
-        },
-        "per_class": {name: results.estimates(row) for name, row in per_class(test, rule, settings).items()},
-        "within_cohorts_roc_auc": groups.within_cohorts_auc(evaluation),
-        "confusion_matrix": {
-            "validation": results.confusion(validation, rule),
-            "test": results.confusion(test, rule),
-        },
-        "curves": results.curves(test, settings),
-        "operating_points": results.operating_point_rows(validation, test, rule, settings),
-        "calibration": results.calibration_section(test, rule),
-        "decision_curve": results.decision_curve_section(test, rule),
-        "delong": results.delong_section(test, settings),
-        "comparison": results.comparison_section(evaluation.index["test"], test, evaluation.reference, settings),
-        "subgroups": groups.subgroup_rows(evaluation, rule),
-        "shortcuts": baselines.shortcut_section(evaluation),
-        "segmentation": groups.segmentation_section(evaluation.context.get("dice"), settings),
-        "failures": groups.failure_rows(evaluation, rule),
-    }
-    gates = check_gates(report, Gates.parse(evaluation.context.get("gates") or {}))
-    report["gates"] = [asdict(result) for result in gates]
-    report["checklist"] = checklist(report, evaluation.context)
-    return report
+    report = Report(
+        schema=SCHEMA,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        phantoms=context.phantoms,
+        disclaimer=NOT_A_DEVICE,
+        model=ModelFacts.model_validate_json(json.dumps(evaluation.model)),
+        versions=versions(evaluation),
+        settings=settings,
+        data=data_section(evaluation),
+        decision_rule=results.reported_rule(rule),
+        performance=Performance(
+            validation=performance(validation, rule, settings), test=performance(test, rule, settings)
+        ),
+        per_class=per_class(test, rule, settings),
+        within_cohorts_roc_auc=groups.within_cohorts_auc(evaluation),
+        confusion_matrix=Confusions(validation=results.confusion(validation, rule), test=results.confusion(test, rule)),
+        curves=results.curves(test, settings),
+        operating_points=results.operating_point_rows(validation, test, rule, settings),
+        calibration=results.calibration_section(test, rule),
+        decision_curve=results.decision_curve_section(test, rule),
+        delong=results.delong_section(test, settings),
+        comparison=results.comparison_section(evaluation.index["test"], test, evaluation.reference, settings),
+        subgroups=groups.subgroup_rows(evaluation, rule),
+        shortcuts=baselines.shortcut_section(evaluation),
+        segmentation=groups.segmentation_section(context.dice, settings),
+        failures=groups.failure_rows(evaluation, rule),
+        gates=(),
+        checklist=(),
+    )
+    return report.model_copy(
+        update={"gates": check_gates(report, context.gates), "checklist": checklist(report, context)}
+    )
 
 
-def versions(evaluation: Evaluation) -> dict[str, Any]:
+def versions(evaluation: Evaluation) -> Versions:
     """Code, configuration and library versions behind the numbers."""
     libraries: dict[str, str | None] = {"python": platform.python_version()}
     for name in LIBRARIES:
@@ -80,52 +74,47 @@ def versions(evaluation: Evaluation) -> dict[str, Any]:
             libraries[name] = version(name)
         except PackageNotFoundError:
             libraries[name] = None
-    return {
-        "code": evaluation.context.get("code_version"),
-        "config_digest": evaluation.context.get("config_digest"),
-        "mlflow_run_id": evaluation.context.get("mlflow_run_id"),
-        "libraries": libraries,
-    }
+    context = evaluation.context
+    return Versions(
+        code=context.code_version,
+        config_digest=context.config_digest,
+        mlflow_run_id=context.mlflow_run_id,
+        libraries=libraries,
+    )
 
 
-def headline(report: dict[str, Any]) -> dict[str, Any]:
+def headline(report: Report) -> dict[str, Any]:
     """Flat numbers for result.json and the asset's metadata; None where undefined."""
-    test, validation = report["performance"]["test"], report["performance"]["validation"]
-    splits = report["data"]["splits"]
+    test, validation = report.performance.test, report.performance.validation
+    splits = report.data.splits
     values: dict[str, Any] = {}
     for name, estimate in test.items():
-        values[f"test_{name}"] = estimate["value"]
+        values[f"test_{name}"] = estimate.value
     for name in ("roc_auc", "pr_auc", "recall", "specificity"):
-        values[f"test_{name}_low"], values[f"test_{name}_high"] = test[name]["low"], test[name]["high"]
+        values[f"test_{name}_low"], values[f"test_{name}_high"] = test[name].low, test[name].high
     values.setdefault("test_youden_index", None)
     values |= {
-        "validation_roc_auc": validation["roc_auc"]["value"],
-        "validation_roc_auc_low": validation["roc_auc"]["low"],
-        "validation_roc_auc_high": validation["roc_auc"]["high"],
-        "test_within_cohorts_roc_auc": report["within_cohorts_roc_auc"]["value"],
-        "threshold": report["decision_rule"]["threshold"],
-        "calibrated_threshold": report["decision_rule"]["calibrated_threshold"],
-        "temperature": report["decision_rule"]["temperature"],
-        "test_images": splits["test"]["images"],
-        "test_patients": splits["test"]["patients"],
-        "validation_images": splits["validation"]["images"],
-        "dice_mean": report["segmentation"]["dice"]["value"],
-        "iou_mean": report["segmentation"]["iou"]["value"],
+        "validation_roc_auc": validation["roc_auc"].value,
+        "validation_roc_auc_low": validation["roc_auc"].low,
+        "validation_roc_auc_high": validation["roc_auc"].high,
+        "test_within_cohorts_roc_auc": report.within_cohorts_roc_auc.value,
+        "threshold": report.decision_rule.threshold,
+        "calibrated_threshold": report.decision_rule.calibrated_threshold,
+        "temperature": report.decision_rule.temperature,
+        "test_images": splits.test.images,
+        "test_patients": splits.test.patients,
+        "validation_images": splits.validation.images,
+        "dice_mean": report.segmentation.dice.value,
+        "iou_mean": report.segmentation.iou.value,
         "best_shortcut_roc_auc": _best_shortcut(report),
-        "gates_passed": all(gate["passed"] for gate in report["gates"]),
-        "phantoms": report["phantoms"],
+        "gates_passed": all(gate.passed for gate in report.gates),
+        "phantoms": report.phantoms,
     }
     return values
 
 
-def _best_shortcut(report: dict[str, Any]) -> float | None:
+def _best_shortcut(report: Report) -> float | None:
     """The highest shortcut AUC over all images (a lone cohort is all images)."""
-    rows = report["shortcuts"]["rows"]
-    if not rows:
-        return None
-    known = [
-        row["shortcut_auc"]["value"]
-        for row in rows
-        if row["cohort"] == rows[0]["cohort"] and row["shortcut_auc"]["value"] is not None
-    ]
-    return max(known, default=None)
+    rows = report.shortcuts.rows
+    known = (row.shortcut_auc.value for row in rows if row.cohort == rows[0].cohort)
+    return max((value for value in known if value is not None), default=None)

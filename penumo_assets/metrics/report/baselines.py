@@ -1,18 +1,16 @@
 """The shortcut baselines beside the model, over all cohorts and within each."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
-from penumo_assets.metrics.delong import AucComparison, compare_aucs
-from penumo_assets.metrics.estimates import Estimate
-from penumo_assets.metrics.intervals import widen_degenerate_auc
-from penumo_assets.metrics.performance import Scored, Settings, ranking_scores
+from penumo_assets.metrics.delong import compare_aucs
+from penumo_assets.metrics.estimates import AucComparison, Estimate, Settings
+from penumo_assets.metrics.intervals import PatientBootstrap, widen_degenerate_auc
+from penumo_assets.metrics.performance import Scored, ranking_scores
 from penumo_assets.metrics.ranking import Ranking
+from penumo_assets.metrics.report.content import ShortcutRow, Shortcuts, Verdict
 from penumo_assets.metrics.report.inputs import Evaluation
-from penumo_assets.metrics.report.results import comparison_dict
-from penumo_assets.metrics.shortcuts import Shortcut, shortcut_features, shortcut_scores, shortcuts
+from penumo_assets.metrics.shortcuts import SHORTCUTS, Shortcut, shortcut_features, shortcut_scores
 
 ALL_COHORTS = "all cohorts"
 
@@ -35,40 +33,33 @@ class ShortcutTable:
         self.which_cohort = Shortcut("cohort", "Which cohort", tuple(dummies.columns))
         self._model_aucs: dict[bytes, Estimate] = {}
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> tuple[ShortcutRow, ...]:
         """One row per cohort and shortcut; over all cohorts also which cohort an image is from."""
         cohorts = sorted(set(self.cohort))
         everything = np.ones(len(self.cohort), dtype=bool)
-        found = []
+        found: list[ShortcutRow] = []
         if len(cohorts) > 1:
-            tried = (*shortcuts(), self.which_cohort)
+            tried = (*SHORTCUTS, self.which_cohort)
             found += [self._row(ALL_COHORTS, shortcut, everything) for shortcut in tried]
         for cohort in cohorts:
-            found += [self._row(cohort, shortcut, self.cohort == cohort) for shortcut in shortcuts()]
-        return found
+            found += [self._row(cohort, shortcut, self.cohort == cohort) for shortcut in SHORTCUTS]
+        return tuple(found)
 
-    def _row(self, cohort: str, shortcut: Shortcut, inside: np.ndarray) -> dict[str, Any]:
-        row = {"cohort": cohort, "shortcut": shortcut.name, "title": shortcut.title}
+    def _row(self, cohort: str, shortcut: Shortcut, inside: np.ndarray) -> ShortcutRow:
         features = self.features[list(shortcut.columns)]
         try:
             scores = shortcut_scores(features, self.outcome, inside & ~self.on_test, inside & self.on_test)
         except ValueError as error:
-            why = Estimate.undefined(str(error)).as_dict()
-            return {**row, "images": 0, "shortcut_auc": why, "model_auc": why, "comparison": None, "verdict": None}
+            why = Estimate.undefined(str(error))
+            return _row(cohort, shortcut, 0, why, why, None)
         known = np.isfinite(scores)
         judged = np.flatnonzero(inside[self.on_test])[known]
         test = self.test.subset(judged)
         comparison = compare_aucs(
             test.present, ranking_scores(test), scores[known], test.patients, self.settings.confidence
         )
-        return {
-            **row,
-            "images": len(judged),
-            "shortcut_auc": _auc(test, scores[known], self.settings).as_dict(),
-            "model_auc": self._model_auc(judged, test).as_dict(),
-            "comparison": comparison_dict(comparison),
-            "verdict": verdict(comparison),
-        }
+        found = _auc(test, scores[known], self.settings)
+        return _row(cohort, shortcut, len(judged), found, self._model_auc(judged, test), comparison)
 
     def _model_auc(self, judged: np.ndarray, test: Scored) -> Estimate:
         key = judged.tobytes()
@@ -77,14 +68,29 @@ class ShortcutTable:
         return self._model_aucs[key]
 
 
-def shortcut_section(evaluation: Evaluation) -> dict[str, Any]:
+def _row(
+    cohort: str, shortcut: Shortcut, images: int, found: Estimate, model: Estimate, comparison: AucComparison | None
+) -> ShortcutRow:
+    return ShortcutRow(
+        cohort=cohort,
+        shortcut=shortcut.name,
+        title=shortcut.title,
+        images=images,
+        shortcut_auc=found,
+        model_auc=model,
+        comparison=comparison,
+        verdict=verdict(comparison),
+    )
+
+
+def shortcut_section(evaluation: Evaluation) -> Shortcuts:
     """``rows`` of the table, or the reason why there are none."""
     if evaluation.positive is None:
-        return {"rows": [], "reason": "shortcut baselines are defined for two classes with a positive one"}
-    return {"rows": ShortcutTable(evaluation).rows(), "reason": None}
+        return Shortcuts(rows=(), reason="shortcut baselines are defined for two classes with a positive one")
+    return Shortcuts(rows=ShortcutTable(evaluation).rows(), reason=None)
 
 
-def verdict(comparison: AucComparison | None) -> str | None:
+def verdict(comparison: AucComparison | None) -> Verdict | None:
     """In words, whether the interval of model minus shortcut excludes 0."""
     if comparison is None:
         return None
@@ -96,7 +102,7 @@ def verdict(comparison: AucComparison | None) -> str | None:
 def _auc(test: Scored, scores: np.ndarray, settings: Settings) -> Estimate:
     if not len(scores):
         return Estimate.undefined("no test image with this feature")
-    bootstrap = settings.bootstrap(test.patients)
+    bootstrap = PatientBootstrap.of(test.patients, settings)
     ranking = Ranking.of(test.present, scores)
     value = ranking.areas(np.ones(len(scores), np.int64))[0]
     found = bootstrap.estimate(value, bootstrap.areas(ranking)[0], "the test images hold one class only")

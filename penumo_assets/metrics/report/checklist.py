@@ -5,11 +5,13 @@ STARD column gives the related item of STARD 2015 (Bossuyt et al., doi:10.1136/b
 STARD-AI (Sounderajah et al., Nature Medicine 2025) builds on.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-Report = Mapping[str, Any]
+from penumo_assets.metrics.report.content import ChecklistRow, Report
+from penumo_assets.metrics.report.context import Context
+
+Answered = Callable[[Report, Context], bool]
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,11 @@ class Item:
     stard: str
     section: str | None
     why_not: str = ""
-    answered: Callable[[Report, Mapping[str, Any]], bool] = lambda report, context: True
+    answered: Answered = lambda report, context: True
 
 
-def _told(*keys: str) -> Callable[[Report, Mapping[str, Any]], bool]:
-    return lambda report, context: all(context.get(key) for key in keys)
+def _told(*names: str) -> Answered:
+    return lambda report, context: all(getattr(context, name) for name in names)
 
 
 STUDY = "a statement about the study that only its owner can make; none was handed over"
@@ -59,7 +61,7 @@ ITEMS = (
         "-",
         "model",
         "not in the model's metadata",
-        lambda report, context: "pretrained" in report["model"].get("hyperparameters", {}),
+        lambda report, context: "pretrained" in report.model.hyperparameters,
     ),
     Item(
         25,
@@ -67,7 +69,7 @@ ITEMS = (
         "-",
         "model",
         "not in the model's metadata",
-        lambda report, context: bool(report["model"].get("hyperparameters")),
+        lambda report, context: bool(report.model.hyperparameters),
     ),
     Item(26, "Selection of the final model", "-", "model"),
     Item(27, "Ensembling", "-", "model"),
@@ -79,7 +81,7 @@ ITEMS = (
         "17",
         "shortcuts",
         "shortcut baselines need two classes",
-        lambda report, context: bool(report["shortcuts"]["rows"]),
+        lambda report, context: bool(report.shortcuts.rows),
     ),
     Item(
         31,
@@ -87,7 +89,7 @@ ITEMS = (
         "-",
         "failures",
         "no wrong decision to explain, or no overlay was made",
-        lambda report, context: bool(report["failures"]),
+        lambda report, context: bool(report.failures),
     ),
     Item(32, "Evaluation on internal data", "-", "performance"),
     Item(
@@ -106,7 +108,7 @@ ITEMS = (
         "20-22",
         "data",
         "no image has sex, age or view",
-        lambda report, context: bool({"sex", "age", "view"} & set(report["data"]["splits"]["test"]["groups"])),
+        lambda report, context: bool({"sex", "age", "view"} & set(report.data.splits.test.groups)),
     ),
     Item(37, "Performance with uncertainty", "24", "performance"),
     Item(38, "Diagnostic accuracy with precision", "24", "performance"),
@@ -131,7 +133,7 @@ ITEMS = (
         "STARD-AI",
         "shortcuts",
         "shortcut baselines need two classes",
-        lambda report, context: bool(report["shortcuts"]["rows"]),
+        lambda report, context: bool(report.shortcuts.rows),
     ),
     Item(
         None,
@@ -139,23 +141,23 @@ ITEMS = (
         "STARD-AI",
         "subgroups",
         "no test image has sex or age",
-        lambda report, context: bool({"sex", "age"} & set(report["data"]["splits"]["test"]["groups"])),
+        lambda report, context: bool({"sex", "age"} & set(report.data.splits.test.groups)),
     ),
 )
 
 
-def checklist(report: Report, context: Mapping[str, Any]) -> list[dict[str, Any]]:
+def checklist(report: Report, context: Context) -> tuple[ChecklistRow, ...]:
     """One row per item: number, topic, STARD item, the section that answers it or the reason it is not answered."""
     rows = []
     for item in ITEMS:
         answered = item.section is not None and item.answered(report, context)
         rows.append(
-            {
-                "item": item.number,
-                "topic": item.topic,
-                "stard": item.stard,
-                "section": item.section if answered else None,
-                "reason": None if answered else item.why_not,
-            }
+            ChecklistRow(
+                item=item.number,
+                topic=item.topic,
+                stard=item.stard,
+                section=item.section if answered else None,
+                reason=None if answered else item.why_not,
+            )
         )
-    return rows
+    return tuple(rows)

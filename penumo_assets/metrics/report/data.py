@@ -1,26 +1,25 @@
 """What a report says about the data: splits, demographics, prevalence, leakage."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
+from penumo_assets.metrics.report.content import Ages, Data, Split, Splits
 from penumo_assets.metrics.report.inputs import SPLITS, Evaluation
 from penumo_assets.metrics.subgroups import subgroup_labels
 
 
-def data_section(evaluation: Evaluation) -> dict[str, Any]:
+def data_section(evaluation: Evaluation) -> Data:
     """Counts, prevalence and demographics per split, leakage between splits, and the flow from landing."""
-    return {
-        "digest": evaluation.dataset.get("digest"),
-        "salt": evaluation.dataset.get("salt"),
-        "classes": evaluation.classes,
-        "positive_class": None if evaluation.positive is None else evaluation.classes[evaluation.positive],
-        "splits": {split: _split(evaluation, evaluation.index[split]) for split in SPLITS},
-        "leakage": leakage(evaluation.index),
-        "flow": evaluation.context.get("flow"),
-        "cohorts": sorted({str(name) for frame in evaluation.index.values() for name in frame["cohort"].unique()}),
-    }
+    return Data(
+        digest=evaluation.dataset.get("digest"),
+        salt=evaluation.dataset.get("salt"),
+        classes=tuple(evaluation.classes),
+        positive_class=None if evaluation.positive is None else evaluation.classes[evaluation.positive],
+        splits=Splits(**{split: _split(evaluation, evaluation.index[split]) for split in SPLITS}),
+        leakage=leakage(evaluation.index),
+        flow=evaluation.context.flow,
+        cohorts=tuple(sorted({str(name) for frame in evaluation.index.values() for name in frame["cohort"].unique()})),
+    )
 
 
 def leakage(index: dict[str, pd.DataFrame]) -> dict[str, int]:
@@ -40,22 +39,22 @@ def leakage(index: dict[str, pd.DataFrame]) -> dict[str, int]:
     return found
 
 
-def _split(evaluation: Evaluation, index: pd.DataFrame) -> dict[str, Any]:
+def _split(evaluation: Evaluation, index: pd.DataFrame) -> Split:
     counts = {name: int((index["target"] == i).sum()) for i, name in enumerate(evaluation.classes)}
-    ages = pd.to_numeric(index["age"], errors="coerce").dropna() if "age" in index else pd.Series(dtype=np.float64)
-    return {
-        "images": len(index),
-        "patients": int(index["patient_id"].nunique()),
-        "counts": counts,
-        "prevalence": {name: count / len(index) for name, count in counts.items()} if len(index) else None,
-        "groups": {
+    return Split(
+        images=len(index),
+        patients=int(index["patient_id"].nunique()),
+        counts=counts,
+        prevalence={name: count / len(index) for name, count in counts.items()} if len(index) else None,
+        groups={
             attribute: {str(name): int(count) for name, count in names.value_counts().sort_index().items()}
             for attribute, names in subgroup_labels(index).items()
         },
-        "age": {
-            "known": len(ages),
-            "median": float(ages.median()) if len(ages) else None,
-            "first_quartile": float(ages.quantile(0.25)) if len(ages) else None,
-            "third_quartile": float(ages.quantile(0.75)) if len(ages) else None,
-        },
-    }
+        age=_ages(index),
+    )
+
+
+def _ages(index: pd.DataFrame) -> Ages:
+    ages = pd.to_numeric(index["age"], errors="coerce").dropna() if "age" in index else pd.Series(dtype=np.float64)
+    first, median, third = (float(ages.quantile(q)) if len(ages) else None for q in (0.25, 0.5, 0.75))
+    return Ages(known=len(ages), median=median, first_quartile=first, third_quartile=third)

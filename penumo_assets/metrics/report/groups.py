@@ -1,43 +1,44 @@
 """The parts of a report that look at groups of images: subgroups, cohorts, ground-truth masks, worst errors."""
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from penumo_assets.metrics import classification
-from penumo_assets.metrics.estimates import Estimate
+from penumo_assets.metrics.estimates import Estimate, Settings
+from penumo_assets.metrics.intervals import PatientBootstrap
 from penumo_assets.metrics.performance import (
     DecisionRule,
     Scored,
-    Settings,
     area_estimates,
     decision_estimates,
     expected_calibration_error,
     ranking_scores,
 )
 from penumo_assets.metrics.ranking import Ranking
+from penumo_assets.metrics.report.content import CohortOverlaps, Failure, Segmentation, Subgroup
+from penumo_assets.metrics.report.context import DiceRow
 from penumo_assets.metrics.report.inputs import Evaluation
-from penumo_assets.metrics.report.results import estimates
 from penumo_assets.metrics.segmentation import mean_overlap
 from penumo_assets.metrics.subgroups import group_order, subgroup_labels
 
 MIN_PER_CLASS = 5  # patients of each class below which a subgroup's AUC says too little to print
 
 
-def subgroup_rows(evaluation: Evaluation, rule: DecisionRule) -> list[dict[str, Any]]:
+def subgroup_rows(evaluation: Evaluation, rule: DecisionRule) -> tuple[Subgroup, ...]:
     """Performance on test by cohort, sex, age band and view."""
     index, test = evaluation.index["test"], evaluation.scored["test"]
     rows = []
     for attribute, names in subgroup_labels(index).items():
         for name in sorted(names.unique(), key=group_order):
             part = test.subset((names == name).to_numpy())
-            rows.append({"attribute": attribute, "group": name, **_group(part, rule, evaluation.settings)})
-    return rows
+            rows.append(_group(attribute, name, part, rule, evaluation.settings))
+    return tuple(rows)
 
 
-def _group(part: Scored, rule: DecisionRule, settings: Settings) -> dict[str, Any]:
-    bootstrap = settings.bootstrap(part.patients)
+def _group(attribute: str, name: str, part: Scored, rule: DecisionRule, settings: Settings) -> Subgroup:
+    bootstrap = PatientBootstrap.of(part.patients, settings)
     found = decision_estimates(part, rule, bootstrap)
     metrics = {name: found[name] for name in ("recall", "specificity", "balanced_accuracy")}
     metrics["ece"] = expected_calibration_error(part, rule, bootstrap)
@@ -48,15 +49,17 @@ def _group(part: Scored, rule: DecisionRule, settings: Settings) -> dict[str, An
         metrics["roc_auc"] = metrics["pr_auc"] = Estimate.undefined(why)
     else:
         metrics |= area_estimates(part, bootstrap)
-    return {
-        "images": len(part.labels),
-        "patients": bootstrap.patients,
-        "counts": {name: int((part.labels == i).sum()) for i, name in enumerate(part.classes)},
-        "metrics": estimates(metrics),
-    }
+    return Subgroup(
+        attribute=attribute,
+        group=name,
+        images=len(part.labels),
+        patients=bootstrap.patients,
+        counts={name: int((part.labels == i).sum()) for i, name in enumerate(part.classes)},
+        metrics=metrics,
+    )
 
 
-def within_cohorts_auc(evaluation: Evaluation) -> dict[str, Any]:
+def within_cohorts_auc(evaluation: Evaluation) -> Estimate:
     """AUC among pairs of the same cohort only: what is left when cohorts cannot be told apart.
 
     The mean of the cohorts' AUCs weighted by their pairs of a positive and a negative image
@@ -65,8 +68,8 @@ def within_cohorts_auc(evaluation: Evaluation) -> dict[str, Any]:
     """
     test, settings = evaluation.scored["test"], evaluation.settings
     if test.positive is None:
-        return Estimate.undefined("defined for two classes with a positive one").as_dict()
-    bootstrap = settings.bootstrap(test.patients)
+        return Estimate.undefined("defined for two classes with a positive one")
+    bootstrap = PatientBootstrap.of(test.patients, settings)
     cohorts = evaluation.index["test"]["cohort"].to_numpy(str)
     points, replicates, pairs = [], [], []
     for cohort in np.unique(cohorts):
@@ -79,36 +82,38 @@ def within_cohorts_auc(evaluation: Evaluation) -> dict[str, Any]:
         replicates.append(bootstrap.areas(ranking, rows)[0])
         pairs.append(float(present.sum() * (1 - present).sum()))
     if not points:
-        return Estimate.undefined("no cohort holds both classes").as_dict()
+        return Estimate.undefined("no cohort holds both classes")
     weights = np.array(pairs) / np.sum(pairs)
     value = float(weights @ points)
-    return bootstrap.estimate(value, weights @ np.array(replicates)).as_dict()
+    return bootstrap.estimate(value, weights @ np.array(replicates))
 
 
-def segmentation_section(rows: list[dict[str, Any]] | None, settings: Settings) -> dict[str, Any]:
+def segmentation_section(rows: Sequence[DiceRow], settings: Settings) -> Segmentation:
     """Mean Dice and IoU over images with ground-truth masks, all and by cohort."""
     if not rows:
-        missing = Estimate.undefined("no image has a ground-truth lung mask").as_dict()
-        return {"images": 0, "dice": missing, "iou": missing, "cohorts": []}
-    table = pd.DataFrame(rows)
+        missing = Estimate.undefined("no image has a ground-truth lung mask")
+        return Segmentation(images=0, dice=missing, iou=missing, cohorts=())
+    table = pd.DataFrame([row.model_dump() for row in rows])
 
-    def means(part: pd.DataFrame) -> dict[str, Any]:
-        bootstrap = settings.bootstrap(part["patient_id"].to_numpy(str))
-        found = {name: mean_overlap(part[name].to_numpy(np.float64), bootstrap).as_dict() for name in ("dice", "iou")}
-        return {"images": len(part), **found}
+    def means(part: pd.DataFrame) -> dict[str, Estimate]:
+        bootstrap = PatientBootstrap.of(part["patient_id"].to_numpy(str), settings)
+        return {name: mean_overlap(part[name].to_numpy(np.float64), bootstrap) for name in ("dice", "iou")}
 
-    cohorts = [{"cohort": str(name), **means(part)} for name, part in table.groupby("cohort", sort=True)]
-    return {**means(table), "cohorts": cohorts}
+    cohorts = tuple(
+        CohortOverlaps(cohort=str(name), images=len(part), **means(part))
+        for name, part in table.groupby("cohort", sort=True)
+    )
+    return Segmentation(images=len(table), cohorts=cohorts, **means(table))
 
 
-def failure_rows(evaluation: Evaluation, rule: DecisionRule, limit: int = 12) -> list[dict[str, Any]]:
+def failure_rows(evaluation: Evaluation, rule: DecisionRule, limit: int = 12) -> tuple[Failure, ...]:
     """The most confident wrong decisions on test, kinds of error taken in turn.
 
     ``row`` is the position in the test index; ``confidence`` the probability of the wrong class.
     """
     test, index = evaluation.scored["test"], evaluation.index["test"]
     if not len(test.labels):
-        return []
+        return ()
     decision = classification.decide(test.probabilities, rule.threshold, test.positive)
     wrong = np.flatnonzero(decision != test.labels)
     confidence = test.probabilities[wrong, decision[wrong]]
@@ -118,14 +123,14 @@ def failure_rows(evaluation: Evaluation, rule: DecisionRule, limit: int = 12) ->
     table = table.sort_values(["confidence", "row"], ascending=[False, True])
     table["turn"] = table.groupby("truth").cumcount()
     table = table.sort_values(["turn", "confidence"], ascending=[True, False]).head(limit)
-    return [
-        {
-            "row": int(item.row),
-            "image_id": str(index["image_id"].iloc[int(item.row)]),
-            "cohort": str(index["cohort"].iloc[int(item.row)]),
-            "truth": test.classes[int(item.truth)],
-            "called": test.classes[int(item.called)],
-            "confidence": float(item.confidence),
-        }
+    return tuple(
+        Failure(
+            row=int(item.row),
+            image_id=str(index["image_id"].iloc[int(item.row)]),
+            cohort=str(index["cohort"].iloc[int(item.row)]),
+            truth=test.classes[int(item.truth)],
+            called=test.classes[int(item.called)],
+            confidence=float(item.confidence),
+        )
         for item in table.itertuples()
-    ]
+    )

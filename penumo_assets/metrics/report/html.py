@@ -11,11 +11,11 @@ from markupsafe import Markup
 
 from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.report import plots, prose
+from penumo_assets.metrics.report.content import CohortFlow, Report
+from penumo_assets.metrics.report.context import Context
 from penumo_assets.metrics.report.groups import MIN_PER_CLASS
 from penumo_assets.metrics.report.svg import bars, interval_bar
 from penumo_assets.metrics.subgroups import group_order
-
-Report = Mapping[str, Any]
 
 SECTIONS = {
     "summary": "Summary",
@@ -49,28 +49,26 @@ class Picture:
     overlay: str | None
 
 
-def render_html(
-    report: Report, context: Mapping[str, Any] | None = None, gallery: Sequence[Picture | None] = ()
-) -> str:
+def render_html(report: Report, context: Context | None = None, gallery: Sequence[Picture | None] = ()) -> str:
     """The page.
 
     Parameters
     ----------
     report : the content of report.json.
     context : statements of the study (``aims``, ``reference_standard`` ...), plain text.
-    gallery : one entry per ``report["failures"]``; missing ones show no picture.
+    gallery : one entry per ``report.failures``; missing ones show no picture.
     """
-    context = context or {}
-    pictures = [*gallery, *[None] * (len(report["failures"]) - len(gallery))]
+    context = context or Context()
+    pictures = [*gallery, *[None] * (len(report.failures) - len(gallery))]
     low = 0.0 if any(value < 0.5 for value in _forest_values(report)) else 0.5
     environment = _environment()
-    environment.filters["forest"] = lambda e: interval_bar(e["value"], e["low"], e["high"], (low, 1.0))
+    environment.filters["forest"] = lambda e: interval_bar(e.value, e.low, e.high, (low, 1.0))
     return environment.get_template("template.html").render(
         r=report,
         context=context,
         css=Markup(_read("style.css")),
-        confidence=f"{report['settings']['confidence'] * 100:g}\u00a0%",
-        contents=[(key, title) for key, title in SECTIONS.items() if key != "comparison" or report["comparison"]],
+        confidence=f"{report.settings.confidence * 100:g}\u00a0%",
+        contents=[(key, title) for key, title in SECTIONS.items() if key != "comparison" or report.comparison],
         titles=SECTIONS,
         charts={
             "roc": plots.roc_chart(report),
@@ -80,13 +78,13 @@ def render_html(
         },
         tables=_tables(report),
         gallery=pictures,
-        flow=_flow(report["data"]["flow"]),
+        flow=_flow(report.data.flow),
         findings=prose.findings(report),
         limits=prose.limits(report),
-        model_facts=_model_facts(report["model"]),
+        model_facts=_model_facts(report.model.model_dump(mode="json")),
         group_names=_group_names(report),
         forest_low=low,
-        gates_off=[name for name in Gates.model_fields if name not in {gate["gate"] for gate in report["gates"]}],
+        gates_off=[name for name in Gates.model_fields if name not in {gate.gate for gate in report.gates}],
         min_per_class=MIN_PER_CLASS,
     )
 
@@ -120,7 +118,7 @@ def _p(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
-def _table(header: Sequence[str], columns: Sequence[Sequence[float | None]]) -> Markup:
+def _table(header: Sequence[str], columns: Sequence[Sequence[float | int | None]]) -> Markup:
     """A plain table of at most ``TABLE_ROWS`` evenly chosen rows."""
     count = len(columns[0])
     keep = sorted({round(i * (count - 1) / (TABLE_ROWS - 1)) for i in range(TABLE_ROWS)}) if count else []
@@ -139,47 +137,41 @@ def _table(header: Sequence[str], columns: Sequence[Sequence[float | None]]) -> 
 
 def _tables(report: Report) -> dict[str, Markup]:
     tables = {}
-    roc, pr = report["curves"]["roc"], report["curves"]["pr"]
-    if roc:
-        tables["roc"] = _table(
-            ["1 − specificity", "Sensitivity"], [roc["false_positive_rate"], roc["true_positive_rate"]]
-        )
-        tables["pr"] = _table(["Recall", "Precision"], [pr["recall"], pr["precision"]])
-    curve = report["calibration"]["calibrated"] or report["calibration"]["uncalibrated"]
+    roc, pr = report.curves.roc, report.curves.pr
+    if roc and pr:
+        tables["roc"] = _table(["1 − specificity", "Sensitivity"], [roc.false_positive_rate, roc.true_positive_rate])
+        tables["pr"] = _table(["Recall", "Precision"], [pr.recall, pr.precision])
+    curve = report.calibration.calibrated or report.calibration.uncalibrated
     if curve:
         tables["reliability"] = _table(
             ["Bin from", "Images", "Mean predicted", "Observed"],
-            [curve["edges"][:-1], curve["count"], curve["mean_predicted"], curve["observed"]],
+            [curve.edges[:-1], curve.count, curve.mean_predicted, curve.observed],
         )
-    decision = report["decision_curve"]
+    decision = report.decision_curve
     if decision:
         tables["decision"] = _table(
             ["Threshold probability", "Model", "Treat everyone"],
-            [decision["thresholds"], decision["model"], decision["treat_all"]],
+            [decision.thresholds, decision.model, decision.treat_all],
         )
     return tables
 
 
-def _flow(flow: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """Bars per cohort from ``{cohort: {"accepted": n, "rejected": {reason: n}}}``.
-
-    ``landed`` (images that arrived, if that is more than both) and ``unlabelled`` (of the accepted) are optional.
-    """
+def _flow(flow: Mapping[str, CohortFlow] | None) -> list[dict[str, Any]]:
+    """Bars per cohort: what arrived, what was excluded and why, what is left."""
     rows = []
     for cohort, counts in (flow or {}).items():
-        accepted, rejected = counts.get("accepted", 0), counts.get("rejected", {})
-        arrived = counts.get("landed", accepted + sum(rejected.values()))
+        used = counts.accepted + sum(counts.rejected.values())
+        arrived = used if counts.landed is None else counts.landed
         lines = [(f"arrived: {arrived}", arrived)]
         lines += [
             (f"excluded, {prose.words(reason or 'no_reason_recorded')}: {count}", count)
-            for reason, count in sorted(rejected.items(), key=lambda item: (-item[1], item[0]))
+            for reason, count in sorted(counts.rejected.items(), key=lambda item: (-item[1], item[0]))
         ]
-        pending = arrived - accepted - sum(rejected.values())
-        if pending > 0:
+        if (pending := arrived - used) > 0:
             lines.append((f"not processed: {pending}", pending))
-        lines.append((f"usable: {accepted}", accepted))
-        if counts.get("unlabelled"):
-            lines.append((f"of these without a label, so not evaluated: {counts['unlabelled']}", counts["unlabelled"]))
+        lines.append((f"usable: {counts.accepted}", counts.accepted))
+        if counts.unlabelled:
+            lines.append((f"of these without a label, so not evaluated: {counts.unlabelled}", counts.unlabelled))
         rows.append({"cohort": cohort, "bars": bars(lines, arrived)})
     return rows
 
@@ -194,12 +186,12 @@ def _model_facts(model: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _group_names(report: Report) -> dict[str, list[str]]:
     names: dict[str, dict[str, None]] = {}
-    for split in report["data"]["splits"].values():
-        for attribute, counts in split["groups"].items():
+    for _, split in report.data.splits:
+        for attribute, counts in split.groups.items():
             names.setdefault(attribute, {}).update(dict.fromkeys(counts))
     return {attribute: sorted(values, key=group_order) for attribute, values in names.items()}
 
 
 def _forest_values(report: Report) -> list[float]:
-    found = [report["performance"]["test"]["roc_auc"], *(row["metrics"]["roc_auc"] for row in report["subgroups"])]
-    return [value for e in found for value in (e["value"], e["low"]) if value is not None]
+    found = [report.performance.test["roc_auc"], *(row.metrics["roc_auc"] for row in report.subgroups)]
+    return [value for e in found for value in (e.value, e.low) if value is not None]

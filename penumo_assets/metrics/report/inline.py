@@ -1,12 +1,11 @@
 """The charts as pictures that carry their own colours, for places without the report's style sheet."""
 
 import base64
-from collections.abc import Mapping
-from typing import Any
 
 from markupsafe import Markup
 
 from penumo_assets.metrics.report import plots
+from penumo_assets.metrics.report.content import Report
 
 _STYLE = (
     "<style>svg{background:#fff}text{fill:#333;font:12px sans-serif}.mid{text-anchor:middle}.end{text-anchor:end}"
@@ -17,7 +16,7 @@ _STYLE = (
 )
 
 
-def chart_data_uris(report: Mapping[str, Any]) -> dict[str, str]:
+def chart_data_uris(report: Report) -> dict[str, str]:
     """``data:image/svg+xml;base64,...`` of each chart that the report can draw.
 
     Names are ``roc``, ``precision_recall``, ``reliability`` and ``decision_curve``; what is undefined is left out.

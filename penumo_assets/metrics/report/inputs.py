@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from penumo_assets.metrics.performance import Scored, Settings
+from penumo_assets.metrics.estimates import Settings
+from penumo_assets.metrics.performance import Scored
+from penumo_assets.metrics.report.context import Context
 
 SPLITS = ("train", "validation", "test")
 
@@ -21,7 +23,7 @@ class Evaluation:
     logits : the scored splits, "validation" and "test": (n, C) float64 in the order of ``index``.
     classes, positive : class names in the order of the logits; the positive one of two or None.
     model, dataset : the contents of metadata.json and dataset.json.
-    context : what the orchestrator knows and the job does not (flow, versions, gates, Dice rows).
+    context : what the orchestrator knows and the job does not.
     """
 
     index: dict[str, pd.DataFrame]
@@ -30,7 +32,7 @@ class Evaluation:
     positive: int | None
     model: dict[str, Any]
     dataset: dict[str, Any]
-    context: dict[str, Any] = field(default_factory=dict)
+    context: Context = field(default_factory=Context)
     settings: Settings = field(default_factory=Settings)
     reference: pd.DataFrame | None = None
 

@@ -1,21 +1,17 @@
 """The charts of a report, from the content of report.json."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from markupsafe import Markup
 
+from penumo_assets.metrics.report.content import OperatingPoint, Report
 from penumo_assets.metrics.report.svg import Chart
-
-Report = Mapping[str, Any]
 
 
 def roc_chart(report: Report) -> Markup | None:
     """ROC curve with the operating points reached on test."""
-    curve = report["curves"]["roc"]
+    curve = report.curves.roc
     if curve is None:
         return None
-    auc = report["performance"]["test"]["roc_auc"]["value"]
+    auc = report.performance.test["roc_auc"].value
     chart = Chart(
         "roc",
         "ROC curve on test",
@@ -23,11 +19,11 @@ def roc_chart(report: Report) -> Markup | None:
         "1 − specificity",
         "Sensitivity",
     )
-    if curve["low"] is not None:
-        chart.band(curve["grid"], curve["low"], curve["high"])
+    if curve.low is not None and curve.high is not None:
+        chart.band(curve.grid, curve.low, curve.high)
     chart.line([0, 1], [0, 1], "chance", "Chance")
-    chart.line(curve["false_positive_rate"], curve["true_positive_rate"], "series-1", "Model")
-    for row in report["operating_points"]:
+    chart.line(curve.false_positive_rate, curve.true_positive_rate, "series-1", "Model")
+    for row in report.operating_points:
         point = _point(row)
         if point is not None:
             chart.points([1 - point[1]], [point[0]], "series-2")
@@ -36,11 +32,12 @@ def roc_chart(report: Report) -> Markup | None:
 
 def pr_chart(report: Report) -> Markup | None:
     """Precision-recall curve with the prevalence as its chance line."""
-    curve = report["curves"]["pr"]
+    curve = report.curves.pr
     if curve is None:
         return None
-    prevalence = report["data"]["splits"]["test"]["prevalence"][report["data"]["positive_class"]]
-    area = report["performance"]["test"]["pr_auc"]["value"]
+    data = report.data
+    prevalence = (data.splits.test.prevalence or {})[data.positive_class or ""]
+    area = report.performance.test["pr_auc"].value
     chart = Chart(
         "pr",
         "Precision-recall curve on test",
@@ -49,14 +46,15 @@ def pr_chart(report: Report) -> Markup | None:
         "Precision (positive predictive value)",
     )
     chart.line([0, 1], [prevalence, prevalence], "chance", f"Prevalence {prevalence:.2f}")
-    chart.line(curve["recall"], curve["precision"], "series-1", "Model")
+    chart.line(curve.recall, curve.precision, "series-1", "Model")
     return chart.svg()
 
 
 def reliability_chart(report: Report) -> Markup | None:
     """Observed frequency against predicted probability, before and after temperature scaling."""
-    section = report["calibration"]
-    drawn = [(name, section[name]) for name in ("uncalibrated", "calibrated") if section[name] is not None]
+    section = report.calibration
+    both = {"uncalibrated": section.uncalibrated, "calibrated": section.calibrated}
+    drawn = [(name, curve) for name, curve in both.items() if curve is not None]
     if not drawn:
         return None
     chart = Chart(
@@ -73,10 +71,8 @@ def reliability_chart(report: Report) -> Markup | None:
         legend = "After temperature scaling" if name == "calibrated" else "Before"
         bins = [
             (predicted, observed, count)
-            for predicted, observed, count in zip(
-                curve["mean_predicted"], curve["observed"], curve["count"], strict=True
-            )
-            if count
+            for predicted, observed, count in zip(curve.mean_predicted, curve.observed, curve.count, strict=True)
+            if predicted is not None and observed is not None
         ]
         chart.line([b[0] for b in bins], [b[1] for b in bins], css, legend)
         total = sum(b[2] for b in bins)
@@ -86,10 +82,10 @@ def reliability_chart(report: Report) -> Markup | None:
 
 def decision_chart(report: Report) -> Markup | None:
     """Net benefit of the model against treating everyone and treating no one."""
-    curve = report["decision_curve"]
+    curve = report.decision_curve
     if curve is None:
         return None
-    top = max(*curve["model"], *curve["treat_all"], 0.05)
+    top = max(*curve.model, *curve.treat_all, 0.05)
     high = next(limit for limit in (0.1, 0.2, 0.25, 0.5, 0.75, 1.0) if top <= limit)
     chart = Chart(
         "decision",
@@ -101,13 +97,13 @@ def decision_chart(report: Report) -> Markup | None:
         y_ticks=6,
     )
     chart.line([0, 1], [0, 0], "chance", "Treat no one")
-    chart.line(curve["thresholds"], curve["model"], "series-1", "Model")
-    chart.line(curve["thresholds"], curve["treat_all"], "series-3", "Treat everyone")
+    chart.line(curve.thresholds, curve.model, "series-1", "Model")
+    chart.line(curve.thresholds, curve.treat_all, "series-3", "Treat everyone")
     return chart.svg()
 
 
-def _point(row: Mapping[str, Any]) -> tuple[float, float] | None:
-    metrics = row["metrics"]
-    if metrics is None or metrics["recall"]["value"] is None or metrics["specificity"]["value"] is None:
+def _point(row: OperatingPoint) -> tuple[float, float] | None:
+    if row.metrics is None:
         return None
-    return metrics["recall"]["value"], metrics["specificity"]["value"]
+    recall, specificity = row.metrics["recall"].value, row.metrics["specificity"].value
+    return None if recall is None or specificity is None else (recall, specificity)

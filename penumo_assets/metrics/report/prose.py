@@ -1,9 +1,8 @@
 """The sentences of a report that depend on its numbers."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
-Report = Mapping[str, Any]
+from penumo_assets.metrics.report.content import Report, ShortcutRow
 
 WORDS = {
     "roc_auc": "ROC-AUC",
@@ -40,36 +39,34 @@ def words(name: str) -> str:
 def findings(report: Report) -> list[str]:
     """What a reader must not miss, in whole sentences."""
     lines = []
-    better = [row for row in report["shortcuts"]["rows"] if row["verdict"] == "shortcut better"]
-    tied = [row for row in report["shortcuts"]["rows"] if row["verdict"] == "not distinguishable"]
+    better = [row for row in report.shortcuts.rows if row.verdict == "shortcut better"]
+    tied = [row for row in report.shortcuts.rows if row.verdict == "not distinguishable"]
     if better:
-        names = ", ".join(f"{row['title'].lower()} ({row['cohort']})" for row in better)
+        names = ", ".join(f"{row.title.lower()} ({row.cohort})" for row in better)
         lines.append(f"Shortcuts that rank the test images better than the model: {names}.")
     if tied:
-        lines.append(_tied(tied, len(report["shortcuts"]["rows"])))
-    pooled, within = report["performance"]["test"]["roc_auc"]["value"], report["within_cohorts_roc_auc"]["value"]
-    if pooled is not None and within is not None and len(report["data"]["cohorts"]) > 1:
+        lines.append(_tied(tied, len(report.shortcuts.rows)))
+    test = report.performance.test
+    pooled, within = test["roc_auc"].value, report.within_cohorts_roc_auc.value
+    if pooled is not None and within is not None and len(report.data.cohorts) > 1:
         lines.append(
             f"Among pairs of the same cohort the ROC-AUC is {within:.3f}, over all pairs {pooled:.3f}"
             + (": part of the pooled figure comes from telling cohorts apart." if pooled - within > 0.02 else ".")
         )
-    ece, before = (
-        report["performance"]["test"]["ece"]["value"],
-        report["performance"]["test"]["ece_uncalibrated"]["value"],
-    )
+    ece, before = test["ece"].value, test["ece_uncalibrated"].value
     if ece is not None and before is not None and ece > before + 0.02:
         lines.append(
             f"Temperature scaling made calibration on test worse (ECE {before:.3f} before, {ece:.3f} after): "
             "validation is small, or its case mix differs from test."
         )
-    if sum(report["data"]["leakage"].values()):
+    if sum(report.data.leakage.values()):
         lines.append("Patients or images stand in more than one split: the figures are too good.")
     return lines
 
 
-def _tied(rows: list[Mapping[str, Any]], tried: int) -> str:
+def _tied(rows: Sequence[ShortcutRow], tried: int) -> str:
     """One sentence however many shortcuts there are; the table names each with its cohort."""
-    names = list(dict.fromkeys(row["title"].lower() for row in rows))
+    names = list(dict.fromkeys(row.title.lower() for row in rows))
     return (
         f"The model is not distinguishably better than {len(rows)} of {tried} shortcut baselines "
         f"({', '.join(names)}; see Shortcut baselines)."
@@ -78,9 +75,9 @@ def _tied(rows: list[Mapping[str, Any]], tried: int) -> str:
 
 def limits(report: Report) -> list[str]:
     """Known limits, the general ones and those of this data."""
-    test = report["data"]["splits"]["test"]
+    test = report.data.splits.test
     lines = []
-    if report["phantoms"]:
+    if report.phantoms:
         lines.append("The images are phantoms; nothing here transfers to patients.")
     lines += [
         "Labels are taken as they come. Text-mined labels are noisy, and a model can only be measured against them.",
@@ -90,12 +87,12 @@ def limits(report: Report) -> list[str]:
         "Grad-CAM shows which regions moved the score. It is no proof that the model looks at disease.",
         "Prevalence in collected data is rarely that of a ward; predictive values do not transfer.",
     ]
-    if test["patients"] < SMALL_TEST:
-        lines.append(f"The test split has only {test['patients']} patients: read the intervals, not the estimates.")
-    absent = [name for name, count in test["counts"].items() if count == 0]
+    if test.patients < SMALL_TEST:
+        lines.append(f"The test split has only {test.patients} patients: read the intervals, not the estimates.")
+    absent = [name for name, count in test.counts.items() if count == 0]
     if absent:
         lines.append(f"The test split has no image of class {', '.join(absent)}; several metrics are undefined.")
-    unknown = [name for name in ("sex", "age", "view") if name not in test["groups"]]
+    unknown = [name for name in ("sex", "age", "view") if name not in test.groups]
     if unknown:
         lines.append(f"Not known for any test image, so not looked at: {', '.join(unknown)}.")
     return lines

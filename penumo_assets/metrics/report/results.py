@@ -1,25 +1,33 @@
 """The numbers of a report: decision rule, performance, curves, operating points, calibration, comparison."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from penumo_assets.metrics import calibration, classification, operating_points
 from penumo_assets.metrics.decision_curve import decision_curve
-from penumo_assets.metrics.delong import AucComparison, compare_aucs, delong
-from penumo_assets.metrics.estimates import Estimate
-from penumo_assets.metrics.performance import DecisionRule, Scored, Settings, decision_estimates, ranking_scores
+from penumo_assets.metrics.delong import compare_aucs, delong
+from penumo_assets.metrics.estimates import AucVariance, Settings
+from penumo_assets.metrics.intervals import PatientBootstrap
+from penumo_assets.metrics.performance import DecisionRule, Scored, decision_estimates, ranking_scores
 from penumo_assets.metrics.ranking import Ranking
+from penumo_assets.metrics.report.content import (
+    Calibration,
+    Confusion,
+    Curves,
+    ModelComparison,
+    NetBenefit,
+    OperatingPoint,
+    PrCurve,
+    Reliability,
+    ReportedRule,
+    RocCurve,
+)
 
 SENSITIVITIES = (0.90, 0.95)
+POINT_METRICS = ("recall", "specificity", "precision", "negative_predictive_value", "f1")
 CURVE_POINTS = 400
 ROC_GRID = np.linspace(0, 1, 51)
 DECISION_THRESHOLDS = np.round(np.arange(0.01, 1.0, 0.01), 2)
-
-
-def estimates(values: dict[str, Estimate]) -> dict[str, Any]:
-    return {name: estimate.as_dict() for name, estimate in values.items()}
 
 
 def choose_rule(validation: Scored, stored_threshold: float | None) -> DecisionRule:
@@ -40,14 +48,24 @@ def choose_rule(validation: Scored, stored_threshold: float | None) -> DecisionR
     return DecisionRule(0.5, temperature, "0.5: validation lacks a class and the model names none")
 
 
-def confusion(scored: Scored, rule: DecisionRule) -> dict[str, Any]:
+def reported_rule(rule: DecisionRule) -> ReportedRule:
+    """The rule with its threshold on the calibrated probability beside the one on the plain one."""
+    return ReportedRule(
+        threshold=rule.threshold,
+        temperature=rule.temperature,
+        source=rule.source,
+        calibrated_threshold=rule.calibrated_threshold,
+    )
+
+
+def confusion(scored: Scored, rule: DecisionRule) -> Confusion:
     """Counts with rows the truth and columns the decision."""
     decision = classification.decide(scored.probabilities, rule.threshold, scored.positive)
     matrix = classification.confusion_matrix(scored.labels, decision, len(scored.classes))
-    return {"labels": list(scored.classes), "counts": matrix.tolist()}
+    return Confusion(labels=tuple(scored.classes), counts=tuple(map(tuple, matrix.tolist())))
 
 
-def curves(scored: Scored, settings: Settings) -> dict[str, Any]:
+def curves(scored: Scored, settings: Settings) -> Curves:
     """ROC and precision-recall curve, at most ``CURVE_POINTS`` points each; None with the reason if undefined.
 
     The ROC curve has a pointwise bootstrap band: ``low`` and ``high`` over the false positive rates ``grid``.
@@ -56,75 +74,78 @@ def curves(scored: Scored, settings: Settings) -> dict[str, Any]:
 
     why = _why_no_curve(scored)
     if why:
-        return {"roc": None, "pr": None, "reason": why}
+        return Curves(roc=None, pr=None, reason=why)
     scores = scored.probabilities[:, scored.positive]
     false_positive_rate, true_positive_rate, _ = roc_curve(scored.present, scores)
     precision, recall, _ = precision_recall_curve(scored.present, scores)
     keep = _thin(len(false_positive_rate))
     keep_pr = _thin(len(precision))
-    band = settings.bootstrap(scored.patients).roc_band(Ranking.of(scored.present, ranking_scores(scored)), ROC_GRID)
-    return {
-        "roc": {
-            "false_positive_rate": false_positive_rate[keep].tolist(),
-            "true_positive_rate": true_positive_rate[keep].tolist(),
-            "grid": ROC_GRID.tolist(),
-            "low": band[0].tolist() if band else None,
-            "high": band[1].tolist() if band else None,
-        },
-        "pr": {"recall": recall[keep_pr].tolist(), "precision": precision[keep_pr].tolist()},
-        "reason": None,
-    }
+    ranking = Ranking.of(scored.present, ranking_scores(scored))
+    band = PatientBootstrap.of(scored.patients, settings).roc_band(ranking, ROC_GRID)
+    roc = RocCurve(
+        false_positive_rate=tuple(false_positive_rate[keep].tolist()),
+        true_positive_rate=tuple(true_positive_rate[keep].tolist()),
+        grid=tuple(ROC_GRID.tolist()),
+        low=tuple(band[0].tolist()) if band else None,
+        high=tuple(band[1].tolist()) if band else None,
+    )
+    pr = PrCurve(recall=tuple(recall[keep_pr].tolist()), precision=tuple(precision[keep_pr].tolist()))
+    return Curves(roc=roc, pr=pr, reason=None)
 
 
 def operating_point_rows(
     validation: Scored, test: Scored, rule: DecisionRule, settings: Settings
-) -> list[dict[str, Any]]:
+) -> tuple[OperatingPoint, ...]:
     """Youden's point and fixed sensitivities: thresholds from validation, metrics on test."""
     if validation.positive is None:
-        return []
+        return ()
     scores = validation.probabilities[:, validation.positive]
     chosen: list[tuple[str, float | None]] = [(rule.source, rule.threshold)]
     for sensitivity in SENSITIVITIES:
         threshold = operating_points.threshold_at_sensitivity(validation.present, scores, sensitivity)
         chosen.append((f"sensitivity {sensitivity:.2f} on validation", threshold))
-    bootstrap = settings.bootstrap(test.patients)
+    bootstrap = PatientBootstrap.of(test.patients, settings)
     rows = []
     for name, threshold in chosen:
-        row: dict[str, Any] = {"name": name, "threshold": threshold, "metrics": None, "reason": None}
         if threshold is None:
-            row["reason"] = "the validation images do not hold both classes"
-        else:
-            found = decision_estimates(test, DecisionRule(threshold, rule.temperature, name), bootstrap)
-            names = ("recall", "specificity", "precision", "negative_predictive_value", "f1")
-            row["metrics"] = estimates({key: found[key] for key in names})
-        rows.append(row)
-    return rows
-
-
-def calibration_section(test: Scored, rule: DecisionRule) -> dict[str, Any]:
-    """Reliability curves before and after temperature scaling, with slope and intercept."""
-    event = "positive class" if test.positive is not None else "most probable class is right"
-    section: dict[str, Any] = {"event": event, "bins": calibration.BINS, "temperature": rule.temperature}
-    for name, temperature in (("calibrated", rule.temperature), ("uncalibrated", 1.0)):
-        if temperature is None or not len(test.labels):
-            section[name] = None
+            why = "the validation images do not hold both classes"
+            rows.append(OperatingPoint(name=name, threshold=None, metrics=None, reason=why))
             continue
-        probabilities = calibration.softmax(test.logits, temperature)
-        outcome, predicted = calibration.calibrated_event(test.labels, probabilities, test.positive)
-        curve = calibration.reliability(outcome, predicted)
-        fit = calibration.recalibration(outcome, predicted)
-        section[name] = {
-            "edges": curve.edges.tolist(),
-            "count": curve.count.tolist(),
-            "mean_predicted": _numbers(curve.mean_predicted),
-            "observed": _numbers(curve.observed),
-            "slope": fit[0] if fit else None,
-            "intercept": fit[1] if fit else None,
-        }
-    return section
+        found = decision_estimates(test, DecisionRule(threshold, rule.temperature, name), bootstrap)
+        metrics = {key: found[key] for key in POINT_METRICS}
+        rows.append(OperatingPoint(name=name, threshold=threshold, metrics=metrics, reason=None))
+    return tuple(rows)
 
 
-def decision_curve_section(test: Scored, rule: DecisionRule) -> dict[str, Any] | None:
+def calibration_section(test: Scored, rule: DecisionRule) -> Calibration:
+    """Reliability curves before and after temperature scaling, with slope and intercept."""
+    return Calibration(
+        event="positive class" if test.positive is not None else "most probable class is right",
+        bins=calibration.BINS,
+        temperature=rule.temperature,
+        calibrated=_reliability(test, rule.temperature),
+        uncalibrated=_reliability(test, 1.0),
+    )
+
+
+def _reliability(test: Scored, temperature: float | None) -> Reliability | None:
+    if temperature is None or not len(test.labels):
+        return None
+    probabilities = calibration.softmax(test.logits, temperature)
+    outcome, predicted = calibration.calibrated_event(test.labels, probabilities, test.positive)
+    curve = calibration.reliability(outcome, predicted)
+    fit = calibration.recalibration(outcome, predicted)
+    return Reliability(
+        edges=tuple(curve.edges.tolist()),
+        count=tuple(curve.count.tolist()),
+        mean_predicted=_numbers(curve.mean_predicted),
+        observed=_numbers(curve.observed),
+        slope=fit[0] if fit else None,
+        intercept=fit[1] if fit else None,
+    )
+
+
+def decision_curve_section(test: Scored, rule: DecisionRule) -> NetBenefit | None:
     """Net benefit of the calibrated model against treating all and none."""
     if test.positive is None or not len(test.labels):
         return None
@@ -132,24 +153,23 @@ def decision_curve_section(test: Scored, rule: DecisionRule) -> dict[str, Any] |
     curve = decision_curve(test.present, probabilities, DECISION_THRESHOLDS)
     if curve is None:
         return None
-    return {
-        "thresholds": curve.thresholds.tolist(),
-        "model": curve.model.tolist(),
-        "treat_all": curve.treat_all.tolist(),
-    }
+    return NetBenefit(
+        thresholds=tuple(curve.thresholds.tolist()),
+        model=tuple(curve.model.tolist()),
+        treat_all=tuple(curve.treat_all.tolist()),
+    )
 
 
-def delong_section(test: Scored, settings: Settings) -> dict[str, Any] | None:
+def delong_section(test: Scored, settings: Settings) -> AucVariance | None:
     """DeLong's variance of the test AUC, clustered by patient, beside the bootstrap."""
     if test.positive is None or not len(test.labels):
         return None
-    found = delong(test.present, ranking_scores(test), test.patients, settings.confidence)
-    return dict(vars(found)) if found else None
+    return delong(test.present, ranking_scores(test), test.patients, settings.confidence)
 
 
 def comparison_section(
     index: pd.DataFrame, test: Scored, reference: pd.DataFrame | None, settings: Settings
-) -> dict[str, Any] | None:
+) -> ModelComparison | None:
     """Paired DeLong comparison with another model's predictions on the same test images.
 
     ``reference`` has image_id, cohort, split and ``probability_<positive class>``, as predictions.parquet.
@@ -158,7 +178,7 @@ def comparison_section(
         return None
     column = f"probability_{test.classes[test.positive]}"
     if column not in reference:
-        return {"images": 0, "result": None, "reason": f"the other model's predictions have no {column}"}
+        return ModelComparison(images=0, result=None, reason=f"the other model's predictions have no {column}")
     other = reference[reference["split"] == "test"].drop_duplicates(["cohort", "image_id"])
     joined = index[["cohort", "image_id"]].merge(other, on=["cohort", "image_id"], how="left")
     scores = joined[column].to_numpy(np.float64)
@@ -170,11 +190,7 @@ def comparison_section(
         else None
     )
     reason = None if found else "too few images scored by both models, or a class is absent"
-    return {"images": int(both.sum()), "result": comparison_dict(found), "reason": reason}
-
-
-def comparison_dict(found: AucComparison | None) -> dict[str, Any] | None:
-    return dict(vars(found)) if found else None
+    return ModelComparison(images=int(both.sum()), result=found, reason=reason)
 
 
 def _why_no_curve(scored: Scored) -> str | None:
@@ -191,5 +207,5 @@ def _thin(count: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, CURVE_POINTS)).round().astype(int))
 
 
-def _numbers(values: np.ndarray) -> list[float | None]:
-    return [float(value) if np.isfinite(value) else None for value in values]
+def _numbers(values: np.ndarray) -> tuple[float | None, ...]:
+    return tuple(float(value) if np.isfinite(value) else None for value in values)

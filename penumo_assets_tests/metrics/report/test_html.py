@@ -102,9 +102,9 @@ def test_a_report_about_patients_does_not_speak_of_phantoms():
 
 def test_the_headline_numbers_and_their_intervals_are_on_the_page(report, page):
     for name in ("roc_auc", "recall", "specificity", "ece"):
-        estimate = report["performance"]["test"][name]
-        assert f"{estimate['value']:.3f}" in words(page)
-        assert f"{estimate['low']:.3f} to {estimate['high']:.3f}" in words(page)
+        estimate = report.performance.test[name]
+        assert f"{estimate.value:.3f}" in words(page)
+        assert f"{estimate.low:.3f} to {estimate.high:.3f}" in words(page)
 
 
 def test_every_string_from_outside_is_neutralised(report):
@@ -148,9 +148,9 @@ def test_charts_are_well_formed_described_and_have_a_table_beside_them(report):
 
 
 def test_every_picture_has_a_text_and_every_table_its_headers(report):
-    gallery = [Picture("data:image/jpeg;base64,AAAA", "data:image/jpeg;base64,BBBB")] * len(report["failures"])
+    gallery = [Picture("data:image/jpeg;base64,AAAA", "data:image/jpeg;base64,BBBB")] * len(report.failures)
     page = Page(render_html(report, gallery=gallery))
-    assert len(page.named("img")) == 2 * len(report["failures"]) > 0
+    assert len(page.named("img")) == 2 * len(report.failures) > 0
     assert all(image["alt"] for image in page.named("img"))
     assert all(header.get("scope") in ("row", "col") for header in page.named("th"))
     assert page.named("html")[0]["lang"] == "en"
@@ -177,11 +177,11 @@ def test_gates_that_were_not_asked_for_are_named(page):
 
 
 def test_an_error_is_told_by_the_probability_that_the_threshold_cuts(report, page):
-    threshold = report["decision_rule"]["threshold"]
-    missed = next(row for row in report["failures"] if row["called"] == "normal")
-    expected = f"probability of pneumonia {1 - missed['confidence']:.3f}, threshold {threshold:.3f}"
+    threshold = report.decision_rule.threshold
+    missed = next(row for row in report.failures if row.called == "normal")
+    expected = f"probability of pneumonia {1 - missed.confidence:.3f}, threshold {threshold:.3f}"
     assert expected in words(page)
-    assert 1 - missed["confidence"] < threshold
+    assert 1 - missed.confidence < threshold
 
 
 def test_the_flow_shows_every_reason_for_exclusion(page):
@@ -197,10 +197,10 @@ def test_the_flow_accounts_for_every_image_that_arrived():
 
 
 def test_the_checklist_ends_the_page_with_all_items(report, page):
-    rows = [row for row in report["checklist"] if row["section"] is None]
+    rows = [row for row in report.checklist if row.section is None]
     assert rows
     for row in rows:
-        assert f"not answered: {row['reason']}" in words(page)
+        assert f"not answered: {row.reason}" in words(page)
 
 
 def test_the_page_adapts_to_dark_screens_and_print(report):
@@ -218,4 +218,4 @@ def test_a_comparison_with_a_reference_model_has_its_own_section():
     report = build_report(replace(base, reference=reference))
     page = Page(render_html(report))
     assert "comparison" in page.ids
-    assert f"{report['comparison']['result']['second']:.3f} (reference)" in words(page)
+    assert f"{report.comparison.result.second:.3f} (reference)" in words(page)

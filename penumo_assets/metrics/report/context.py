@@ -1,0 +1,50 @@
+"""What only the orchestrator and the owner of a study know of an evaluation: the content of context.json."""
+
+from typing import Any
+
+from pydantic import Field
+
+from penumo_assets.configs.base import StrictModel
+from penumo_assets.configs.train import Gates
+from penumo_assets.metrics.report.content import CohortFlow
+
+
+class Study(StrictModel):
+    """Statements that only the owner of the study can make, plain text."""
+
+    acquisition: str | None = None
+    aims: str | None = None
+    annotators: str | None = None
+    availability: str | None = None
+    design: str | None = None
+    external_test: str | None = None
+    funding: str | None = None
+    protocol: str | None = None
+    rater_variability: str | None = None
+    reference_rationale: str | None = None
+    reference_standard: str | None = None
+    registration: str | None = None
+    sample_size: str | None = None
+
+
+class DiceRow(StrictModel):
+    """The overlap of one image's lung mask with its ground truth."""
+
+    cohort: str
+    patient_id: str
+    image_id: str
+    dice: float
+    iou: float
+
+
+class Context(Study):
+    """``flow`` by cohort, ``dice`` by image, versions, and the gates that the report is judged by."""
+
+    phantoms: bool = False
+    flow: dict[str, CohortFlow] | None = None
+    dice: tuple[DiceRow, ...] = ()
+    gates: Gates = Field(default_factory=Gates)
+    prepared_with: dict[str, Any] = Field(default_factory=dict)
+    code_version: str | None = None
+    config_digest: str | None = None
+    mlflow_run_id: str | None = None
