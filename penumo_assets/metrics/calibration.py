@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special
 
-from penumo_assets.metrics.estimates import ScoreError, check_labels_and_scores
+from penumo_assets.metrics.scores import ScoreError, check_labels_and_scores
 
 BINS = 10
 _LOG_TEMPERATURE_BOUNDS = (np.log(0.05), np.log(20.0))

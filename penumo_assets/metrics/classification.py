@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from penumo_assets.metrics.estimates import check_labels_and_scores
+from penumo_assets.metrics.scores import check_labels_and_scores
 
 
 def confusion_matrix(truth: np.ndarray, decision: np.ndarray, classes: int) -> np.ndarray:

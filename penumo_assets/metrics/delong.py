@@ -8,7 +8,8 @@ DeLong, DeLong & Clarke-Pearson 1988 (doi:10.2307/2531595), computed with mid-ra
 import numpy as np
 from scipy import special, stats
 
-from penumo_assets.metrics.estimates import AucComparison, AucVariance, ScoreError, check_labels_and_scores
+from penumo_assets.metrics.records import AucComparison, AucVariance
+from penumo_assets.metrics.scores import ScoreError, check_labels_and_scores
 
 
 def delong(

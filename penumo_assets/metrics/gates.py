@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from penumo_assets.configs.train import Gates
-from penumo_assets.metrics.estimates import Estimate
+from penumo_assets.metrics.records import Estimate
 from penumo_assets.metrics.report.content import GateResult, Report
 
 

@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 from scipy import optimize, stats
 
-from penumo_assets.metrics.estimates import Estimate, Settings
 from penumo_assets.metrics.ranking import Ranking
+from penumo_assets.metrics.records import Estimate, Settings
 
 MIN_DEFINED = 0.9  # share of resamples in which a metric must be defined to have an interval
 _BAND_RESAMPLES = 500

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from penumo_assets.metrics.estimates import check_labels_and_scores
+from penumo_assets.metrics.scores import check_labels_and_scores
 
 
 def youden_threshold(labels: np.ndarray, scores: np.ndarray) -> float | None:

@@ -7,9 +7,10 @@ from functools import cached_property
 import numpy as np
 
 from penumo_assets.metrics import calibration, classification
-from penumo_assets.metrics.estimates import Estimate, Settings, check_labels_and_scores
 from penumo_assets.metrics.intervals import PatientBootstrap, widen_degenerate_auc, widen_degenerate_proportion
 from penumo_assets.metrics.ranking import Ranking
+from penumo_assets.metrics.records import Estimate, Settings
+from penumo_assets.metrics.scores import check_labels_and_scores
 
 TOP_K = (2, 3, 5)
 PROPORTIONS = ("accuracy", "recall", "specificity", "precision", "negative_predictive_value")

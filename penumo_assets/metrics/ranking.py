@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from penumo_assets.metrics.estimates import ScoreError, check_labels_and_scores
+from penumo_assets.metrics.scores import ScoreError, check_labels_and_scores
 
 
 @dataclass(frozen=True)

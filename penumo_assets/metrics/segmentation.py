@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from penumo_assets.metrics.estimates import Estimate
 from penumo_assets.metrics.intervals import PatientBootstrap
+from penumo_assets.metrics.records import Estimate
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, log_loss
 
 from penumo_assets.metrics import calibration
-from penumo_assets.metrics.estimates import ScoreError
+from penumo_assets.metrics.scores import ScoreError
 
 
 def draw(seed: int, n: int, classes: int = 2, spread: float = 2.0) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@ import pytest
 from sklearn import metrics as sk
 
 from penumo_assets.metrics import classification as c
-from penumo_assets.metrics.estimates import ScoreError
+from penumo_assets.metrics.scores import ScoreError
 
 
 def decisions(seed: int, classes: int, n: int = 150) -> tuple[np.ndarray, np.ndarray]:

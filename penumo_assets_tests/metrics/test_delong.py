@@ -4,9 +4,9 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 
 from penumo_assets.metrics.delong import compare_aucs, delong
-from penumo_assets.metrics.estimates import ScoreError
 from penumo_assets.metrics.intervals import PatientBootstrap
 from penumo_assets.metrics.ranking import Ranking
+from penumo_assets.metrics.scores import ScoreError
 
 
 def two_models(seed: int, n: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -2,8 +2,8 @@ import pytest
 
 from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.train import Gates
-from penumo_assets.metrics.estimates import Estimate
 from penumo_assets.metrics.gates import check_gates, choose_champion
+from penumo_assets.metrics.records import Estimate
 from penumo_assets.metrics.report.assemble import build_report
 from penumo_assets.metrics.report.content import Shortcuts
 from penumo_assets_tests.metrics.synthetic import evaluation
@@ -107,7 +107,7 @@ def test_gates_that_are_off_are_left_out(report):
 
 
 def test_by_default_all_that_the_contract_names_is_asked_for(report):
-    asked = [result.gate for result in check_gates(report(groups=(("F", 0.9),)), Gates())]
+    asked = [result.gate for result in check_gates(report(groups=(("F", 0.9),)), Gates.defaults())]
     assert asked == ["min_roc_auc_low", "min_sensitivity", "max_ece", "min_subgroup_roc_auc", "require_no_leakage"]
 
 

@@ -3,7 +3,6 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from penumo_assets.metrics.estimates import Estimate
 from penumo_assets.metrics.intervals import (
     PatientBootstrap,
     hanley_mcneil_variance,
@@ -11,6 +10,7 @@ from penumo_assets.metrics.intervals import (
     widen_degenerate_proportion,
 )
 from penumo_assets.metrics.ranking import Ranking
+from penumo_assets.metrics.records import Estimate
 
 
 def images(seed: int = 0, patients: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

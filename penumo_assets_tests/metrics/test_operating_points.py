@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_curve
 
-from penumo_assets.metrics.estimates import ScoreError
 from penumo_assets.metrics.operating_points import threshold_at_sensitivity, youden_threshold
+from penumo_assets.metrics.scores import ScoreError
 
 
 def rates(labels, scores, threshold):

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from penumo_assets.metrics.estimates import ScoreError, Settings
 from penumo_assets.metrics.performance import DecisionRule, Scored, per_class, performance
+from penumo_assets.metrics.records import Settings
+from penumo_assets.metrics.scores import ScoreError
 from penumo_assets_tests.metrics.synthetic import scored
 
 RULE = DecisionRule(0.45, 1.3, "test")

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from penumo_assets.metrics.estimates import ScoreError
 from penumo_assets.metrics.ranking import Ranking, average_precision, roc_auc
+from penumo_assets.metrics.scores import ScoreError
 
 
 def sample(seed: int, n: int, levels: int | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 
 from penumo_assets.metrics.delong import compare_aucs
-from penumo_assets.metrics.estimates import AucComparison, Estimate, Settings
 from penumo_assets.metrics.intervals import PatientBootstrap, widen_degenerate_auc
 from penumo_assets.metrics.performance import Scored, ranking_scores
 from penumo_assets.metrics.ranking import Ranking
+from penumo_assets.metrics.records import AucComparison, Estimate, Settings
 from penumo_assets.metrics.report.content import ShortcutRow, Shortcuts, Verdict
 from penumo_assets.metrics.report.inputs import Evaluation
 from penumo_assets.metrics.shortcuts import SHORTCUTS, Shortcut, shortcut_features, shortcut_scores

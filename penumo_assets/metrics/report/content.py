@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from penumo_assets.metrics.estimates import AucComparison, AucVariance, Count, Estimate, Record, Settings, Share
+from penumo_assets.metrics.records import AucComparison, AucVariance, Count, Estimate, Record, Settings, Share
 
 SCHEMA: Literal["penumo/evaluation-report/1"] = "penumo/evaluation-report/1"
 SCHEMA_NAME = "report.schema.json"  # written by tools/report_schema.py

@@ -43,7 +43,7 @@ class Context(Study):
     phantoms: bool = False
     flow: dict[str, CohortFlow] | None = None
     dice: tuple[DiceRow, ...] = ()
-    gates: Gates = Field(default_factory=Gates)
+    gates: Gates = Field(default_factory=Gates.defaults)
     prepared_with: dict[str, Any] = Field(default_factory=dict)
     code_version: str | None = None
     config_digest: str | None = None

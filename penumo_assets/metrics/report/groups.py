@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from penumo_assets.metrics import classification
-from penumo_assets.metrics.estimates import Estimate, Settings
 from penumo_assets.metrics.intervals import PatientBootstrap
 from penumo_assets.metrics.performance import (
     DecisionRule,
@@ -17,6 +16,7 @@ from penumo_assets.metrics.performance import (
     ranking_scores,
 )
 from penumo_assets.metrics.ranking import Ranking
+from penumo_assets.metrics.records import Estimate, Settings
 from penumo_assets.metrics.report.content import CohortOverlaps, Failure, Segmentation, Subgroup
 from penumo_assets.metrics.report.context import DiceRow
 from penumo_assets.metrics.report.inputs import Evaluation

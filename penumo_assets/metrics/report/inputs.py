@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from penumo_assets.metrics.estimates import Settings
 from penumo_assets.metrics.performance import Scored
+from penumo_assets.metrics.records import Settings
 from penumo_assets.metrics.report.context import Context
 
 SPLITS = ("train", "validation", "test")

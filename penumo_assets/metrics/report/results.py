@@ -6,10 +6,10 @@ import pandas as pd
 from penumo_assets.metrics import calibration, classification, operating_points
 from penumo_assets.metrics.decision_curve import decision_curve
 from penumo_assets.metrics.delong import compare_aucs, delong
-from penumo_assets.metrics.estimates import AucVariance, Settings
 from penumo_assets.metrics.intervals import PatientBootstrap
 from penumo_assets.metrics.performance import DecisionRule, Scored, decision_estimates, ranking_scores
 from penumo_assets.metrics.ranking import Ranking
+from penumo_assets.metrics.records import AucVariance, Settings
 from penumo_assets.metrics.report.content import (
     Calibration,
     Confusion,

@@ -7,7 +7,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from penumo_assets.metrics.estimates import Settings
+from penumo_assets.metrics.records import Settings
 from penumo_assets.metrics.report.assemble import build_report, headline
 from penumo_assets.metrics.report.content import read_report, schema_text
 from penumo_assets_tests.metrics.synthetic import evaluation

@@ -1,6 +1,6 @@
 import pytest
 
-from penumo_assets.metrics.estimates import Estimate
+from penumo_assets.metrics.records import Estimate
 from penumo_assets.metrics.report.assemble import build_report
 from penumo_assets.metrics.report.content import Shortcuts
 from penumo_assets.metrics.report.prose import findings, limits, words

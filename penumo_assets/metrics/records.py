@@ -1,24 +1,23 @@
-"""What a metric leaves: a number with its interval, or the reason why there is none; and what valid scores are."""
+"""What metrics leave: numbers with their intervals, or the reason why there are none. Imports nothing heavy."""
 
 from typing import Annotated
 
-import numpy as np
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator
-
-from penumo_assets.configs.base import StrictModel
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class ScoreError(ValueError):
-    """Scores or labels that no metric may be computed from; the message says which and why."""
-
-
-class Record(StrictModel):
+class Record(BaseModel):
     """A finding: frozen, without NaN, and read back from JSON without converting anything."""
 
-    model_config = ConfigDict(strict=True, json_schema_serialization_defaults_required=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        json_schema_serialization_defaults_required=True,
+    )
 
 
 class Estimate(Record):
@@ -84,28 +83,3 @@ class Settings(Record):
     resamples: int = Field(default=2000, ge=1)
     seed: int = 0
     confidence: float = Field(default=0.95, gt=0, lt=1)
-
-
-def check_labels_and_scores(labels: np.ndarray, scores: np.ndarray) -> None:
-    """Refuse what would silently give a wrong number.
-
-    Parameters
-    ----------
-    labels : (n,) integer or bool array.
-    scores : (n,) or (n, C) float array; one row per label.
-
-    Raises
-    ------
-    ScoreError
-        If the lengths differ, a score is NaN or infinite, or a label is negative or beyond C - 1
-        (for one-dimensional scores: beyond 1).
-    """
-    if labels.ndim != 1 or scores.ndim not in (1, 2) or len(labels) != len(scores):
-        raise ScoreError(f"labels {labels.shape} and scores {scores.shape} do not describe the same images")
-    bad = ~np.isfinite(scores)
-    if bad.any():
-        rows = int(bad.any(axis=1).sum()) if bad.ndim == 2 else int(bad.sum())
-        raise ScoreError(f"{rows} of {len(scores)} scores are NaN or infinite: the model's output cannot be evaluated")
-    classes = scores.shape[1] if scores.ndim == 2 else 2
-    if len(labels) and (labels.min() < 0 or labels.max() >= classes):
-        raise ScoreError(f"labels lie in {labels.min()}..{labels.max()}, the scores know classes 0..{classes - 1}")
