@@ -1,15 +1,14 @@
 """A landed file's bytes to pixels: what it is, is told by its first bytes, never by its name."""
 
-import numpy as np
-
 from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging.errors import ImageRejected
-from penumo_assets.imaging.formats import dicom, png, raster
+from penumo_assets.imaging.formats import dicom, jpeg, png
 from penumo_assets.imaging.formats.decoded import DecodedImage, Tags
-from penumo_assets.imaging.formats.png import encode_png
+from penumo_assets.imaging.formats.png import decode_png, encode_png
 
 __all__ = ["DecodedImage", "Tags", "decode_image", "decode_png", "encode_png"]
 
+_FORMATS = (png, jpeg, dicom)
 _OTHER_FORMATS = (
     (b"GIF8", "GIF"),
     (b"BM", "BMP"),
@@ -45,31 +44,15 @@ def decode_image(data: bytes, config: DecodeConfig) -> DecodedImage:
         # Decoders meet arbitrary bytes here and raise what they like. Their messages can quote the
         # header, so neither the message nor the chain goes on.
         name = type(error).__name__
-        raise ImageRejected("undecodable", f"the file cannot be decoded ({name}): it is damaged.") from None
-
-
-def decode_png(data: bytes) -> np.ndarray:
-    """Read back what :func:`encode_png` wrote: (H, W) or (H, W, 3) RGB, uint8 or uint16.
-
-    Raises
-    ------
-    ImageRejected
-        When the file is not a PNG, is damaged or was cut off.
-    """
-    if not data.startswith(png.SIGNATURE):
-        raise ImageRejected("not_an_image", "expected a PNG file.")
-    return png.decode_parts(png.read_parts(data))
+        raise ImageRejected("undecodable", f"the file cannot be read as an image ({name}).") from None
 
 
 def _decode(data: bytes, config: DecodeConfig) -> DecodedImage:
     if not data:
         raise ImageRejected("empty", "the file has no bytes.")
-    if data.startswith(png.SIGNATURE):
-        return raster.decode_png_file(data, config)
-    if data.startswith(b"\xff\xd8\xff"):
-        return raster.decode_jpeg_file(data, config)
-    if dicom.looks_like_dicom(data):
-        return dicom.decode_dicom(data, config)
+    for known in _FORMATS:
+        if known.looks_like(data):
+            return known.decode(data, config)
     for magic, name in _OTHER_FORMATS:
         if data.startswith(magic):
             raise ImageRejected("unsupported_format", f"this is a {name} file; PNG, JPEG and DICOM are read.")

@@ -1,10 +1,10 @@
 """Fit an image of any shape into a square, keeping its aspect ratio, and come back exactly.
 
-A letterboxed image is what the lung segmenter sees. The transform is stored in the manifest, so
-that a mask drawn in letterbox coordinates can be laid over the original pixels.
+A letterboxed image is what the lung segmenter sees. The transform follows from the image's height and width, which
+the manifest holds, so that a mask drawn in letterbox coordinates can be laid over the original pixels.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -52,9 +52,6 @@ class Letterbox:
             top=(size - content_height) // 2,
             left=(size - content_width) // 2,
         )
-
-    def as_dict(self) -> dict[str, int]:
-        return asdict(self)
 
     @property
     def content(self) -> tuple[slice, slice]:

@@ -20,7 +20,7 @@ import pydicom
 from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging.decode import decode_image
 from penumo_assets.imaging.errors import ImageRejected
-from penumo_assets.imaging.formats.png import SIGNATURE
+from penumo_assets.imaging.formats.png_chunks import SIGNATURE
 from penumo_assets_tests.imaging.samples import all_samples, file_bytes
 from penumo_assets_tests.memory import peak_mib
 

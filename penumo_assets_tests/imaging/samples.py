@@ -8,6 +8,7 @@ import io
 from typing import Any
 
 import cv2
+import imagecodecs
 import numpy as np
 import pydicom
 from PIL import Image
@@ -23,6 +24,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     RLELossless,
     generate_uid,
@@ -37,6 +39,7 @@ SYNTAXES = [
     ExplicitVRBigEndian,
     DeflatedExplicitVRLittleEndian,
     RLELossless,
+    JPEGLosslessSV1,
     JPEGLSLossless,
     JPEG2000Lossless,
 ]
@@ -146,15 +149,25 @@ def all_samples() -> dict[str, bytes]:
     return samples
 
 
+def _stream(pixels: np.ndarray, syntax: UID, bits: int) -> bytes:
+    if syntax == JPEGLosslessSV1:
+        return imagecodecs.jpeg8_encode(pixels, lossless=True, predictor=1, bitspersample=bits)
+    depth = {"bitspersample": bits} if bits < 8 * pixels.dtype.itemsize else {}
+    return imagecodecs.jpeg2k_encode(pixels, level=0, reversible=True, codecformat="J2K", **depth)
+
+
 def _set_pixels(dataset: pydicom.Dataset, pixels: np.ndarray, syntax: UID) -> None:
     little = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
     if syntax == JPEGBaseline8Bit:
         dataset.PixelData = encapsulate([jpeg_bytes(pixels)])
         dataset["PixelData"].is_undefined_length = True
-    elif syntax in (RLELossless, JPEGLSLossless, JPEG2000Lossless):
+    elif syntax in (RLELossless, JPEGLSLossless):
         dataset.PixelData = little
         dataset["PixelData"].VR = "OW" if dataset.BitsAllocated > 8 else "OB"
         dataset.compress(syntax, generate_instance_uid=False)
+    elif syntax in (JPEG2000Lossless, JPEGLosslessSV1):
+        dataset.PixelData = encapsulate([_stream(pixels, syntax, dataset.BitsStored)])
+        dataset["PixelData"].is_undefined_length = True
     elif syntax == ExplicitVRBigEndian:
         dataset.PixelData = pixels.astype(pixels.dtype.newbyteorder(">")).tobytes()
     else:

@@ -10,7 +10,8 @@ from pydicom.encaps import get_frame
 from pydicom.uid import JPEGLSLossless
 
 from penumo_assets.imaging.errors import ImageRejected
-from penumo_assets.imaging.formats.jpeg import exif_orientation, read_jpeg, read_size
+from penumo_assets.imaging.formats.exif import exif_orientation
+from penumo_assets.imaging.formats.jpeg_stream import read_jpeg, read_size
 from penumo_assets_tests.imaging.samples import bundled_dicom, dicom_dataset, jpeg_bytes, phantom
 
 GRAY = phantom(50, 70, 8).astype(np.uint8)
@@ -21,7 +22,7 @@ def test_a_jpeg_header_is_read(progressive: bool) -> None:
     data = jpeg_bytes(np.dstack((GRAY,) * 3), progressive=progressive)
     header = read_jpeg(data)
     assert (header.height, header.width, header.components, header.precision) == (50, 70, 3, 8)
-    assert header.progressive is progressive
+    assert (header.lossless, header.ls, header.luminance) == (False, False, True)
     assert (read_size(data).height, read_size(data).width) == (50, 70)
 
 

@@ -9,7 +9,7 @@ import pytest
 from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging.decode import DecodedImage, Tags, decode_image
 from penumo_assets.imaging.errors import ImageRejected
-from penumo_assets.imaging.formats import raster
+from penumo_assets.imaging.formats import png
 from penumo_assets_tests.imaging.samples import SECRET, all_samples, dicom_bytes, phantom
 
 CONFIG = DecodeConfig()
@@ -66,7 +66,7 @@ def test_an_unforeseen_failure_is_a_refusal_that_quotes_nothing(monkeypatch: pyt
     def fail(*_: object) -> None:
         raise KeyError(SECRET)
 
-    monkeypatch.setattr(raster, "decode_png_file", fail)
+    monkeypatch.setattr(png, "decode", fail)
     with pytest.raises(ImageRejected) as error:
         decode_image(SAMPLES["gray.png"], CONFIG)
     assert error.value.code == "undecodable"
@@ -78,7 +78,7 @@ def test_an_interrupt_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(raster, "decode_png_file", interrupt)
+    monkeypatch.setattr(png, "decode", interrupt)
     with pytest.raises(KeyboardInterrupt):
         decode_image(SAMPLES["gray.png"], CONFIG)
 

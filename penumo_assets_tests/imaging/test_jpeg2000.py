@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,9 +15,9 @@ from pydicom.uid import JPEG2000Lossless
 from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging.decode import decode_image
 from penumo_assets.imaging.errors import ImageRejected
-from penumo_assets.imaging.formats import dicom
-from penumo_assets.imaging.formats.jpeg2000 import Jpeg2000Header, check_tiles, codestream_in, read_jpeg2000
+from penumo_assets.imaging.formats import jpeg2000
 from penumo_assets.imaging.formats.jpeg2000_division import read_styles, tile_parts
+from penumo_assets.imaging.formats.jpeg2000_stream import Jpeg2000Header, check_tiles, codestream_in, read_jpeg2000
 from penumo_assets_tests.imaging import streams
 from penumo_assets_tests.imaging.samples import bundled_dicom, dicom_dataset, file_bytes, phantom
 
@@ -49,7 +50,8 @@ def test_a_header_is_read_and_the_end_is_checked() -> None:
     frame = get_frame(dicom_dataset(phantom(), JPEG2000Lossless, BitsStored=12).PixelData, 0, number_of_frames=1)
     header = read_jpeg2000(codestream_in(frame))
     assert (header.height, header.width, header.components, header.precision) == (64, 56, 1, 12)
-    assert refusal(lambda: codestream_in(frame[: len(frame) // 2])).code == "truncated"
+    half = codestream_in(frame[: len(frame) // 2])
+    assert refusal(lambda: check_tiles(half, header)).code == "truncated"
     assert refusal(lambda: codestream_in(bytes(100))).code == "corrupt"
 
 
@@ -121,7 +123,8 @@ def test_a_jp2_file_without_a_stream_is_refused() -> None:
 
 def test_a_film_of_another_programs_jp2_is_decoded_as_its_stream_is() -> None:
     dataset = bundled_dicom("GDCMJ2K_TextGBR.dcm")
-    rgb = dataset.pixel_array
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    rgb = cv2.imdecode(np.frombuffer(frame, np.uint8), cv2.IMREAD_COLOR_RGB)
     image = decode_image(file_bytes(dataset), DecodeConfig())
     assert np.abs(image.pixels - rgb @ np.array([0.299, 0.587, 0.114])).max() <= 1
 
@@ -131,7 +134,7 @@ def test_a_stream_is_never_opened_as_another_format(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments: opened.append(arguments))
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 28 30\n%%EndComments\n%%EOF\n"
     header = Jpeg2000Header(56, 60, 1, 8)
-    assert dicom._reduced_jpeg2000(postscript, header, 2) is None
+    assert jpeg2000._reduced(postscript, header, 2) is None
     assert not opened
 
 

@@ -127,8 +127,3 @@ def test_an_image_of_another_shape_is_refused() -> None:
         Letterbox.fit(10, 10, 16).apply(np.zeros((11, 10), np.uint8))
     with pytest.raises(ValueError, match="16x16 mask"):
         Letterbox.fit(10, 10, 16).invert_mask(np.zeros((15, 16), np.uint8))
-
-
-def test_the_transform_survives_its_dictionary() -> None:
-    box = Letterbox.fit(1955, 1841)
-    assert Letterbox(**box.as_dict()) == box

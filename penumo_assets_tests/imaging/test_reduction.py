@@ -14,7 +14,7 @@ from penumo_assets.configs.prepare import DecodeConfig, EnhanceConfig
 from penumo_assets.imaging.decode import DecodedImage, decode_image
 from penumo_assets.imaging.enhance import enhance
 from penumo_assets.imaging.errors import ImageRejected
-from penumo_assets.imaging.formats import dicom
+from penumo_assets.imaging.formats import jpeg2000
 from penumo_assets.imaging.letterbox import Letterbox
 from penumo_assets.phantoms import draw_phantom
 from penumo_assets_tests.imaging.samples import dicom_bytes, dicom_dataset, file_bytes, jpeg_bytes, phantom, png_bytes
@@ -118,7 +118,7 @@ def test_a_huge_jpeg_2000_picture_without_smaller_versions_is_refused() -> None:
 def test_a_stream_without_smaller_versions_is_decoded_whole_and_then_reduced(monkeypatch: pytest.MonkeyPatch) -> None:
     data = dicom_bytes(FILM, JPEG2000Lossless, **TWELVE)
     fast = decode_image(data, REDUCED).pixels.astype(int)
-    monkeypatch.setattr(dicom, "_reduced_jpeg2000", lambda *_: None)
+    monkeypatch.setattr(jpeg2000, "_reduced", lambda *_: None)
     slow = decode_image(data, REDUCED).pixels
     assert fast.shape == slow.shape
     assert 0 < np.abs(fast - slow).mean() < 257, "one gray level of 255; 0 would mean that it made no difference"

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 from pydicom.uid import JPEG2000Lossless
 
-from penumo_assets.imaging.formats.png import SIGNATURE
+from penumo_assets.imaging.formats.png_chunks import SIGNATURE
 from penumo_assets_tests.imaging.samples import dicom_dataset, file_bytes, jpeg_bytes, phantom
 
 GRAY = phantom(bits=8).astype(np.uint8)

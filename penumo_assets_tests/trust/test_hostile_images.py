@@ -8,7 +8,7 @@ import pytest
 
 from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging.errors import ImageRejected
-from penumo_assets.imaging.formats.raster import decode_gray_png
+from penumo_assets.imaging.formats.png import decode_gray_png
 from penumo_assets_tests.imaging.samples import png_bytes
 from penumo_assets_tests.trust.hostile_images import GRAY, ROWS, adam7_rows, bombs, giants, png
 from penumo_assets_tests.trust.hostile_measure import measure

@@ -1,21 +1,27 @@
 """The one frame of a DICOM file, checked before any decoder sees it.
 
-What is checked is what is decoded: a data set leaves here with the bytes that were looked at and no others, because
-offset tables, further fragments and wrappers leave it to a decoder which bytes it takes for the picture.
+What is checked is what is decoded: a decoder gets the bytes that were looked at and no others.
 """
 
+import struct
 from typing import Any
 
-from pydicom import uid
-from pydicom.encaps import encapsulate, get_frame
-
 from penumo_assets.imaging.errors import ImageRejected
-from penumo_assets.imaging.formats import jpeg, jpeg2000
+from penumo_assets.imaging.formats import jpeg2000_stream, jpeg_stream
 
-JPEG2000 = frozenset(uid.JPEG2000TransferSyntaxes)
+_ITEM, _END_OF_ITEMS = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
+_MAX_FRAGMENTS = 10_000  # a film of the largest size has one, or some hundreds of 64 KiB
+_STREAM_STARTS = (b"\xff\xd8", *jpeg2000_stream.STARTS)
 
 
 def check_native(dataset: Any) -> None:
+    """Refuse pixel data that is shorter or longer than the header declares.
+
+    Raises
+    ------
+    ImageRejected
+        ``truncated`` or ``size_mismatch``.
+    """
     rows, columns, samples = int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel)
     row_bytes = columns * samples * int(dataset.BitsAllocated) // 8
     if str(dataset.PhotometricInterpretation) == "YBR_FULL_422":
@@ -30,23 +36,36 @@ def check_native(dataset: Any) -> None:
         )
 
 
-def check_run_lengths(dataset: Any) -> None:
-    """Incompressible rows grow by one byte in 128: far more than that is not this image."""
-    frame = _first_frame(dataset)
+def run_lengths(dataset: Any) -> bytes:
+    """The run lengths of the data set; incompressible rows grow by one byte in 128, and far more is not this image.
+
+    Raises
+    ------
+    ImageRejected
+        ``corrupt`` or ``size_mismatch``.
+    """
+    frame = joined_fragments(dataset.PixelData)
     samples = int(dataset.Rows) * int(dataset.Columns) * int(dataset.SamplesPerPixel)
     if len(frame) > 4096 + 2 * samples * int(dataset.BitsAllocated) // 8:
         raise ImageRejected("size_mismatch", "the RLE data is longer than the declared image can be.")
-    dataset.PixelData = encapsulate([frame], has_bot=False)
+    return frame
 
 
-def check_stream(dataset: Any, syntax: uid.UID) -> tuple[bytes, jpeg.StreamHeader]:
-    """The one compressed picture of the data set, which from now on holds nothing else, and what it declares."""
-    frame = _first_frame(dataset)
-    if syntax in JPEG2000:
-        stream = jpeg2000.codestream_in(frame)
-        header: jpeg.StreamHeader = jpeg2000.read_jpeg2000(stream)
+def coded_stream(dataset: Any) -> tuple[bytes, jpeg_stream.StreamHeader]:
+    """The one picture of the data set, of any kind of JPEG, and what it declares; its first bytes tell the kind.
+
+    Raises
+    ------
+    ImageRejected
+        ``truncated``, ``corrupt``, or ``size_mismatch`` where picture and header contradict each other.
+    """
+    frame = joined_fragments(dataset.PixelData)
+    header: jpeg_stream.StreamHeader
+    if frame.startswith(jpeg2000_stream.STARTS):
+        stream = jpeg2000_stream.codestream_in(frame)
+        header = jpeg2000_stream.read_jpeg2000(stream)
     else:
-        header = jpeg.read_jpeg(frame)
+        header = jpeg_stream.read_jpeg(frame)
         stream = frame[: header.end]
     rows, columns, samples = int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel)
     if (header.height, header.width, header.components) != (rows, columns, samples):
@@ -57,14 +76,37 @@ def check_stream(dataset: Any, syntax: uid.UID) -> tuple[bytes, jpeg.StreamHeade
         )
     if header.precision > int(dataset.BitsAllocated):
         raise ImageRejected("size_mismatch", "the compressed picture has more bits than the header allocates.")
-    if isinstance(header, jpeg2000.Jpeg2000Header):
-        jpeg2000.check_tiles(stream, header)
-    dataset.PixelData = encapsulate([stream], has_bot=False)
+    if isinstance(header, jpeg2000_stream.Jpeg2000Header):
+        stream, header = jpeg2000_stream.check_tiles(stream, header)
     return stream, header
 
 
-def _first_frame(dataset: Any) -> bytes:
-    try:
-        return get_frame(dataset.PixelData, 0, number_of_frames=1)
-    except Exception:
-        raise ImageRejected("corrupt", "the fragments of the compressed pixel data are damaged.") from None
+def joined_fragments(pixel_data: bytes) -> bytes:
+    """All fragments of encapsulated pixel data, which with one frame are that frame, whatever the offset table says.
+
+    Raises
+    ------
+    ImageRejected
+        ``corrupt`` for anything but a list of fragments, or more of them than an image can need.
+    """
+    fragments: list[bytes] = []
+    position = 0
+    while position + 8 <= len(pixel_data):
+        group, element, length = struct.unpack_from("<HHI", pixel_data, position)
+        if (group, element) == _END_OF_ITEMS:
+            break
+        position += 8 + length
+        if (group, element) != _ITEM or position > len(pixel_data) or len(fragments) > _MAX_FRAGMENTS:
+            raise _damaged()
+        fragments.append(pixel_data[position - length : position])
+    # The first item is the offset table, which some writers leave out.
+    if fragments and not fragments[0].startswith(_STREAM_STARTS):
+        del fragments[0]
+    frame = b"".join(fragments)
+    if not frame:
+        raise _damaged()
+    return frame
+
+
+def _damaged() -> ImageRejected:
+    return ImageRejected("corrupt", "the fragments of the compressed pixel data are damaged.")

@@ -11,9 +11,17 @@ from pydicom.uid import UID
 from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.formats.decoded import Tags
+from penumo_assets.imaging.formats.dicom_parser import MAX_ALTERNATIVES
 from penumo_assets.imaging.view import view_code
 
 _RADIOGRAPHS = frozenset({"CR", "DX", "RG", "RF", "XA", "OT", "SC", ""})
+# What programs write that do not keep to DICOM's list: digital radiography, X-ray, rayos X.
+_FREE_RADIOGRAPHS = frozenset({"DR", "XR", "RX", "CXR", "XRAY", "X-RAY"})
+# Computed and digital X-ray, angiography and fluoroscopy: their images are projections, whatever else is said.
+_PROJECTION_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.{number}" for number in ("1", "1.1", "1.1.1", "12.1", "12.2"))
+_UNPROCESSED = "1.2.840.10008.5.1.4.1.1.1.1.1"  # digital X-ray for processing
+# Classes of other images, for files without a modality.
+_OTHER_CLASSES = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(2|4|3|6|20|128|130|77|66|1\.2|1\.3|13)(\.[0-9]+)*")
 _NAMED_MODALITIES = frozenset(
     {"CT", "MR", "US", "NM", "PT", "SR", "PR", "KO", "SEG", "ES", "GM", "SM", "XC", "DOC", "ECG", "OP", "BMD"}
     | {"IVUS", "HD", "RTIMAGE", "RTPLAN", "RTDOSE", "RTSTRUCT"}
@@ -31,6 +39,10 @@ _NOT_CHEST = re.compile(
 )
 _LATERAL_CODES = frozenset({"399067008", "399173006", "399198007", "R-10228", "R-10232", "R-10236"})
 
+# Around a code or a text spaces mean nothing (PS3.5 table 6.2-1); some programs pad with zeros or end lines.
+PADDING = " \0\t\r\n"
+_SQUARE = 1.1  # sides of pixels that differ by less are as much as square
+
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"  # its multi-frame kinds begin alike
 
 
@@ -45,9 +57,15 @@ def refuse_other_images(dataset: pydicom.Dataset, config: DecodeConfig) -> None:
     modality = text(dataset, "Modality")
     if modality in _OTHER_RADIOGRAPHS:
         raise ImageRejected("not_chest", f"the header says that this is {_OTHER_RADIOGRAPHS[modality]}.")
-    if modality not in _RADIOGRAPHS:
-        known = f" (modality {modality})" if modality in _NAMED_MODALITIES else ""
+    kind = text(dataset, "SOPClassUID")
+    if modality in _NAMED_MODALITIES or (not modality and _OTHER_CLASSES.fullmatch(kind)):
+        known = f" (modality {modality})" if modality else ""
         raise ImageRejected("not_a_radiograph", f"the header says that this is no projection X-ray{known}.")
+    if modality not in _RADIOGRAPHS | _FREE_RADIOGRAPHS and kind not in _PROJECTION_CLASSES | {_UNPROCESSED}:
+        raise ImageRejected(
+            "not_a_radiograph",
+            "the header names a modality that is not known; those of X-rays are CR, DX, RG, RF, XA, OT and SC.",
+        )
     frames = value(dataset, "NumberOfFrames")
     if frames is not None and int(frames) > 1:
         raise ImageRejected("multi_frame", f"the file holds {int(frames)} frames; export one image per file.")
@@ -65,7 +83,7 @@ def read_tags(dataset: pydicom.Dataset) -> Tags:
         view=view(dataset),
         sex=sex if sex in ("M", "F", "O") else None,
         age=age_in_years(text(dataset, "PatientAge")),
-        modality=modality if modality and modality in _RADIOGRAPHS else None,
+        modality=modality if modality and modality in _RADIOGRAPHS | _FREE_RADIOGRAPHS else None,
         pixel_spacing_mm=_spacing(dataset),
         burned_in={"YES": True, "NO": False}.get(burned_in),
     )
@@ -81,6 +99,32 @@ def identity_notes(dataset: pydicom.Dataset) -> tuple[str, ...]:
     captured = text(dataset, "Modality") == "SC" or text(dataset, "SOPClassUID").startswith(_SECONDARY_CAPTURE)
     denied = text(dataset, "BurnedInAnnotation") == "NO"
     return (*notes, "secondary_capture") if captured and not denied else tuple(notes)
+
+
+def presentation_notes(dataset: pydicom.Dataset) -> tuple[str, ...]:
+    """What makes the picture look otherwise than others, by the header.
+
+    ``for_processing``: it holds a detector's raw values; ``presentation:contradictory``: PresentationLUTShape inverts
+    what the photometric interpretation does not, or the other way round, so that other programs show the negative;
+    ``orientation:turned`` and ``orientation:mirrored``: rows do not run to the patient's left and columns to the feet;
+    ``pixels:not_square``: by more than a tenth.
+    """
+    notes = []
+    if text(dataset, "PresentationIntentType") == "FOR PROCESSING" or text(dataset, "SOPClassUID") == _UNPROCESSED:
+        notes.append("for_processing")
+    pair = (text(dataset, "PhotometricInterpretation"), text(dataset, "PresentationLUTShape"))
+    if pair in (("MONOCHROME2", "INVERSE"), ("MONOCHROME1", "IDENTITY")):
+        notes.append("presentation:contradictory")
+    directions = texts(dataset, "PatientOrientation")
+    if len(directions) == 2 and all(each[:1] in tuple("LRHF") for each in directions):
+        towards = "".join(each[0] for each in directions)
+        if towards != "LF":
+            notes.append("orientation:mirrored" if towards == "RF" else "orientation:turned")
+    for keyword in ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing"):
+        sides = numbers(dataset, keyword)
+        if len(sides) == 2 and min(sides) > 0 and max(sides) > _SQUARE * min(sides):
+            return (*notes, "pixels:not_square")
+    return tuple(notes)
 
 
 def view(dataset: pydicom.Dataset) -> str | None:
@@ -122,13 +166,40 @@ def value(dataset: pydicom.Dataset, keyword: str) -> Any:
 def text(dataset: pydicom.Dataset, keyword: str) -> str:
     """The first value of an element, as upper-case text without padding; empty when absent."""
     found = value(dataset, keyword)
-    return "" if found is None else str(found).strip(" \0").upper()
+    return "" if found is None else str(found).strip(PADDING).upper()
+
+
+def texts(dataset: pydicom.Dataset, keyword: str) -> list[str]:
+    """The first values of an element, each as `text` gives one."""
+    return [str(each).strip(PADDING).upper() for each in _values(dataset, keyword)]
+
+
+def numbers(dataset: pydicom.Dataset, keyword: str) -> list[float]:
+    """The first values of an element as numbers, NaN for what is none; nothing when it is absent or malformed."""
+    return [_number(each) for each in _values(dataset, keyword)]
+
+
+def _values(dataset: pydicom.Dataset, keyword: str) -> list[Any]:
+    try:
+        found = dataset.get(keyword)
+    except Exception:  # as in `value`
+        found = None
+    if found is None or found == "":
+        return []
+    return list(found)[:MAX_ALTERNATIVES] if isinstance(found, (MultiValue, list, tuple)) else [found]
+
+
+def _number(found: Any) -> float:
+    try:
+        return float(found)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def patient_id(dataset: pydicom.Dataset) -> str | None:
     """The patient id as it stands in the header, ``None`` when it is empty."""
     found = value(dataset, "PatientID")
-    return (str(found).strip(" \0") or None) if found is not None else None
+    return (str(found).strip(PADDING) or None) if found is not None else None
 
 
 def transfer_syntax(dataset: pydicom.Dataset) -> UID:
@@ -137,10 +208,7 @@ def transfer_syntax(dataset: pydicom.Dataset) -> UID:
 
 def _spacing(dataset: pydicom.Dataset) -> tuple[float, float] | None:
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
-        try:
-            row, column = (float(value) for value in dataset.get(keyword) or ())
-        except (TypeError, ValueError):
-            continue
-        if all(math.isfinite(value) and 0 < value < 100 for value in (row, column)):
-            return row, column
+        sides = numbers(dataset, keyword)
+        if len(sides) == 2 and all(0 < side < 100 for side in sides):
+            return sides[0], sides[1]
     return None

@@ -23,17 +23,18 @@ from penumo_assets.imaging.errors import ImageRejected
 
 # pydicom quotes header values in warnings and log records: none of it may reach a log.
 pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
-warnings.filterwarnings("ignore", module=r"(pydicom|pylibjpeg|libjpeg|openjpeg|rle)(\.|$)")
-for _name in ("pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle"):
-    logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
+warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
+logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 
 _ELEMENTS = (
-    "SpecificCharacterSet", "SOPClassUID", "Modality", "PatientID", "PatientSex", "PatientAge",
+    "SpecificCharacterSet", "SOPClassUID", "Modality", "PresentationIntentType",
+    "PatientID", "PatientSex", "PatientAge",
     "BodyPartExamined", "ViewPosition", "ViewCodeSequence", "PatientOrientation", "ImagerPixelSpacing",
     "PixelSpacing", "BurnedInAnnotation", "RecognizableVisualFeatures", "SamplesPerPixel", "PhotometricInterpretation",
     "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
-    "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth",
-    "VOILUTFunction", "VOILUTSequence", "ModalityLUTSequence", "RescaleIntercept", "RescaleSlope",
+    "PixelRepresentation", "PixelAspectRatio", "PresentationLUTShape", "PixelPaddingValue",
+    "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence",
+    "ModalityLUTSequence", "RescaleIntercept", "RescaleSlope",
     "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
     "BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData",
     "GreenPaletteColorLookupTableData", "BluePaletteColorLookupTableData",
@@ -53,6 +54,7 @@ _BULK = {tag_for_keyword(name): _TYPES[name[-9:]] for name in _ELEMENTS if name.
 _MAX_READS = 50_000
 _MAX_ITEMS = 1_000
 _MAX_VALUE_BYTES = 1 << 20
+MAX_ALTERNATIVES = 8  # of the windows, tables or codes that a header offers, these many are looked at
 _ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
 
 _VRS = frozenset(
@@ -63,7 +65,7 @@ _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _PLAIN_HEAD = bytes(128) + b"DICM\x02\0\x10\0UI\x14\x001.2.840.10008.1.2.1\0"
 
 
-def looks_like_dicom(data: bytes) -> bool:
+def looks_like(data: bytes) -> bool:
     """Whether the bytes are a DICOM file, or one of the older kind without a preamble.
 
     Files without the ``DICM`` mark must begin with four well-formed elements in ascending order, the
@@ -202,7 +204,7 @@ def _refuse_bloated(dataset: pydicom.Dataset) -> None:
     for element in dataset.values():
         if not isinstance(element, RawDataElement):
             # A sequence of undefined length is parsed already; only the first items of sequences are looked at.
-            for item in element.value[:1] if element.VR == "SQ" else ():
+            for item in element.value[:MAX_ALTERNATIVES] if element.VR == "SQ" else ():
                 _refuse_bloated(item)
         elif element.VR == "SQ" and element.tag not in _SEQUENCES:
             raise ImageRejected("corrupt", "the DICOM header has a sequence where a value should be.")

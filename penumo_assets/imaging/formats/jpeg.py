@@ -1,165 +1,90 @@
-"""Read the structure of JPEG and JPEG-LS images without decoding them.
+"""JPEG to pixels: files, and the streams of all of its kinds that DICOM files hold.
 
-What a file declares is known here before a decoder allocates memory for it, and a file that was
-cut off is found out: decoders return what they have and fill the rest with gray.
-
-References
-----------
-JPEG: ITU-T T.81 annex B. JPEG-LS: ITU-T T.87 annex C.
+Lossy JPEG of 8 bits is decoded by libjpeg-turbo in strict mode (simplejpeg), at a reduced size where one is wanted;
+lossless JPEG and other depths by libjpeg-turbo through imagecodecs.
 """
 
-import re
-import struct
-from dataclasses import dataclass, replace
+import imagecodecs
+import numpy as np
+import simplejpeg
 
+from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging.errors import ImageRejected
-
-# Inside a scan a real marker is 0xFF and a byte from 0x80 on that is no restart marker; below 0x80
-# it is a stuffed byte (JPEG stuffs 0x00, JPEG-LS stuffs a bit, so anything below 0x80).
-_NEXT_MARKER = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]")
-_NO_FILL = re.compile(rb"[^\xff]")
-_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
-_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
-_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-
-# Each scan of a progressive JPEG passes over the whole image: a 20-byte scan can cost a second.
-_MAX_SCAN_MEGAPIXELS = 1000
-_MAX_SEGMENTS = 10_000  # the largest profile and the largest preview take some 300 each
+from penumo_assets.imaging.formats.decoded import DecodedImage, reduction
+from penumo_assets.imaging.formats.exif import upright
+from penumo_assets.imaging.formats.jpeg_stream import StreamHeader, read_jpeg, read_size
+from penumo_assets.imaging.formats.pixels import check_size, finished, to_luminance
+from penumo_assets.imaging.letterbox import reduced_size
 
 
-@dataclass(frozen=True)
-class StreamHeader:
-    """What a codestream declares about itself."""
-
-    width: int
-    height: int
-    components: int
-    precision: int
-    orientation: int = 1
-    progressive: bool = False
-    end: int = 0  # the position behind the end marker, where the stream has been walked
+def looks_like(data: bytes) -> bool:
+    """Whether the bytes begin as a JPEG file does."""
+    return data.startswith(b"\xff\xd8\xff")
 
 
-def read_jpeg(data: bytes | memoryview) -> StreamHeader:
-    """Walk a JPEG or JPEG-LS stream from its first marker to its last.
+def decode(data: bytes, config: DecodeConfig) -> DecodedImage:
+    """Decode a JPEG file: 8-bit gray or colour, turned upright as its EXIF block says.
+
+    The decoder runs in strict mode: a stream that libjpeg would fill up with gray is refused.
 
     Raises
     ------
     ImageRejected
-        ``truncated`` when the stream ends before its end-of-image marker, ``corrupt`` when its
-        markers make no sense.
     """
-    view = memoryview(data)
-    if bytes(view[:2]) != b"\xff\xd8":
-        raise ImageRejected("corrupt", "a JPEG stream does not begin with its start marker.")
-    header: StreamHeader | None = None
-    orientation, scans, position = 1, 0, 2
-    for _ in range(_MAX_SEGMENTS):
-        marker, position = _marker(view, position)
-        if marker == _EOI:
-            break
-        segment = _segment(view, position)
-        position += len(segment) + 2
-        if marker in _START_OF_FRAME:
-            if header is not None:
-                raise ImageRejected("corrupt", "a JPEG stream declares the size of its image twice.")
-            header = _start_of_frame(segment, marker)
-        elif marker == 0xE1 and bytes(segment[:6]) == b"Exif\0\0":
-            orientation = exif_orientation(bytes(segment[6:]))
-        elif marker == _SOS:
-            if header is None:
-                raise ImageRejected("corrupt", "a JPEG scan comes before the size of the image.")
-            scans += 1
-            _refuse_scan_bomb(header, scans)
-            found = _NEXT_MARKER.search(view, position)
-            if found is None:
-                raise _truncated_jpeg()
-            position = found.start()
-    else:
-        raise _too_many_segments()
-    if header is None or not scans:
-        raise ImageRejected("corrupt", "a JPEG stream holds no image.")
-    return replace(header, orientation=orientation, end=position)
+    frame = read_size(data)
+    check_size(frame.height, frame.width, frame.components, config)
+    header = read_jpeg(data)
+    if header.precision != 8:
+        raise ImageRejected("unsupported_depth", f"a JPEG of {header.precision} bits per sample is not supported.")
+    if header.components not in (1, 3):
+        raise ImageRejected("unsupported_colour", "the JPEG is neither gray nor RGB (CMYK?); export it as gray.")
+    colour = config.keep_colour and header.components == 3
+    pixels = decode_samples(data, header, reduction(header.height, header.width, config), colour=colour)
+    pixels = upright(to_luminance(pixels, keep_colour=colour), header.orientation)
+    size = (header.height, header.width) if header.orientation < 5 else (header.width, header.height)
+    return finished(pixels, size, 8, "jpeg", config, [])
 
 
-def read_size(data: bytes) -> StreamHeader:
-    """The size that a JPEG file declares, without walking its scans.
+def decode_samples(
+    stream: bytes, header: StreamHeader, factor: int = 1, *, colour: bool = False, plain: bool = False
+) -> np.ndarray:
+    """The samples of a JPEG: (H, W), or (H, W, 3) RGB, uint8 or uint16.
+
+    Parameters
+    ----------
+    stream : bytes
+    header : StreamHeader
+        What `read_jpeg` found in it.
+    factor : int
+        1, 2, 4 or 8. Lossy JPEG of 8 bits is decoded at its size divided by it, anything else at its own size.
+    colour : bool
+        Whether three components are wanted, rather than their luminance.
+    plain : bool
+        Whether three components are red, green and blue as they are, against what libjpeg makes of the stream.
 
     Raises
     ------
     ImageRejected
-        ``truncated`` or ``corrupt``.
+        ``corrupt`` for a stream that cannot be decoded, or that libjpeg would mend or fill up with gray.
     """
-    view, position = memoryview(data), 2
-    for _ in range(_MAX_SEGMENTS):
-        marker, position = _marker(view, position)
-        segment = _segment(view, position)
-        if marker in _START_OF_FRAME:
-            return _start_of_frame(segment, marker)
-        position += len(segment) + 2
-    raise _too_many_segments()
+    if header.lossless or header.precision != 8 or plain:
+        return _decode_whole(stream, plain=plain or (header.lossless and header.components == 3))
+    height, width = reduced_size((header.height, header.width), factor)
+    scale = {"min_height": height, "min_width": width, "min_factor": factor}
+    try:
+        pixels = simplejpeg.decode_jpeg(stream, colorspace="RGB" if colour else "GRAY", strict=True, **scale)
+    except ValueError:
+        raise _damaged() from None
+    return pixels if colour else pixels[..., 0]
 
 
-def exif_orientation(tiff: bytes) -> int:
-    """The orientation 1..8 in an EXIF block, 1 where there is none (Exif 2.3, tag 0x0112)."""
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    if order is None or len(tiff) < 8:
-        return 1
-    (offset,) = struct.unpack_from(f"{order}I", tiff, 4)
-    if offset + 2 > len(tiff):
-        return 1
-    (count,) = struct.unpack_from(f"{order}H", tiff, offset)
-    for entry in range(min(count, 512)):
-        at = offset + 2 + 12 * entry
-        if at + 12 > len(tiff):
-            return 1
-        tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, at)
-        if tag == 0x0112 and kind == 3:
-            return value if 1 <= value <= 8 else 1
-    return 1
+def _decode_whole(stream: bytes, *, plain: bool) -> np.ndarray:
+    space = "RGB" if plain else None
+    try:
+        return imagecodecs.jpeg8_decode(stream, colorspace=space, outcolorspace=space)
+    except Exception:  # libjpeg's errors have a type of their own
+        raise _damaged() from None
 
 
-def _marker(view: memoryview, position: int) -> tuple[int, int]:
-    """The marker at ``position`` (fill bytes skipped) and the position behind it."""
-    if position >= len(view):
-        raise _truncated_jpeg()
-    if view[position] != 0xFF:
-        raise ImageRejected("corrupt", "a JPEG stream has bytes where a marker should be.")
-    found = _NO_FILL.search(view, position)
-    if found is None:
-        raise _truncated_jpeg()
-    return view[found.start()], found.end()
-
-
-def _segment(view: memoryview, position: int) -> memoryview:
-    """The content of the marker segment whose length stands at ``position``."""
-    if position + 2 > len(view):
-        raise _truncated_jpeg()
-    (length,) = struct.unpack_from(">H", view, position)
-    if length < 2:
-        raise ImageRejected("corrupt", "a JPEG segment declares an impossible length.")
-    if position + length > len(view):
-        raise _truncated_jpeg()
-    return view[position + 2 : position + length]
-
-
-def _start_of_frame(segment: memoryview, marker: int) -> StreamHeader:
-    if len(segment) < 6:
-        raise ImageRejected("corrupt", "a JPEG frame header is too short.")
-    precision, height, width, components = struct.unpack_from(">BHHB", segment)
-    if not height or not width or not components:
-        raise ImageRejected("corrupt", "a JPEG stream declares an image without pixels.")
-    return StreamHeader(width, height, components, precision, progressive=marker in _PROGRESSIVE)
-
-
-def _refuse_scan_bomb(header: StreamHeader, scans: int) -> None:
-    if scans > 4 and scans * header.width * header.height > _MAX_SCAN_MEGAPIXELS * 1_000_000:
-        raise ImageRejected("corrupt", "a JPEG stream has more scans than an image of its size can need.")
-
-
-def _truncated_jpeg() -> ImageRejected:
-    return ImageRejected("truncated", "the JPEG stream ends before its end marker: the file was cut off.")
-
-
-def _too_many_segments() -> ImageRejected:
-    return ImageRejected("corrupt", "a JPEG stream has more segments than an image can need.")
+def _damaged() -> ImageRejected:
+    return ImageRejected("corrupt", "the JPEG's picture data is damaged or incomplete.")

@@ -1,195 +1,56 @@
-"""Read the structure of JPEG 2000 pictures without decoding them, and refuse what costs more than a picture can.
+"""JPEG 2000 streams to samples, by OpenJPEG: whole through imagecodecs, smaller ones through Pillow."""
 
-A decoder sets up every tile, precinct, code block and packet before it reads any of them, so a kilobyte that declares
-millions of them costs gigabytes, whatever the size of the picture. All is bounded by the picture's own samples.
+import io
 
-References
-----------
-ITU-T T.800: annex A (codestream), annex B (tiles, precincts, code blocks, packets), annex I (the JP2 file format).
-"""
-
-import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+import imagecodecs
+import numpy as np
+from PIL import Image
 
 from penumo_assets.imaging.errors import ImageRejected
-from penumo_assets.imaging.formats.jpeg import StreamHeader
-from penumo_assets.imaging.formats.jpeg2000_division import Area, Steps, Styles, read_styles, tile_parts
+from penumo_assets.imaging.formats.jpeg2000_stream import Jpeg2000Header
+from penumo_assets.imaging.letterbox import reduced_size
 
-_SOC_SIZ, _EOC = b"\xff\x4f\xff\x51", b"\xff\xd9"
-_SOT, _SOD = 0xFF90, 0xFF93
-_SOT_BYTES = 12  # start of a tile-part: marker, length, tile, length of the part, its number, how many there are
-_JP2_SIGNATURE = b"\0\0\0\x0cjP  \r\n\x87\n"
-
-# Encoders make tiles of 128 x 128 samples and more, and code blocks of 32 x 32 or 64 x 64. A tile takes OpenJPEG some
-# 9 KB, a code block or precinct up to 400 bytes.
-_SAMPLES_PER_TILE, _SPARE_TILES = 4096, 64
-_SAMPLES_PER_PART, _SPARE_PARTS = 128, 4096
+# Decoding takes about 0.1 s per million samples of a noisy picture: larger ones are decoded at a reduced size.
+MAX_SAMPLES = 24_000_000
 
 
-@dataclass(frozen=True)
-class Jpeg2000Header(StreamHeader):
-    """What the size marker of a JPEG 2000 codestream declares.
+def decode_samples(stream: bytes, header: Jpeg2000Header, factor: int = 1) -> np.ndarray:
+    """The samples (H, W) or (H, W, 3), 8 or 16 bits wide, signed or not.
 
-    Attributes
-    ----------
-    signed : bool
-    area : tuple of int
-        Left, top, right and bottom of the picture on the reference grid, where it begins anywhere.
-    tile : tuple of int
-        Left, top, width and height of the first tile on the same grid.
-    subsampling : tuple of (int, int)
-        Columns and rows of the grid per sample, of each component.
-    """
-
-    signed: bool = False
-    area: Area = (0, 0, 0, 0)
-    tile: tuple[int, int, int, int] = (0, 0, 0, 0)
-    subsampling: tuple[Steps, ...] = ()
-
-    @property
-    def tiles_across(self) -> int:
-        return -(-(self.area[2] - self.tile[0]) // self.tile[2])
-
-    @property
-    def tiles(self) -> int:
-        return self.tiles_across * -(-(self.area[3] - self.tile[1]) // self.tile[3])
-
-    def tile_area(self, number: int) -> Area:
-        row, column = divmod(number, self.tiles_across)
-        left, top = self.tile[0] + column * self.tile[2], self.tile[1] + row * self.tile[3]
-        right, bottom = left + self.tile[2], top + self.tile[3]
-        return (
-            max(left, self.area[0]),
-            max(top, self.area[1]),
-            min(right, self.area[2]),
-            min(bottom, self.area[3]),
-        )
-
-
-def codestream_in(frame: bytes) -> bytes:
-    """The codestream that a frame is, or that it holds in the first ``jp2c`` box of a JP2 file, and nothing else.
+    Reduced by ``factor`` (the finest wavelet levels left out) if the stream is gray and allows it.
 
     Raises
     ------
     ImageRejected
-        ``corrupt`` where there is none, ``truncated`` without an end-of-codestream marker.
+        ``corrupt``, or ``too_large`` for a picture that is huge and cannot be had at a reduced size.
     """
-    stream = _jp2_codestream(frame) if frame.startswith(_JP2_SIGNATURE) else frame
-    if not stream.startswith(_SOC_SIZ):
-        raise ImageRejected("corrupt", "a JPEG 2000 stream does not begin with its size.")
-    # Fragments are padded to an even length: with a zero byte, by some programs with a byte of ones.
-    stream = stream.rstrip(b"\0\xff")
-    if not stream.endswith(_EOC):
-        raise ImageRejected("truncated", "the JPEG 2000 stream ends before its end marker.")
-    return stream
+    if factor > 1 and header.components == 1 and header.precision <= 16:
+        pixels = _reduced(stream, header, factor)
+        if pixels is not None:
+            return pixels
+    if header.height * header.width * header.components > MAX_SAMPLES:
+        raise ImageRejected("too_large", "the JPEG 2000 picture is huge and cannot be decoded at a reduced size.")
+    try:
+        return imagecodecs.jpeg2k_decode(stream)
+    except Exception:
+        raise ImageRejected("corrupt", "the JPEG 2000 picture data is damaged or incomplete.") from None
 
 
-def _jp2_codestream(jp2: bytes) -> bytes:
-    position = 0
-    while position + 16 <= len(jp2):
-        length, kind = struct.unpack_from(">I4s", jp2, position)
-        head = 16 if length == 1 else 8
-        if length == 1:
-            (length,) = struct.unpack_from(">Q", jp2, position + 8)
-        end = position + length if length else len(jp2)
-        if length and length < head:
-            break
-        if kind == b"jp2c":
-            return jp2[position + head : end]
-        position = end
-    raise ImageRejected("corrupt", "a JP2 file in the pixel data holds no JPEG 2000 stream.")
+def _reduced(stream: bytes, header: Jpeg2000Header, factor: int) -> np.ndarray | None:
+    """Gray samples (H, W) at the size divided by ``factor``, the sign within the sample's own bits.
 
-
-def read_jpeg2000(stream: bytes) -> Jpeg2000Header:
-    """Read the size marker with which a codestream begins.
-
-    Raises
-    ------
-    ImageRejected
-        ``corrupt`` without a possible size.
+    ``None`` when that cannot be had: the stream has too few resolution levels, or a size that Pillow rounds
+    otherwise than the standard, or is damaged (which decoding it whole tells better).
     """
-    if not stream.startswith(_SOC_SIZ) or len(stream) < 45:
-        raise ImageRejected("corrupt", "a JPEG 2000 stream does not begin with its size.")
-    length, _, right, bottom, left, top = struct.unpack_from(">HH4I", stream, 4)
-    tile_width, tile_height, tile_left, tile_top = struct.unpack_from(">4I", stream, 24)
-    components, depth = struct.unpack_from(">HB", stream, 40)
-    if length != 38 + 3 * components or len(stream) < 4 + length:
-        raise _impossible_size()
-    subsampling = tuple((stream[43 + 3 * number], stream[44 + 3 * number]) for number in range(components))
-    if right <= left or bottom <= top or not components or not all(min(steps) for steps in subsampling):
-        raise _impossible_size()
-    if not tile_left <= left < tile_left + tile_width or not tile_top <= top < tile_top + tile_height:
-        raise _impossible_size()
-    return Jpeg2000Header(
-        right - left,
-        bottom - top,
-        components,
-        (depth & 0x7F) + 1,
-        signed=depth > 0x7F,
-        area=(left, top, right, bottom),
-        tile=(tile_left, tile_top, tile_width, tile_height),
-        subsampling=subsampling,
-    )
-
-
-def check_tiles(stream: bytes, header: Jpeg2000Header) -> None:
-    """Refuse a codestream that leaves out tiles, or that is divided into more parts than its size can need.
-
-    A decoder fills missing tiles with nothing, however many there are.
-
-    Raises
-    ------
-    ImageRejected
-        ``truncated`` or ``corrupt``.
-    """
-    samples = header.width * header.height * header.components
-    if header.tiles > len(stream) // _SOT_BYTES:
-        raise _missing_tiles()
-    if header.tiles > samples // _SAMPLES_PER_TILE + _SPARE_TILES:
-        raise _too_many_parts()
-    main, position = read_styles(stream, 4 + struct.unpack_from(">H", stream, 4)[0], _SOT, header.components)
-    if main.default is None:
-        raise ImageRejected("corrupt", "a JPEG 2000 stream does not say how it is coded.")
-    tiles: dict[int, list[Styles]] = {}
-    left = samples // _SAMPLES_PER_PART + _SPARE_PARTS
-    for tile, styles in _tile_headers(stream, position, header):
-        tiles.setdefault(tile, [main]).append(styles)
-        left -= 1 + styles.segments
-        if left < 0:
-            raise _too_many_parts()
-    if len(tiles) < header.tiles:
-        raise _missing_tiles()
-    for tile, declared in tiles.items():
-        left -= tile_parts(header.tile_area(tile), header.subsampling, declared)
-        if left < 0:
-            raise _too_many_parts()
-
-
-def _tile_headers(stream: bytes, position: int, header: Jpeg2000Header) -> Iterator[tuple[int, Styles]]:
-    """The tile of each tile-part, and the coding styles in the tile-part's header."""
-    while position + _SOT_BYTES <= len(stream):
-        marker, length, tile, part_length = struct.unpack_from(">HHHI", stream, position)
-        if marker != _SOT:
-            return
-        if length != _SOT_BYTES - 2 or tile >= header.tiles or 0 < part_length < _SOT_BYTES:
-            raise ImageRejected("corrupt", "a JPEG 2000 tile declares an impossible length or number.")
-        yield tile, read_styles(stream, position + _SOT_BYTES, _SOD, header.components)[0]
-        if not part_length:
-            return  # the last one: it runs to the end of the stream
-        position += part_length
-
-
-def _impossible_size() -> ImageRejected:
-    return ImageRejected("corrupt", "a JPEG 2000 stream declares an impossible size.")
-
-
-def _missing_tiles() -> ImageRejected:
-    return ImageRejected("truncated", "the JPEG 2000 stream holds fewer tiles than its size needs.")
-
-
-def _too_many_parts() -> ImageRejected:
-    return ImageRejected(
-        "corrupt",
-        "a JPEG 2000 stream has more tiles, precincts, code blocks or layers than its size needs.",
-    )
+    try:
+        # Without the format, Pillow would try others, of which some run programs.
+        with Image.open(io.BytesIO(stream), formats=["JPEG2000"]) as image:
+            image.reduce = factor.bit_length() - 1  # type: ignore[assignment]  # a level here, a method elsewhere
+            pixels = np.asarray(image)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+    if pixels.shape != reduced_size((header.height, header.width), factor) or pixels.dtype.kind != "u":
+        return None
+    # Pillow shifts samples to the top of their bytes and adds half the range to signed ones.
+    pixels = pixels >> (8 * pixels.dtype.itemsize - header.precision)
+    return pixels ^ pixels.dtype.type(1 << (header.precision - 1)) if header.signed else pixels

@@ -1,4 +1,4 @@
-"""PNG: check a file's structure before a decoder sees it, and read and write pictures quickly.
+"""PNG files to pixels and back, quickly.
 
 Gray and RGB pictures of 8 and 16 bits are decoded by the png crate (kornia-rs), whose undoing of the Paeth filter
 is what makes it fast; anything else by OpenCV. The writer filters every row by the one above it and deflates
@@ -20,117 +20,77 @@ Reference: https://www.w3.org/TR/png-3/
 """
 
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import cv2
 import deflate
 import kornia_rs.io
 import numpy as np
-from isal import isal_zlib
 
+from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging.errors import ImageRejected, is_decoder_failure
-from penumo_assets.imaging.formats.jpeg import exif_orientation
+from penumo_assets.imaging.formats.decoded import DecodedImage, eight_bit
+from penumo_assets.imaging.formats.exif import upright
+from penumo_assets.imaging.formats.pixels import check_size, fill_depth, finished, to_luminance
+from penumo_assets.imaging.formats.png_chunks import (
+    SIGNATURE,
+    PngHeader,
+    PngParts,
+    chunk,
+    read_header,
+    read_parts,
+    refuse_bomb,
+)
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_CRITICAL = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _FILTER_UP = 2
-# Writers put at least some kilobytes into each chunk of a large picture.
-_MAX_CHUNKS = 100_000
 _ENDS_EARLY = ("not have enough data", "InsufficientInput", "unexpected end")
 
 
-@dataclass(frozen=True)
-class PngHeader:
-    """What IHDR declares; ``depth`` in bits per sample, ``colour_type`` as in the standard."""
-
-    width: int
-    height: int
-    depth: int
-    colour_type: int
-    interlaced: bool
+def looks_like(data: bytes) -> bool:
+    """Whether the bytes begin as a PNG file does."""
+    return data.startswith(SIGNATURE)
 
 
-@dataclass(frozen=True)
-class PngParts:
-    """The chunks of a PNG file that make its picture."""
-
-    header: PngHeader
-    critical: list[tuple[bytes, memoryview]]
-    orientation: int
-
-
-def read_header(data: bytes) -> PngHeader:
-    """Read the size and the kind of a PNG file.
+def decode(data: bytes, config: DecodeConfig) -> DecodedImage:
+    """Decode a PNG file: 1 to 16 bits, gray, palette or colour, alpha laid over black.
 
     Raises
     ------
     ImageRejected
-        ``truncated`` when it ends within its header, ``corrupt`` when the header makes no sense.
     """
-    if len(data) < 33:
-        raise ImageRejected("truncated", "the PNG file ends within its header.")
-    if data[12:16] != b"IHDR" or data[8:12] != b"\0\0\0\r":
-        raise ImageRejected("corrupt", "the PNG file does not begin with its header.")
-    width, height, depth, colour_type, compression, filtering, interlace = struct.unpack_from(">IIBBBBB", data, 16)
-    if depth not in _DEPTHS.get(colour_type, ()) or compression or filtering or interlace > 1:
-        raise ImageRejected("corrupt", "the PNG header declares a kind of image that does not exist.")
-    if not 0 < width < 2**31 or not 0 < height < 2**31:
-        raise ImageRejected("corrupt", "the PNG header declares an impossible size.")
-    return PngHeader(width, height, depth, colour_type, bool(interlace))
+    parts, pixels = _png_pixels(data, config)
+    notes = []
+    bits = parts.header.depth
+    pixels = upright(to_luminance(pixels, keep_colour=config.keep_colour), parts.orientation)
+    if bits == 16:
+        pixels, bits = fill_depth(pixels)
+        if bits < 16:
+            notes.append(f"depth:{bits}")
+    return finished(pixels, pixels.shape[:2], bits, "png", config, notes)
 
 
-def read_parts(data: bytes) -> PngParts:
-    """Walk all chunks, checking lengths and checksums, and keep those that make the picture.
+def decode_gray_png(data: bytes, config: DecodeConfig) -> np.ndarray:
+    """A PNG file, such as a drawn mask, as (H, W) uint8 luminance.
 
     Raises
     ------
     ImageRejected
-        ``truncated`` when the file ends before its last chunk, ``corrupt`` when a checksum does not
-        match, there is no picture, or there are more chunks than one can need, ``multi_frame`` when it is animated.
+        ``not_an_image`` for anything but a PNG, and what a PNG file is refused for; a constant one is not.
     """
-    header = read_header(data)
-    critical: list[tuple[bytes, memoryview]] = []
-    orientation = 1
-    for count, (kind, body) in enumerate(_chunks(data)):
-        if count > _MAX_CHUNKS:
-            raise ImageRejected("corrupt", "the PNG file has more chunks than a picture can need.")
-        if kind == b"acTL":
-            raise ImageRejected("multi_frame", "the PNG is an animation; export one image.")
-        if kind == b"eXIf":
-            orientation = exif_orientation(bytes(body))
-        if kind in _CRITICAL:
-            critical.append((kind, body))
-        elif not kind[0] & 0x20:
-            raise ImageRejected("corrupt", "the PNG holds a critical part that the standard does not know.")
-    if not any(kind == b"IDAT" for kind, _ in critical):
-        raise ImageRejected("corrupt", "the PNG file holds no picture.")
-    return PngParts(header, critical, orientation)
+    _refuse_other(data)
+    _, pixels = _png_pixels(data, config)
+    return eight_bit(to_luminance(pixels, keep_colour=False))
 
 
-def decode_parts(parts: PngParts) -> np.ndarray:
-    """The samples of a PNG: (H, W), (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or uint16.
+def decode_png(data: bytes) -> np.ndarray:
+    """Read back what :func:`encode_png` wrote: (H, W) or (H, W, 3) RGB, uint8 or uint16.
 
     Raises
     ------
     ImageRejected
-        ``truncated`` when the picture's data ends early, ``corrupt`` when it cannot be inflated or inflates to more
-        than the picture.
+        When the file is not a PNG, is damaged or was cut off.
     """
-    header = parts.header
-    slim = SIGNATURE + b"".join(_chunk(kind, body) for kind, body in parts.critical)
-    plain = header.colour_type in (0, 2) and header.depth >= 8 and not header.interlaced
-    if plain and not any(kind in (b"PLTE", b"tRNS") for kind, _ in parts.critical):
-        return _decode_plain(slim, header)
-    _refuse_bomb(parts)
-    pixels = cv2.imdecode(np.frombuffer(slim, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.shape[:2] != (header.height, header.width):
-        raise ImageRejected("corrupt", "the PNG's picture data cannot be decoded.")
-    if pixels.ndim == 3:
-        order = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
-        pixels = cv2.cvtColor(pixels, order)
-    return pixels
+    _refuse_other(data)
+    return _decode_parts(read_parts(data))
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -154,43 +114,46 @@ def encode_png(pixels: np.ndarray) -> bytes:
     colour_type = 0 if pixels.ndim == 2 else 2
     header = struct.pack(">IIBBBBB", width, height, 8 * pixels.dtype.itemsize, colour_type, 0, 0, 0)
     body = deflate.zlib_compress(rows, 1)
-    return SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
+    return SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    view, position = memoryview(data), len(SIGNATURE)
-    while True:
-        if position + 12 > len(view):
-            raise ImageRejected("truncated", "the PNG file ends before its end mark: it was cut off.")
-        length, kind = struct.unpack_from(">I4s", view, position)
-        end = position + 12 + length
-        if end > len(view):
-            raise ImageRejected("truncated", "the PNG file ends before its end mark: it was cut off.")
-        (checksum,) = struct.unpack_from(">I", view, end - 4)
-        if isal_zlib.crc32(view[position + 4 : end - 4]) != checksum:
-            raise ImageRejected("corrupt", "a checksum in the PNG file does not match: it is damaged.")
-        yield kind, view[position + 8 : end - 4]
-        if kind == b"IEND":
-            return
-        position = end
+def _refuse_other(data: bytes) -> None:
+    if not looks_like(data):
+        raise ImageRejected("not_an_image", "expected a PNG file.")
 
 
-def _refuse_bomb(parts: PngParts) -> None:
-    """Inflate what libpng would inflate, for hours if need be, even though only a picture's worth is used."""
+def _png_pixels(data: bytes, config: DecodeConfig) -> tuple[PngParts, np.ndarray]:
+    """The chunks of a PNG file and its samples, (H, W) or (H, W, 3) RGB; nothing is decoded that is too large."""
+    header = read_header(data)
+    channels = {0: 1, 2: 3, 3: 4, 4: 4, 6: 4}[header.colour_type]
+    check_size(header.height, header.width, channels * (2 if header.depth == 16 else 1), config)
+    parts = read_parts(data)
+    pixels = _decode_parts(parts)
+    return parts, _over_black(pixels) if pixels.ndim == 3 and pixels.shape[2] == 4 else pixels
+
+
+def _decode_parts(parts: PngParts) -> np.ndarray:
+    """The samples of a PNG: (H, W), (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or uint16.
+
+    Raises
+    ------
+    ImageRejected
+        ``truncated`` when the picture's data ends early, ``corrupt`` when it cannot be inflated or inflates to more
+        than the picture.
+    """
     header = parts.header
-    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[header.colour_type]
-    # Seven passes of an interlaced picture begin and end each of their rows within a byte of their own.
-    limit = header.height * (header.width * samples * header.depth // 8 + 2) + 16 * (header.width + header.height)
-    stream, total = isal_zlib.decompressobj(), 0
-    for pending in (body for kind, body in parts.critical if kind == b"IDAT"):
-        while pending and not stream.eof:
-            try:
-                total += len(stream.decompress(pending, 1 << 20))
-            except isal_zlib.IsalError:  # type: ignore[misc]  # declared as an instance
-                return  # libpng says what is wrong with it
-            pending = memoryview(stream.unconsumed_tail)
-            if total > limit:
-                raise ImageRejected("corrupt", "the PNG's picture data inflates to more than its header declares.")
+    slim = SIGNATURE + b"".join(chunk(kind, body) for kind, body in parts.critical)
+    plain = header.colour_type in (0, 2) and header.depth >= 8 and not header.interlaced
+    if plain and not any(kind in (b"PLTE", b"tRNS") for kind, _ in parts.critical):
+        return _decode_plain(slim, header)
+    refuse_bomb(parts)
+    pixels = cv2.imdecode(np.frombuffer(slim, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.shape[:2] != (header.height, header.width):
+        raise ImageRejected("corrupt", "the PNG's picture data cannot be decoded.")
+    if pixels.ndim == 3:
+        order = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
+        pixels = cv2.cvtColor(pixels, order)
+    return pixels
 
 
 def _decode_plain(data: bytes, header: PngHeader) -> np.ndarray:
@@ -207,7 +170,11 @@ def _decode_plain(data: bytes, header: PngHeader) -> np.ndarray:
     return pixels[..., 0] if header.colour_type == 0 else pixels
 
 
-def _chunk(kind: bytes, body: bytes | bytearray | memoryview) -> bytes:
-    return b"".join(
-        (struct.pack(">I", len(body)), kind, body, struct.pack(">I", isal_zlib.crc32(body, isal_zlib.crc32(kind))))
-    )
+def _over_black(pixels: np.ndarray) -> np.ndarray:
+    """Composite (H, W, 4) RGBA on black, (H, W, 3) RGB."""
+    alpha = pixels[..., 3]
+    opaque = np.iinfo(pixels.dtype).max
+    colour = cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB)
+    if int(alpha.min()) == opaque:
+        return colour
+    return cv2.multiply(colour, cv2.merge((alpha, alpha, alpha)), scale=1.0 / opaque)

@@ -12,7 +12,7 @@ from penumo_assets.configs.prepare import DecodeConfig, OnBadMask, SegmentConfig
 from penumo_assets.imaging.decode import encode_png
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.formats.files import read_plain_file
-from penumo_assets.imaging.formats.raster import decode_gray_png
+from penumo_assets.imaging.formats.png import decode_gray_png
 from penumo_assets.imaging.segment import assess_mask, clean_mask, segmentable
 from penumo_assets.imaging.segment_pspnet import BackendUnavailable, open_segmenter
 from penumo_assets.jobs.contract import JobError, processing_input

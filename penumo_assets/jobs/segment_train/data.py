@@ -21,7 +21,7 @@ from penumo_assets.imaging.decode import decode_image
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.formats.decoded import eight_bit
 from penumo_assets.imaging.formats.files import read_plain_file
-from penumo_assets.imaging.formats.raster import decode_gray_png
+from penumo_assets.imaging.formats.png import decode_gray_png
 from penumo_assets.imaging.letterbox import Letterbox
 from penumo_assets.jobs.contract import JobError
 

@@ -1,0 +1,112 @@
+"""The stored samples of a DICOM file, and how many of their bits are the film's."""
+
+from typing import Any
+
+import numpy as np
+from pydicom import uid
+from pydicom.pixels import convert_color_space, get_decoder
+
+from penumo_assets.configs.prepare import DecodeConfig
+from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.formats import dicom_frame, dicom_header, jpeg, jpeg2000, jpeg_ls, run_lengths
+from penumo_assets.imaging.formats.decoded import reduction
+from penumo_assets.imaging.formats.dicom_depth import StoredFormat, stored_format
+from penumo_assets.imaging.formats.jpeg2000_stream import Jpeg2000Header
+from penumo_assets.imaging.formats.jpeg_stream import StreamHeader
+from penumo_assets.imaging.letterbox import reduced_size
+
+_NATIVE = frozenset(
+    {
+        uid.ImplicitVRLittleEndian,
+        uid.ExplicitVRLittleEndian,
+        uid.ExplicitVRBigEndian,
+        uid.DeflatedExplicitVRLittleEndian,
+    }
+)
+_CODED = frozenset({*uid.JPEGTransferSyntaxes, *uid.JPEGLSTransferSyntaxes, *uid.JPEG2000TransferSyntaxes})
+
+
+def decode_stored(dataset: Any, config: DecodeConfig) -> tuple[np.ndarray, StoredFormat, tuple[str, ...], int]:
+    """The samples (H, W) or (H, W, 3) RGB of 8 or 16 bits in native byte order, what they hold, and notes.
+
+    JPEG and JPEG 2000 are decoded at a reduced size where one is wanted and cannot blend padding into the picture;
+    everything else at its full size. The last value is by how much the whole picture is to be reduced.
+
+    Raises
+    ------
+    ImageRejected
+        For pixel data that is not read, is damaged, or is not what the header declares.
+    """
+    syntax = dicom_header.transfer_syntax(dataset)
+    bits, signed = int(dataset.BitsStored), int(dataset.PixelRepresentation) == 1
+    factor = reduction(int(dataset.Rows), int(dataset.Columns), config)
+    if syntax in _CODED:
+        stream, header = dicom_frame.coded_stream(dataset)
+        # A codestream knows its own depth; headers that declare fewer bits than it has are common.
+        bits = max(bits, header.precision)
+        notes: tuple[str, ...] = ()
+        if isinstance(header, Jpeg2000Header):
+            while header.width * header.height > jpeg2000.MAX_SAMPLES * factor**2:
+                factor *= 2
+            if signed or header.signed:  # the sign stands in the stream's own topmost bit
+                bits = header.precision
+            notes = ("jpeg2000:mended",) if header.mended else ()
+        pixels = _decode_stream(dataset, stream, header, 1 if _must_not_blend(dataset) else factor)
+        return pixels, StoredFormat(8 * pixels.dtype.itemsize, bits, bits - 1, signed), notes, factor
+    if syntax in _NATIVE:
+        dicom_frame.check_native(dataset)
+        pixels = _native(dataset, syntax)
+    elif syntax == uid.RLELossless:
+        shape = (int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel))
+        pixels = run_lengths.decode_samples(dicom_frame.run_lengths(dataset), shape, int(dataset.BitsAllocated) // 8)
+        pixels = _rgb(pixels, dataset)
+    else:
+        name = syntax.name if syntax.name != str(syntax) else "an unknown one"
+        raise ImageRejected("unsupported_transfer_syntax", f"the transfer syntax ({name}) is not read.")
+    if pixels.ndim == 3:
+        return pixels, StoredFormat(8 * pixels.dtype.itemsize, bits, bits - 1, signed), (), factor
+    return pixels, *stored_format(pixels, dataset), factor
+
+
+def _must_not_blend(dataset: Any) -> bool:
+    """Whether some stored values are no gray levels: padding, and indices of a palette."""
+    palette = dataset.PhotometricInterpretation == "PALETTE COLOR"
+    return palette or dicom_header.value(dataset, "PixelPaddingValue") is not None
+
+
+def _decode_stream(dataset: Any, stream: bytes, header: StreamHeader, factor: int) -> np.ndarray:
+    """The samples of a compressed picture; chrominances become colours."""
+    if isinstance(header, Jpeg2000Header):
+        pixels = _rgb(jpeg2000.decode_samples(stream, header, factor), dataset)
+    elif header.ls:
+        pixels = _rgb(jpeg_ls.decode_samples(stream), dataset)
+    elif header.lossless:
+        pixels = _rgb(jpeg.decode_samples(stream, header), dataset)
+    else:
+        plain = header.luminance is None and dataset.PhotometricInterpretation == "RGB"
+        pixels = jpeg.decode_samples(stream, header, factor, colour=header.components == 3, plain=plain)
+    size = (header.height, header.width)
+    if pixels.shape[:2] not in (size, reduced_size(size, factor)) or pixels.dtype.itemsize > 2:
+        raise ImageRejected("size_mismatch", "the compressed picture is not what its own header declares.")
+    return np.ascontiguousarray(pixels)
+
+
+def _rgb(pixels: np.ndarray, dataset: Any) -> np.ndarray:
+    """Samples of luminance and chrominances, kept as they are by their compression, as RGB."""
+    photometric = str(dataset.PhotometricInterpretation)
+    if pixels.ndim == 3 and photometric in ("YBR_FULL", "YBR_FULL_422"):
+        return convert_color_space(pixels, photometric, "RGB")
+    return pixels
+
+
+def _native(dataset: Any, syntax: uid.UID) -> np.ndarray:
+    options: Any = {"correct_unused_bits": False}
+    try:
+        pixels, _ = get_decoder(syntax).as_array(dataset, raw=False, **options)
+    except Exception as error:
+        name = type(error).__name__
+        raise ImageRejected(
+            "bad_header", f"the pixel data cannot be read as the header declares it ({name})."
+        ) from None
+    pixels = np.ascontiguousarray(pixels)
+    return pixels if pixels.dtype.isnative else pixels.astype(pixels.dtype.newbyteorder("="))
