@@ -36,7 +36,7 @@ STAGE_TABLE = {
         Stage(
             name="raw",
             asset="raw_images",
-            version="1",
+            version="2",
             settings="decode",
             extension="png",
             deps=("landing",),

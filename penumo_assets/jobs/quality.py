@@ -8,17 +8,21 @@ BURNED_IN = "burned_in_annotation"
 BAD_MASK = "implausible_mask"
 # Of what decoding notes, these say that the picture itself may tell who it is of.
 IDENTIFYING = ("recognizable_visual_features", "secondary_capture")
-# And these that the gray levels are a guess; the others say which of the header's were used.
-DOUBTFUL = frozenset({"window:percentile", "voi:unusable", "voi:invalid"})
+# These that the gray levels, the direction or the shape of the picture are in doubt; the others say what was used.
+DOUBTFUL = frozenset(
+    {"window:percentile", "voi:unusable", "voi:invalid", "bits:beyond_stored", "planar:assumed", "jpeg2000:mended"}
+    | {"for_processing", "presentation:contradictory", "orientation:turned", "orientation:mirrored"}
+    | {"pixels:not_square"}
+)
 
 
 def quality_flags(notes: Iterable[str], burned_in: bool | None, mask_problems: Iterable[str]) -> tuple[str, ...]:
     """Short codes.
 
-    ``window:percentile``: the file carries no window, so percentiles were used; ``voi:unusable`` and ``voi:invalid``:
-    it carries one that makes no sense; ``implausible_mask:<problem>``: the whole image was used, not the lungs;
-    ``burned_in_annotation``: the header says that text is burned into the pixels; ``recognizable_visual_features`` and
-    ``secondary_capture``: the picture may show who it is of, as `imaging/formats/dicom_header.py` explains.
+    Those of `DOUBTFUL` are explained in docs/data_contract.md; ``implausible_mask:<problem>``: the whole image was
+    used, not the lungs; ``burned_in_annotation``: the header says that text is burned into the pixels;
+    ``recognizable_visual_features`` and ``secondary_capture``: the picture may show who it is of, as
+    `imaging/formats/dicom_header.py` explains.
     """
     flags = [note for note in notes if note in DOUBTFUL or note in IDENTIFYING]
     flags += [f"{BAD_MASK}:{problem}" for problem in mask_problems]

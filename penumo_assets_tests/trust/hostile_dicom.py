@@ -173,10 +173,10 @@ def pixels() -> dict[str, tuple[bytes, str]]:
         "65,535 x 65,535": (film(Rows=65_535, Columns=65_535), "too_large"),
         "8,000 x 8,000": (film(Rows=8_000, Columns=8_000), "truncated"),
         "a million frames": (film(NumberOfFrames=1_000_000), "multi_frame"),
-        "an empty palette": (file_bytes(palette), "undecodable"),
+        "an empty palette": (file_bytes(palette), "bad_header"),
         "offsets past the end": (
-            compressed[:at] + item(4) + struct.pack("<I", 0xFFFFFFF0) + compressed[at + table :], "corrupt"),
-        "a table of three bytes": (compressed[:at] + item(3) + b"\1\2\3" + compressed[at + table :], "corrupt"),
+            compressed[:at] + item(4) + struct.pack("<I", 0xFFFFFFF0) + compressed[at + table :], "decoded"),
+        "a table of three bytes": (compressed[:at] + item(3) + b"\1\2\3" + compressed[at + table :], "decoded"),
         "run lengths past the end": (bytes(run_length), "corrupt"),
         "cut off": (native[:-100], "truncated"),
     }  # fmt: skip
