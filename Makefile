@@ -2,49 +2,58 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-export DAGSTER_HOME ?= $(CURDIR)/.penumo/dagster
 
-.PHONY: demo dev emulate test lint audit sbom clean install
+.PHONY: help demo dev dev-demo mlflow mlflow-demo emulate test lint audit sbom clean install
 
-demo: $(VENV)/.installed
-	$(BIN)/penumo demo
+help: ## Show these lines
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '%-20s %s\n' "$$name" "$$what"; done
 
-dev: $(VENV)/.installed
-	$(BIN)/python -c "from penumo_assets.instance import dagster_home; dagster_home()"
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/dg dev
+demo: $(VENV)/.installed ## Run the whole pipeline on drawn phantoms, apart from what is yours
+	@$(BIN)/penumo demo
 
-# AWS on loopback, without an account: S3, CloudWatch Logs, and SageMaker jobs that run for real as subprocesses.
-emulate: $(VENV)/.installed
+dev: $(VENV)/.installed ## Open Dagster's UI on your data: http://127.0.0.1:3000
+	@$(BIN)/penumo dev
+
+dev-demo: $(VENV)/.installed ## Open Dagster's UI on the demo's data
+	@$(BIN)/penumo --demo dev
+
+mlflow: $(VENV)/.installed ## Open MLflow's UI on your trainings and models: http://127.0.0.1:5000
+	@$(BIN)/penumo mlflow
+
+mlflow-demo: $(VENV)/.installed ## Open MLflow's UI on the demo's
+	@$(BIN)/penumo --demo mlflow
+
+emulate: $(VENV)/.installed ## Start AWS on loopback, without an account: S3, logs, and SageMaker jobs that really run
 	$(BIN)/python -m penumo_assets_tests.aws.emulator --write .penumo/emulator.env
 
-test: $(VENV)/.installed
+test: $(VENV)/.installed ## Run the tests
 	$(BIN)/pytest
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.installed ## Check style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Known vulnerabilities of the locked packages, by a public database; the auditor has an environment of its own.
-audit:
+# The auditor has an environment of its own.
+audit: ## Look the locked packages up in a public database of vulnerabilities
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/python -m pip install --quiet --requirement tools/supply_chain/requirements.txt
 	build/audit/bin/python tools/supply_chain/audit.py constraints.txt
 
-# What the lock consists of, with versions and licences: build/sbom.cdx.json, CycloneDX.
-sbom: $(VENV)/.installed
+sbom: $(VENV)/.installed ## Write build/sbom.cdx.json: what the lock consists of, with licences
 	$(BIN)/python tools/supply_chain/sbom.py constraints.txt build/sbom.cdx.json
 
-install: $(VENV)/.installed
+install: $(VENV)/.installed ## Set up .venv and .env; the other targets do it when needed
 
 # Every package by its exact version, from one file: nothing is left for a resolver to choose.
 $(VENV)/.installed: constraints.txt pyproject.toml
-	$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed' if sys.version_info < (3, 11) else 0)"
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement constraints.txt
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	touch $@
+	@$(PYTHON) -c "import sys; sys.exit('Python 3.11 or newer is needed' if sys.version_info < (3, 11) else 0)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python tools/install.py constraints.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/penumo env --write
+	@touch $@
 
-clean:
-	rm -rf $(VENV) .penumo build *.egg-info
+clean: ## Remove the environment, what was built, and the demo; your own data in .penumo stays
+	rm -rf $(VENV) .penumo/demo build *.egg-info

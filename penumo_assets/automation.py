@@ -21,14 +21,25 @@ from penumo_assets.jobs.manifest import STAGE_ASSETS
 # Named so that a backfill can be launched from the command line: dagster job backfill -j prepare --partitions a,b
 JOBS = [
     define_asset_job(
+        "choose_segmenter", AssetSelection.assets("lung_segmenter"), description="Which weights find the lungs."
+    ),
+    define_asset_job(
         "prepare",
         AssetSelection.assets(*STAGE_ASSETS),
         description="A cohort from landing to its tensors.",
     ),
     define_asset_job(
+        "pack_training_set",
+        AssetSelection.assets("training_set"),
+        description="All tensors, split by patient.",
+    ),
+    define_asset_job(
         "train_and_evaluate",
         AssetSelection.assets("trained_model", "evaluation_report"),
         description="An architecture on the current training set, and its report.",
+    ),
+    define_asset_job(
+        "choose_champion", AssetSelection.assets("champion_model"), description="The best model that passes its gates."
     ),
     define_asset_job("predict", AssetSelection.assets("predictions"), description="The champion on a cohort."),
 ]

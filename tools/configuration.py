@@ -100,7 +100,11 @@ ENVIRONMENT: tuple[tuple[str, str, str], ...] = (
         "`.penumo` in the checkout",
         "Where all objects live: a folder, `file://` or `s3://bucket/prefix`.",
     ),
-    ("DAGSTER_HOME", "`dagster` under the root", "Dagster's instance: runs, partitions, events."),
+    (
+        "DAGSTER_HOME",
+        "`.penumo/dagster` in the checkout",
+        "Dagster's instance: runs, partitions, events. Without the `.env` of `make install`: `dagster` under the root.",
+    ),
     (
         "PENUMO_DEID_KEY",
         "none",
@@ -121,6 +125,7 @@ ENVIRONMENT: tuple[tuple[str, str, str], ...] = (
     ("MLFLOW_TRACKING_PASSWORD", "none", "Its password; handed to jobs as a secret."),
     ("MLFLOW_TRACKING_TOKEN", "none", "Instead: a bearer token; handed to jobs as a secret."),
     ("MLFLOW_EXPERIMENT_NAME", "`pneumonia`", "The experiment of all runs."),
+    ("PENUMO_REGISTERED_MODEL", "`pneumonia-classifier`", "Name of the model in MLflow's registry."),
     ("PENUMO_MLFLOW_UI", "none", "Address of MLflow's UI: metadata then links to runs."),
     ("PENUMO_SAGEMAKER_ROLE", "none (needed)", "ARN of the role that jobs run as."),
     ("PENUMO_IMAGE", "AWS's PyTorch image", "Container image of all jobs."),
@@ -144,6 +149,11 @@ ENVIRONMENT: tuple[tuple[str, str, str], ...] = (
     ),
     ("PENUMO_INFERENCE_IMAGE", "none", "Container that serves a model: champions then become model packages."),
     ("PENUMO_MODEL_PACKAGE_GROUP", "`pneumonia-classifier`", "Group of those packages in SageMaker's registry."),
+    (
+        "PENUMO_LOG",
+        "none",
+        "`debug`: `penumo demo` shows Dagster's log and the libraries' warnings instead of writing them to a file.",
+    ),
     ("PENUMO_OPT_ML", "`/opt/ml`", "Set for jobs: the root of the container's layout."),
     ("PENUMO_CODE_VERSION", "by the sources", "Set for jobs: digest of the code, which MLflow runs are tagged with."),
     ("PENUMO_DAGSTER_RUN_ID", "by the run", "Set for jobs: the Dagster run, which MLflow runs are tagged with."),

@@ -1,38 +1,41 @@
-"""The whole pipeline on phantoms: two cohorts land, are prepared, train, are evaluated, and are predicted."""
+"""The whole pipeline on phantoms: two cohorts land, are prepared, train, are evaluated, and are predicted.
+
+All of it happens below ``demo/`` in the root, on a Dagster instance, a key and MLflow names of its own
+(`penumo_assets.cli.environment.use_demo`).
+"""
 
 import os
-import subprocess
+import re
 import sys
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlparse
 
 import click
-from dagster import AssetSelection, DagsterInstance, ExecuteInProcessResult, materialize
+from dagster._core.execution.execution_result import ExecutionResult
 
-from penumo_assets.assets.evaluation import existing_reports
-from penumo_assets.checks import ASSET_CHECKS
+from penumo_assets.cli.demo_runs import Runs
+from penumo_assets.cli.demo_summary import NOTICE, print_summary
+from penumo_assets.cli.environment import shown
+from penumo_assets.cli.terminal import Measure, Story, output_to
 from penumo_assets.cohort.land import land_folder
-from penumo_assets.definitions import ASSETS
+from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.definitions import build_definitions
 from penumo_assets.instance import open_instance
-from penumo_assets.jobs.manifest import STAGE_ASSETS
+from penumo_assets.partitions import architectures
 from penumo_assets.phantoms import write_cohort
-from penumo_assets.resources.profile import home, profile_resources
-from penumo_assets.resources.storage.root import Storage
+from penumo_assets.resources.storage.object_store import ObjectStore
 
 COHORTS = {"phantom-dicom": True, "phantom-png": False}
-NOTICE = (
-    "The demo runs on PHANTOMS: drawn pictures that look like chest X-rays. Its figures say that the pipeline works, "
-    "and nothing about any patient or any real model. Not a medical device."
-)
-HEADLINE = ("test_roc_auc", "test_pr_auc", "test_accuracy", "test_recall", "test_specificity", "test_f1", "threshold")
+"""The cohorts, and whether their images are DICOM."""
 # What lands here next is prepared by itself. Models are trained when somebody asks, or who switches weekly_training on.
 SWITCHED_ON = ("landing_listing", "cohorts_to_tensors")
-# For some 150 small pictures and a minute without a GPU: the defaults are for real films and many more steps.
+# Some patients have two films, so a tensor's name must say which.
+PREPARE = {"npz": {"filename": "{patient_id}_{image_id}"}}
+# For some 270 small pictures and a minute without a GPU: the defaults are for real films and many more steps.
 TRAINING = {
     "resolution": 64,
     "batch_size": 16,
@@ -41,119 +44,144 @@ TRAINING = {
     "warmup_epochs": 1,
     "label_smoothing": 0.0,
     "ema_decay": 0.9,
+    "augment": {"probability": 0.3},
 }
-OPEN_GATES = ("min_roc_auc_low", "min_sensitivity", "max_ece", "min_subgroup_roc_auc")
+# Every gate is asked. The floors are for phantoms and a minute's training: the defaults are for films.
+GATES = {
+    "min_roc_auc_low": 0.6,
+    "min_sensitivity": 0.6,
+    "min_specificity": 0.6,
+    "max_ece": 0.25,
+    "min_subgroup_roc_auc": 0.5,
+    "beat_shortcuts": True,
+}
+NO_GATES = {name: False if name == "beat_shortcuts" else None for name in GATES}
+LOG_VARIABLE = "PENUMO_LOG"
 
 
-@dataclass(frozen=True)
-class Line:
-    """A line of the closing table."""
+@dataclass
+class Demo:
+    """A demo under way: where it tells its story, what it runs on, and the runs so far."""
 
-    asset: str
-    partition: str
-    images: int | None
-    rejected: int | None
-    seconds: float
+    story: Story
+    log: Path | None
+    store: ObjectStore
+    runs: Runs
+    gates: Mapping[str, Any]
+    results: list[tuple[str | None, ExecutionResult]] = field(default_factory=list)
 
+    def run(self, job: str, partition: str | None = None, config: Mapping[str, Any] | None = None) -> ExecutionResult:
+        """Execute a job and keep its result for the summary."""
+        result = self.runs.execute(job, partition, config or {})
+        self.results.append((partition, result))
+        return result
 
-def run_demo(*, patients: int, epochs: int) -> None:
-    """Land, prepare, train, evaluate, choose, predict; then print what came out."""
-    click.secho(NOTICE, bold=True)
-    # The phantoms' patients do not exist; a real cohort needs a secret key that its owner keeps.
-    os.environ.setdefault("PENUMO_DEID_KEY", "phantoms-have-no-secrets")
-    resources = profile_resources()
-    storage: Storage = resources["storage"]
-    lines: list[Line] = []
-    with open_instance() as instance:
-        _land_phantoms(storage, instance, patients)
-        run = _Runner(instance, resources, lines)
-        for cohort in COHORTS:
-            # Some patients have two films, so a tensor's name must say which.
-            config = {"npz": {"filename": "{patient_id}_{image_id}"}}
-            run.assets(STAGE_ASSETS, cohort, {"prepare_cohort": config})
-        run.assets(["training_set"], None, {"training_set": {"cohorts": list(COHORTS)}})
-        training = {"epochs": epochs, **TRAINING, "augment": {"probability": 0.3}}
-        for architecture in ("resnet34", "resnet50"):
-            run.assets(["trained_model"], architecture, {"trained_model": training})
-            # Gates are for real films: a phantom model that trained for a minute need not pass them.
-            gates = {"gates": dict.fromkeys(OPEN_GATES)}
-            run.assets(["evaluation_report"], architecture, {"evaluation_report": gates})
-        run.assets(["champion_model"], None, {})
-        for cohort in COHORTS:
-            run.assets(["predictions"], cohort, {})
-        switch_on()
-    _print_table(lines)
-    _print_reports(storage)
+    def logged(self, pattern: bytes) -> Measure | None:
+        """The largest number that ``pattern`` finds in what is logged from now on."""
+        log = self.log
+        if log is None:
+            return None
+        start = log.stat().st_size
+
+        def measure() -> int:
+            with log.open("rb") as file:
+                file.seek(start)
+                return max(map(int, re.findall(pattern, file.read())), default=0)
+
+        return measure
 
 
-def switch_on() -> None:
-    """What the pages of these sensors do, by Dagster's own command, which finds the code location by workspace.yaml."""
-    start = [sys.executable, "-m", "dagster", "sensor", "start", "--workspace", str(home() / "workspace.yaml")]
+def run_demo(folder: Path, *, patients: int, epochs: int, gates: bool) -> None:
+    """Land, prepare, train, evaluate, choose, predict; then print what came out.
+
+    Without ``gates``, a model need not reach anything to become the champion.
+
+    Raises
+    ------
+    click.ClickException
+        If a step fails; the message names the log.
+    """
+    debug = os.environ.get(LOG_VARIABLE, "").lower() == "debug"
+    log = None if debug else folder / "demo.log"
+    with _terminal(log) as story, open_instance() as instance:
+        story.say(NOTICE)
+        where = f" Log: {shown(log)}" if log else ""
+        story.say(f"Everything lies in {shown(folder)}, apart from what is yours.{where}")
+        definitions = build_definitions()
+        store = (definitions.resources or {})["storage"].store
+        demo = Demo(story, log, store, Runs(instance, definitions), GATES if gates else NO_GATES)
+        try:
+            _steps(demo, patients, epochs)
+        except click.ClickException as error:
+            raise click.ClickException(
+                error.message + (f"\nThe log has the rest: {shown(log)}" if log else "")
+            ) from error
+        print_summary(story.say, store, demo.results)
+
+
+def _steps(demo: Demo, patients: int, epochs: int) -> None:
+    _land(demo, patients)
+    with demo.story.step("choose the lung segmenter") as step:
+        demo.run("choose_segmenter")
+        step.note = "the weights that come with the package"
+    for cohort in COHORTS:
+        images = len(list(demo.store.list_objects(f"landing/{cohort}/images")))
+        with demo.story.step(f"prepare {cohort}", images, demo.logged(rb"prepared (\d+) of")) as step:
+            demo.run("prepare", cohort, {"prepare_cohort": PREPARE})
+            rejected = sum(row.status == "rejected" for row in read_manifest(demo.store, cohort))
+            step.note = f"{images - rejected} images, {rejected} files rejected"
+    with demo.story.step("pack the training set") as step:
+        result = demo.run("pack_training_set", None, {"training_set": {"cohorts": list(COHORTS)}})
+        step.note = f"{_value(result, 'training_set', 'dagster/row_count')} labelled images, split by patient"
+    for architecture in architectures.get_partition_keys():
+        with demo.story.step(f"train and evaluate {architecture}", epochs, demo.logged(rb" epoch=(\d+);")) as step:
+            config = {"trained_model": TRAINING | {"epochs": epochs}, "evaluation_report": {"gates": demo.gates}}
+            result = demo.run("train_and_evaluate", architecture, config)
+            failed = [check.check_name for check in result.get_asset_check_evaluations() if not check.passed]
+            step.note = f"test ROC-AUC {_value(result, 'evaluation_report', 'test_roc_auc')}"
+            step.note += f"; it cannot become champion: {', '.join(failed)}" if failed else ""
+    with demo.story.step("choose the champion") as step:
+        result = demo.run("choose_champion")
+        version = _value(result, "champion_model", "model_version")
+        step.note = f"{_value(result, 'champion_model', 'architecture')}, version {version} in MLflow's registry"
+    for cohort in COHORTS:
+        with demo.story.step(f"predict {cohort}") as step:
+            result = demo.run("predict", cohort)
+            step.note = f"{_value(result, 'predictions', 'dagster/row_count')} images"
     for name in SWITCHED_ON:
-        done = subprocess.run([*start, name], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise click.ClickException(f"the sensor {name} could not be switched on:\n{done.stderr[-2000:]}")
-    click.echo(f"switched on for `make dev`: {', '.join(SWITCHED_ON)}")
+        demo.runs.switch_on(name)
 
 
-def _land_phantoms(storage: Storage, instance: DagsterInstance, patients: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        for number, (cohort, dicom) in enumerate(COHORTS.items()):
-            write_cohort(Path(folder) / cohort, cohort, patients=patients, seed=number + 1, dicom=dicom)
-            land_folder(storage.store, instance, cohort, Path(folder) / cohort)
-            click.echo(f"landed cohort {cohort}: phantoms of {patients} patients")
+def _land(demo: Demo, patients: int) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        drawn = Path(scratch)
+
+        def measure() -> int:
+            return sum(1 for _ in drawn.glob("*/images/*"))
+
+        expected = round(len(COHORTS) * 1.15 * patients)  # some patients have two films
+        with demo.story.step(f"draw and land {len(COHORTS)} cohorts of phantoms", expected, measure) as step:
+            for number, (cohort, dicom) in enumerate(COHORTS.items()):
+                write_cohort(drawn / cohort, cohort, patients=patients, seed=number + 1, dicom=dicom)
+                land_folder(demo.store, demo.runs.instance, cohort, drawn / cohort)
+            step.note = f"{measure()} files of {patients} patients each"
 
 
-class _Runner:
-    """Materializes assets one after another on one instance, keeping a line of the table for each."""
-
-    def __init__(self, instance: DagsterInstance, resources: Mapping[str, Any], lines: list[Line]) -> None:
-        self.instance = instance
-        self.resources = resources
-        self.lines = lines
-
-    def assets(self, names: Sequence[str], partition: str | None, config: Mapping[str, Any]) -> None:
-        label = f"{names[0]} … {names[-1]}" if len(names) > 1 else names[0]
-        click.echo(f"materializing {label}" + (f" [{partition}]" if partition else ""))
-        started = time.monotonic()
-        result = materialize(
-            [*ASSETS, *ASSET_CHECKS],
-            selection=AssetSelection.assets(*names),
-            instance=self.instance,
-            partition_key=partition,
-            resources=dict(self.resources),
-            run_config={"ops": {op: {"config": values} for op, values in config.items()}},
-            raise_on_error=True,
-        )
-        self.lines += self._lines(result, partition, time.monotonic() - started)
-
-    def _lines(self, result: ExecuteInProcessResult, partition: str | None, seconds: float) -> list[Line]:
-        lines = []
-        for event in result.get_asset_materialization_events():
-            materialization = event.step_materialization_data.materialization
-            values: dict[str, Any] = {name: item.value for name, item in materialization.metadata.items()}
-            count = values.get("dagster/row_count", values.get("test_images"))
-            spent = values.get("stage_seconds", seconds)
-            name = materialization.asset_key.to_user_string()
-            lines.append(Line(name, partition or "", count, values.get("rejected"), spent))
-        return lines
+def _value(result: ExecutionResult, asset: str, name: str) -> Any:
+    """A value on an asset's page, as the run just wrote it."""
+    for event in result.get_asset_materialization_events():
+        materialization = event.step_materialization_data.materialization
+        if materialization.asset_key.to_user_string() == asset:
+            return materialization.metadata[name].value
+    raise LookupError(f"the run did not materialize {asset}")
 
 
-def _print_table(lines: Sequence[Line]) -> None:
-    click.echo(f"\n{'asset':<22}{'partition':<16}{'images':>8}{'rejected':>10}{'seconds':>9}")
-    for line in lines:
-        images = "" if line.images is None else str(line.images)
-        rejected = "" if line.rejected is None else str(line.rejected)
-        click.echo(f"{line.asset:<22}{line.partition:<16}{images:>8}{rejected:>10}{line.seconds:>9.1f}")
-
-
-def _print_reports(storage: Storage) -> None:
-    records = existing_reports(storage.store)
-    click.echo(f"\n{'metric (phantoms)':<22}" + "".join(f"{name:>12}" for name in records))
-    for metric in HEADLINE:
-        values = [record["values"].get(metric) for record in records.values()]
-        click.echo(f"{metric:<22}" + "".join(f"{'null' if v is None else f'{v:.3f}':>12}" for v in values))
-    for record in records.values():
-        uri = urlparse(storage.store.uri(f"{record['prefix']}/report.html"))
-        click.echo(f"report: {unquote(uri.path) if uri.scheme == 'file' else uri.geturl()}")
-    click.secho(NOTICE, bold=True)
+@contextmanager
+def _terminal(log: Path | None) -> Iterator[Story]:
+    steps = 4 + 2 * len(COHORTS) + len(architectures.get_partition_keys())
+    if log is None:
+        yield Story(sys.stdout, steps)
+        return
+    log.unlink(missing_ok=True)
+    with output_to(log) as terminal:
+        yield Story(terminal, steps)

@@ -8,8 +8,22 @@ from penumo_assets.cohort.landing import LandingError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-def main() -> None:
+@click.option("--demo", is_flag=True, help="Work in the demo's root and Dagster instance instead of yours.")
+@click.pass_context
+def main(context: click.Context, demo: bool) -> None:
     """Chest X-rays to a pneumonia classifier: land cohorts, run the demo, predict files. The rest is Dagster's."""
+    if demo:
+        from penumo_assets.cli.environment import use_demo
+
+        context.obj = use_demo()
+
+
+def run() -> None:
+    """The program `penumo`: the command line, with the settings of `.env`."""
+    from penumo_assets.cli.environment import load_env_file
+
+    load_env_file()
+    main()
 
 
 @main.command()
@@ -125,12 +139,54 @@ def rollback(version: str | None, reason: str) -> None:
 @main.command()
 @click.option("--patients", default=120, show_default=True, help="Patients per phantom cohort.")
 @click.option("--epochs", default=6, show_default=True, help="Most epochs of training per architecture.")
-def demo(patients: int, epochs: int) -> None:
-    """Run the whole pipeline on two cohorts of phantoms: no account, no network, no patient."""
+@click.option("--gates/--no-gates", default=True, show_default=True, help="Ask the models for quality gates.")
+@click.pass_context
+def demo(context: click.Context, patients: int, epochs: int, gates: bool) -> None:
+    """Run the whole pipeline on two cohorts of phantoms: no account, no network, no patient.
+
+    With fewer patients or epochs the models are too weak for the gates: add --no-gates. PENUMO_LOG=debug shows
+    Dagster's log and the libraries' warnings as well.
+    """
+    from penumo_assets.cli.environment import use_demo
+
+    folder = context.obj or use_demo()
     from penumo_assets.cli.demo import run_demo
 
-    run_demo(patients=patients, epochs=epochs)
+    run_demo(folder, patients=patients, epochs=epochs, gates=gates)
+
+
+@main.command()
+@click.option("--write", is_flag=True, help="First write the lines that .env of the checkout lacks.")
+def env(write: bool) -> None:
+    """Show the settings in force, and where they come from."""
+    from penumo_assets.cli.environment import complete_env_file, load_env_file, settings
+    from penumo_assets.instance import dagster_home
+
+    if write:
+        complete_env_file()
+        load_env_file()
+        dagster_home()
+    for name, value in settings().items():
+        click.echo(f"{name:<16} {value}")
+
+
+@main.command()
+@click.option("--port", default=3000, show_default=True, help="Port on 127.0.0.1.")
+def dev(port: int) -> None:
+    """Open Dagster's UI with its daemon: runs, assets, pictures, checks, sensors."""
+    from penumo_assets.cli.servers import open_dagster
+
+    open_dagster(port)
+
+
+@main.command()
+@click.option("--port", default=5000, show_default=True, help="Port on 127.0.0.1.")
+def mlflow(port: int) -> None:
+    """Open MLflow's UI: trainings with their curves, and the model registry."""
+    from penumo_assets.cli.servers import open_mlflow
+
+    open_mlflow(port)
 
 
 if __name__ == "__main__":
-    main()
+    run()

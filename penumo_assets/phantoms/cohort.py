@@ -29,6 +29,7 @@ TEXT_FILE = "broken_text.dcm"
 _FINDINGS = {"normal": "No Finding", "pneumonia": "Pneumonia"}
 _SECOND_IMAGE_SHARE = 0.15
 _DEVICE_SHARE = 0.06
+_WINDOW = (1, 99)  # percentiles
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,14 @@ def plan_cohort(cohort: str, patients: int, rng: np.random.Generator) -> list[tu
 
 
 def _write_picture(folder: Path, study: Study, image: np.ndarray, rng: np.random.Generator) -> str:
-    """8-bit PNG, 16-bit PNG (12 bits stretched to 16) or JPEG, whatever the label is."""
+    """8-bit PNG, 16-bit PNG or JPEG, whatever the label is.
+
+    Windowed as the DICOM files ask for, because that is what a viewer exports.
+    """
     kind = rng.choice(["png8", "png16", "jpeg"], p=[0.5, 0.3, 0.2])
-    pixels = image << 4 if kind == "png16" else (image >> 4).astype(np.uint8)
+    low, high = np.percentile(image, _WINDOW)
+    windowed = np.clip((image - low) / max(1.0, high - low), 0, 1)
+    pixels = np.rint(windowed * (65535 if kind == "png16" else 255)).astype(np.uint16 if kind == "png16" else np.uint8)
     suffix = ".jpg" if kind == "jpeg" else ".png"
     (folder / f"{study.stem}{suffix}").write_bytes(_encode(suffix, pixels))
     return f"{study.stem}{suffix}"
@@ -168,7 +174,7 @@ def _write_dicom(folder: Path, study: Study, image: np.ndarray, rng: np.random.G
     dataset.Rows, dataset.Columns = stored.shape
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
     if windowed:
-        low, high = np.percentile(stored, [1, 99])
+        low, high = np.percentile(stored, _WINDOW)
         dataset.WindowCenter, dataset.WindowWidth = round((low + high) / 2), max(2, round(high - low))
     dataset.PixelData = stored.tobytes()
     dataset["PixelData"].VR = "OW"

@@ -79,8 +79,7 @@ def embedded_resources() -> dict[str, Any]:
         "tracking": Tracking(
             tracking_uri="" if elsewhere else f"sqlite:///{local / 'mlflow' / 'mlflow.db'}",
             artifact_root="" if elsewhere else (local / "mlflow" / "artifacts").as_uri(),
-            experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME", "pneumonia"),
-            ui_url=os.environ.get("PENUMO_MLFLOW_UI", ""),
+            **_tracking_names(),
         ),
         "packages": NoModelPackages(),
     }
@@ -116,10 +115,17 @@ def aws_resources() -> dict[str, Any]:
             },
         ),
         "tracking": Tracking(
-            experiment=os.environ.get("MLFLOW_EXPERIMENT_NAME", "pneumonia"),
-            ui_url=os.environ.get("PENUMO_MLFLOW_UI", ""),
+            **_tracking_names(),
         ),
         "packages": _model_packages(),
+    }
+
+
+def _tracking_names() -> dict[str, str]:
+    return {
+        "experiment": os.environ.get("MLFLOW_EXPERIMENT_NAME") or "pneumonia",
+        "registered_model": os.environ.get("PENUMO_REGISTERED_MODEL") or "pneumonia-classifier",
+        "ui_url": os.environ.get("PENUMO_MLFLOW_UI", ""),
     }
 
 

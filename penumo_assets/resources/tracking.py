@@ -55,7 +55,7 @@ class Tracking(ConfigurableResource):
         """What a job needs to report to this experiment. Creates the experiment, and with it the database schema,
         here and once: parallel jobs that all try to create it break each other."""
         self._client()
-        uri, user = self._uri(), os.environ.get(USER_VARIABLE)
+        uri, user = self.address(), os.environ.get(USER_VARIABLE)
         return {
             **({URI_VARIABLE: uri} if is_plain(uri) else {}),
             **({USER_VARIABLE: user} if user else {}),
@@ -65,9 +65,10 @@ class Tracking(ConfigurableResource):
 
     def job_secrets(self) -> tuple[str, ...]:
         """Names of the variables that a job needs beside these and that nobody may see in its description."""
-        return (*SECRET_VARIABLES, *([] if is_plain(self._uri()) else [URI_VARIABLE]))
+        return (*SECRET_VARIABLES, *([] if is_plain(self.address()) else [URI_VARIABLE]))
 
-    def _uri(self) -> str:
+    def address(self) -> str:
+        """The tracking URI in force."""
         return self.tracking_uri or uri_from_environment()
 
     def run_address(self, run_id: str) -> str | None:
@@ -151,7 +152,7 @@ class Tracking(ConfigurableResource):
             return None
 
     def _client(self) -> Any:
-        uri = self._uri()
+        uri = self.address()
         if not uri:
             raise Failure("set MLFLOW_TRACKING_URI to an MLflow server that jobs can reach", allow_retries=False)
         if is_web(uri) and not is_plain(uri):  # it leads nowhere, and libraries would log it while they try

@@ -1,4 +1,4 @@
-"""A running installation, as `make dev` starts it: `dg dev` on a free loopback port over a root of its own."""
+"""A running installation, as `make dev` starts it: on a free loopback port over a root of its own."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -81,29 +81,29 @@ class Site:
 
 
 def start(root: Path) -> Site:
-    """Start `dg dev` over ``root`` and wait until it answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Start `penumo dev` over ``root`` and wait until it answers."""
     ours = ("PENUMO_", "DAGSTER_", "MLFLOW_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    binaries = Path(sys.executable).parent
-    environment = kept | {
-        "PATH": f"{binaries}{os.pathsep}{kept['PATH']}",
-        "VIRTUAL_ENV": str(binaries.parent),
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    environment |= {
         "PENUMO_ROOT": str(root),
         "DAGSTER_HOME": str(root / "dagster"),
         "PENUMO_DEID_KEY": "a key for phantoms only",
         "PENUMO_SETTLE_SECONDS": "1",
     }
-    log = root / "dev.log"
     root.mkdir(parents=True)
-    home = "from penumo_assets.instance import dagster_home; dagster_home()"
-    subprocess.run([sys.executable, "-c", home], cwd=CHECKOUT, env=environment, check=True)
-    command = [str(binaries / "dg"), "dev", "--port", str(port)]
+    return start_command(["dev"], root, environment)
+
+
+def start_command(arguments: Sequence[str], root: Path, environment: Mapping[str, str]) -> Site:
+    """Run `penumo` with these arguments, which open Dagster's pages over ``root``, and wait until they answer."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = root / "dev.log"
+    command = [sys.executable, "-m", "penumo_assets.cli.main", *arguments, "--port", str(port)]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=CHECKOUT, env=environment, stdout=output, stderr=output, start_new_session=True
+            command, cwd=CHECKOUT, env=dict(environment), stdout=output, stderr=output, start_new_session=True
         )
     site = Site(f"http://127.0.0.1:{port}", root, log, environment, process)
     try:

@@ -67,7 +67,6 @@ class Installation:
         return (
             block.replace("/path/to/folder", str(self.house.folder / "ward-7"))
             .replace(". .venv/bin/activate\n", "")  # the tests' environment is on the PATH
-            .replace("$PWD/.penumo", self.environment["PENUMO_ROOT"])
             .replace("PENUMO_DEID_KEY=...", "PENUMO_DEID_KEY='a key for phantoms only'")
         )
 

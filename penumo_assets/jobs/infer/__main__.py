@@ -164,7 +164,8 @@ def find_drift(frame: pd.DataFrame, items: list[Item], classes: list[str], limit
     """How far predictions and image statistics are from the model's own data, as far as the inputs tell.
 
     Predictions are compared with those of the validation and test images: a model is surer of images it was
-    trained on.
+    trained on. A cohort that the model was trained on is compared with its own training images: it need not look like
+    the mixture of all cohorts.
     """
     reference: dict[str, np.ndarray] = {}
     current: dict[str, np.ndarray] = {}
@@ -177,7 +178,9 @@ def find_drift(frame: pd.DataFrame, items: list[Item], classes: list[str], limit
     known = contract.processing_input("training") / "train" / "index.parquet"
     if known.is_file():
         columns = ["source_width", "source_height", "source_bytes", "mean_intensity"]
-        trained_on = pd.read_parquet(known, columns=columns)
+        trained_on = pd.read_parquet(known, columns=[*columns, "cohort"])
+        own = trained_on[trained_on["cohort"] == items[0].file.partition("/")[0]]
+        trained_on = trained_on if own.empty else own
         arrived = pd.DataFrame([item.model_dump(include=set(columns)) for item in items], columns=columns)
         for table, statistics in ((trained_on, reference), (arrived, current)):
             statistics |= image_statistics(*(pd.to_numeric(table[column]).to_numpy() for column in columns))
