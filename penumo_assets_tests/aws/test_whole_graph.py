@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from dagster import AssetKey, DagsterInstance
 
-from penumo_assets.cli.demo import OPEN_GATES
+from penumo_assets.cli.demo import NO_GATES
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.jobs.manifest import STAGE_ASSETS
 from penumo_assets.phantoms import write_cohort
@@ -25,7 +25,7 @@ from penumo_assets_tests.house import House, open_house
 KEY = "a key for phantoms only"  # as in the embedded house: the same patients get the same pseudonyms
 BOTH = {"prepare_cohort": {"npz": {"filename": "{patient_id}_{image_id}"}}}
 TRAINING = {"epochs": 1, "warmup_epochs": 0, "resolution": 32, "batch_size": 16, "num_workers": 0}
-EVALUATION = {"bootstrap": 50, "gates": dict.fromkeys(OPEN_GATES)}
+EVALUATION = {"bootstrap": 50, "gates": NO_GATES}
 PATIENTS = 26
 
 pytestmark = pytest.mark.slow

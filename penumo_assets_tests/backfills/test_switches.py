@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from dagster import AssetKey
 
-from penumo_assets.cli.demo import switch_on
+from penumo_assets.cli.demo import SWITCHED_ON
+from penumo_assets.cli.demo_runs import Runs
 from penumo_assets.cohort.land import land_folder
 from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.definitions import build_definitions
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import open_store
@@ -59,10 +61,11 @@ def test_a_dropped_folder_becomes_tensors_and_late_files_are_added(here: Install
     assert event.asset_materialization.metadata["dagster/row_count"].value == 2
 
 
-def test_what_the_demo_switches_on_prepares_a_new_folder(here: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_demo_switches_on_prepares_a_new_folder(here: Installation) -> None:
     daemon, store = here
-    monkeypatch.setenv("DAGSTER_HOME", daemon.instance.root_directory)
-    switch_on()
+    demo = Runs(daemon.instance, build_definitions())
+    for name in SWITCHED_ON:
+        demo.switch_on(name)
     states = daemon.instance.all_instigator_state()
     assert {state.name for state in states if state.is_running} == {"landing_listing", "cohorts_to_tensors"}
     store.write("landing/ward-7/a.png", png(1))
