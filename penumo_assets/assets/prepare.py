@@ -28,7 +28,8 @@ from penumo_assets.assets.shared import (
     run_job,
 )
 from penumo_assets.automation import SETTLED_COHORT
-from penumo_assets.cohort.landing import LandingError, read_landing
+from penumo_assets.cohort.errors import LandingError
+from penumo_assets.cohort.landing import read_landing
 from penumo_assets.cohort.plan import PlanSettings, PreparePlan, plan_cohort
 from penumo_assets.cohort.publish import (
     TRIES,
@@ -163,7 +164,7 @@ def _prepare_spec(plan: PreparePlan, config: PrepareConfig, cohort: str, segment
 def _inputs(plan: PreparePlan, cohort: str, segmenter: Segmenter) -> dict[str, JobInput]:
     """Exactly the objects that the planned stages read."""
     landed = {item.landed for item in plan.items if "raw" in item.compute}
-    landed |= {item.truth for item in plan.items if item.truth and "masks" in item.compute}
+    landed |= {name for item in plan.items if "masks" in item.compute for name in item.truths}
     inputs = {"landing": JobInput(f"landing/{cohort}", tuple(sorted(landed)))}
     for stage in ("raw", "masks", "preprocessed"):
         stored = [item.row.stages[stage].key for item in plan.items if stage in item.row.stages]

@@ -30,7 +30,8 @@ from penumo_assets.assets.shared import (
     parsed,
     run_job,
 )
-from penumo_assets.cohort.landing import LandingError, read_landing
+from penumo_assets.cohort.errors import LandingError
+from penumo_assets.cohort.landing import read_landing
 from penumo_assets.cohort.publish import read_manifest, read_settings
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.configs.segmenter import RetrainConfig, SegmenterConfig, SegmenterSource, SegmenterStart
@@ -150,7 +151,7 @@ def _retrain(
     }
 
 
-def annotated(store: ObjectStore, cohort: str) -> list[dict[str, str]]:
+def annotated(store: ObjectStore, cohort: str) -> list[dict[str, Any]]:
     """Index rows of a cohort's decoded images that landed with a ground-truth mask.
 
     The digests of both files are in the rows, so that a changed mask makes another job.
@@ -162,23 +163,23 @@ def annotated(store: ObjectStore, cohort: str) -> list[dict[str, str]]:
         return []
     rows = []
     for row in read_manifest(store, cohort):
-        truth = landing.truths.get(row.source)
-        if truth is not None and "raw" in row.stages:
+        truths = landing.truths.get(row.source)
+        if truths and "raw" in row.stages:
             rows.append(
                 {
                     "file": row.stages["raw"].key.removeprefix("raw/"),
-                    "mask": f"{cohort}/{truth.landed_name}",
+                    "mask": [f"{cohort}/{truth.landed_name}" for truth in truths],
                     "patient_id": row.patient_id or row.image_id,
                     "source": cohort,
                     "image_sha256": row.stages["raw"].sha256,
-                    "mask_etag": truth.etag,
+                    "mask_etag": [truth.etag for truth in truths],
                 }
             )
     return rows
 
 
 def _train_spec(
-    config: RetrainConfig, rows: Sequence[dict[str, str]], environment: dict[str, str], secrets: tuple[str, ...]
+    config: RetrainConfig, rows: Sequence[dict[str, Any]], environment: dict[str, str], secrets: tuple[str, ...]
 ) -> JobSpec:
     flags = config.model_dump(mode="json", include={"stages", "batch_size", "learning_rate", "folds", "seed"})
     arguments = [text for name, value in flags.items() for text in (f"--{name.replace('_', '-')}", str(value))]
@@ -193,7 +194,7 @@ def _train_spec(
         arguments=(*arguments, "--variants", "as_is"),
         inputs={
             "images": JobInput("raw", tuple(row["file"] for row in rows)),
-            "masks": JobInput("landing", tuple(row["mask"] for row in rows)),
+            "masks": JobInput("landing", tuple(name for row in rows for name in row["mask"])),
         },
         documents={"train": {"index.jsonl": index.encode()}},
         outputs=("model", "data"),

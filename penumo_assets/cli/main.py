@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from penumo_assets.cohort.landing import LandingError
+from penumo_assets.cohort.errors import LandingError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

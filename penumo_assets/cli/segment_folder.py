@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from penumo_assets.cohort.landing import is_hidden
+from penumo_assets.cohort.names import is_hidden
 from penumo_assets.configs.prepare import DecodeConfig, SegmentConfig
 from penumo_assets.imaging.decode import decode_image, encode_png
 from penumo_assets.imaging.errors import ImageRejected

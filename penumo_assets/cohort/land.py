@@ -8,7 +8,8 @@ from pathlib import Path
 from dagster import AssetMaterialization, DagsterInstance
 from tqdm import tqdm
 
-from penumo_assets.cohort.landing import COMPLETE_MARKER, LandingError, is_hidden
+from penumo_assets.cohort.errors import LandingError
+from penumo_assets.cohort.names import COMPLETE_MARKER, is_hidden
 from penumo_assets.cohort.watch.arrivals import LANDING, START, look
 from penumo_assets.cohort.watch.sweep import Launch, launch
 from penumo_assets.imaging.deidentify import is_safe_id

@@ -5,16 +5,24 @@ import hmac
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
-from penumo_assets.cohort.landing import Label, LandedFile, Landing, LandingError
+from penumo_assets.cohort.errors import LandingError
+from penumo_assets.cohort.labels import Label
+from penumo_assets.cohort.landing import LandedFile, Landing
+from penumo_assets.cohort.truths import FILM_NOTES
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.imaging.formats.files import not_a_file, too_large
+from penumo_assets.jobs.identity import AGE_DIFFERS, PLACEHOLDER_ID, SEX_DIFFERS, TABLE_ZEROS, contradictions
 from penumo_assets.jobs.manifest import STAGES, ManifestRow, fingerprint
 from penumo_assets.jobs.prepare.work import WorkItem
 from penumo_assets.resources.storage.object_store import UNSAFE_NAME, is_key
 
 LANDING = "landing"
 DUPLICATE = "duplicate_patient_id"
+UNPAIRED = "unpaired_mask"
+# Notes that are made anew whenever a cohort is planned, from its labels.csv and the names of its masks.
+TABLE_NOTES = frozenset({PLACEHOLDER_ID, TABLE_ZEROS, SEX_DIFFERS, AGE_DIFFERS, *FILM_NOTES})
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: Pla
     withdrawn = 0
     for file in landing.files:
         label = landing.labels.get(file.source)
-        row = _draft(file, label, before.get(file.source), settings.config.decode.max_file_bytes)
+        row = _draft(file, landing, before.get(file.source), settings.config.decode.max_file_bytes)
         if ids.setdefault(row.image_id, file.source) != file.source:
             row.stages = {}
             row.reject(LANDING, "unsafe_name", UNSAFE_NAME)
@@ -79,11 +87,12 @@ def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: Pla
             continue
         if row.code == DUPLICATE and npz_place(row, settings.config) not in taken:
             row.status, row.stage, row.code, row.reason, row.attempted = "accepted", None, None, None, {}
-        truth = landing.truths.get(file.source)
-        item = _plan_image(row, label, file, truth, settings)
-        if truth and truth.archived and "masks" in item.compute:
-            rows.append(_archived(_draft(truth, None, None, settings.config.decode.max_file_bytes)))
-            item = _plan_image(row, label, file, None, settings)
+        truths = landing.truths.get(file.source, ())
+        item = _plan_image(row, label, file, truths, settings)
+        archived = [truth for truth in truths if truth.archived]
+        if archived and "masks" in item.compute:
+            rows += [_archived(_bare(truth.source)) for truth in archived]
+            item = _plan_image(row, label, file, (), settings)
         if file.archived and "raw" in item.compute:
             withdrawn += bool(row.stages) and before[file.source].source_etag == file.etag
             rows.append(_archived(row))
@@ -96,6 +105,7 @@ def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: Pla
             f"{withdrawn} images of cohort {landing.cohort!r} must be computed again, because settings changed, and "
             "are in a storage archive: restore them, or materialize with the settings that they were prepared with"
         )
+    rows += [_unpaired(mask, reason) for mask, reason in landing.unpaired]
     rows += [_absent(label) for source, label in sorted(landing.labels.items()) if source not in listed]
     gone = before.keys() - listed - {row.source for row in rows}
     return PreparePlan(tuple(items), tuple(rows), tuple(sorted(gone)))
@@ -114,24 +124,28 @@ def npz_place(row: ManifestRow, config: PrepareConfig) -> str | None:
     return None if name is None else name.casefold()
 
 
-def apply_label(row: ManifestRow, label: Label | None) -> None:
+def apply_landing(row: ManifestRow, landing: Landing) -> None:
     """Take over what labels.csv says; where it is silent, what the header says. Never touches the patient id."""
+    label, mask_note = landing.labels.get(row.source), landing.mask_notes.get(row.source)
     label = label or Label(source=row.source)
     row.label, row.extra = label.label, dict(label.extra)
     row.view = label.view or row.tags.get("view")
     row.sex = label.sex or row.tags.get("sex")
     row.age = label.age if label.age is not None else row.tags.get("age")
+    row.split = label.split
+    row.notes = [note for note in row.notes if note not in TABLE_NOTES]
+    row.notes += [*label.notes, *contradictions(row), *([mask_note] if mask_note else [])]
 
 
-def _draft(file: LandedFile, label: Label | None, before: ManifestRow | None, max_bytes: int) -> ManifestRow:
-    row = (
-        before.model_copy(deep=True)
-        if before and before.stage != LANDING
-        else ManifestRow(image_id=image_id_of(file.source), source=file.source, source_etag="", source_bytes=0)
-    )
+def _bare(source: str) -> ManifestRow:
+    return ManifestRow(image_id=image_id_of(source), source=source, source_etag="", source_bytes=0)
+
+
+def _draft(file: LandedFile, landing: Landing, before: ManifestRow | None, max_bytes: int) -> ManifestRow:
+    row = before.model_copy(deep=True) if before and before.stage != LANDING else _bare(file.source)
     row.source_etag, row.source_bytes = file.etag, file.size
-    apply_label(row, label)
-    problem = _problem_of(file, label, max_bytes)
+    apply_landing(row, landing)
+    problem = _problem_of(file, landing.labels.get(file.source), max_bytes)
     if problem:
         row.stages = {}
         row.reject(LANDING, *problem)
@@ -144,6 +158,8 @@ def _problem_of(file: LandedFile, label: Label | None, max_bytes: int) -> tuple[
         return "unsafe_name", UNSAFE_NAME
     if file.is_folder:
         return "unsafe_name", "its name is the folder of other files too: land it again under another one"
+    if file.is_twin:
+        return "ambiguous_name", "another file's name looks the same in other characters: keep one of the two"
     if not file.plain or file.size > max_bytes:
         rejection = too_large(max_bytes) if file.plain else not_a_file()
         return rejection.code, rejection.reason
@@ -156,8 +172,15 @@ def _archived(row: ManifestRow) -> ManifestRow:
     return row
 
 
+def _unpaired(mask: LandedFile, reason: str) -> ManifestRow:
+    row = _bare(mask.source)
+    row.source_etag, row.source_bytes = mask.etag, mask.size
+    row.reject(LANDING, UNPAIRED, f"it lies among the masks, and {reason}")
+    return row
+
+
 def _absent(label: Label) -> ManifestRow:
-    row = ManifestRow(image_id=image_id_of(label.source), source=label.source, source_etag="", source_bytes=0)
+    row = _bare(label.source)
     row.reject(LANDING, "missing_file", "labels.csv names this file, but it has not landed")
     return row
 
@@ -170,10 +193,10 @@ def _redacted_id(patient_id: str, key_id: str) -> str:
 
 
 def _plan_image(
-    row: ManifestRow, label: Label | None, file: LandedFile, truth: LandedFile | None, settings: PlanSettings
+    row: ManifestRow, label: Label | None, file: LandedFile, truths: tuple[LandedFile, ...], settings: PlanSettings
 ) -> WorkItem:
     config = settings.config
-    stage_settings = {
+    stage_settings: dict[str, dict[str, Any]] = {
         "raw": {
             "decode": config.decode.model_dump(mode="json"),
             "patient_id": _redacted_id(label.patient_id, settings.key_id) if label and label.patient_id else None,
@@ -184,7 +207,7 @@ def _plan_image(
         "masks": {
             "segment": config.segment.model_dump(mode="json"),
             "weights": settings.segmenter_digest,
-            "truth": truth.etag if truth else None,
+            "truths": [truth.etag for truth in truths],
         },
         "preprocessed": config.enhance.model_dump(mode="json"),
         "npz": {},
@@ -212,5 +235,5 @@ def _plan_image(
         fingerprints=fingerprints,
         label_patient_id=label.patient_id if label else None,
         landed=file.landed_name,
-        truth=truth.landed_name if truth else None,
+        truths=tuple(truth.landed_name for truth in truths),
     )

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from penumo_assets.cohort.landing import Landing
-from penumo_assets.cohort.plan import DUPLICATE, PlanSettings, PreparePlan, apply_label, npz_name
+from penumo_assets.cohort.plan import DUPLICATE, PlanSettings, PreparePlan, apply_landing, npz_name
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.manifest import STAGE_TABLE, STAGES, ManifestError, ManifestRow, dump_rows, load_rows
 from penumo_assets.resources.compute.spec import JobResult
@@ -134,7 +134,7 @@ def plan_publication(
     rows = sorted([*plan.rows, *computed], key=lambda row: row.source)
     for row in rows:
         if row.status == "accepted" or row.stage != "landing":
-            apply_label(row, landing.labels.get(row.source))
+            apply_landing(row, landing)
     stored = {(stage, _name(out.key), out.sha256): out.key for row in base.rows for stage, out in row.stages.items()}
     moves: list[tuple[ManifestRow, str, str, str]] = []
     for row, stage, name in _names(rows, fresh, settings.config):

@@ -32,7 +32,9 @@ def rejected_files(store: ObjectStore, cohort: str, key: bytes | None) -> list[R
     config = PrepareConfig.model_validate(read_settings(store, cohort))
     landing = read_landing(store, cohort, config.labels, key)
     names = {label.source: label.name for label in landing.labels.values() if label.name}
-    names |= {file.source: file.landed_name for file in (*landing.files, *landing.truths.values())}
+    files = [*landing.files, *(mask for truths in landing.truths.values() for mask in truths)]
+    files += [mask for mask, _ in landing.unpaired]
+    names |= {file.source: file.landed_name for file in files}
     found = [
         Rejected(names.get(row.source, row.source), row.source, row.code or "", row.reason or "")
         for row in read_manifest(store, cohort)

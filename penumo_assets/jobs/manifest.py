@@ -47,7 +47,7 @@ STAGE_TABLE = {
         Stage(
             name="masks",
             asset="lung_masks",
-            version="2",
+            version="3",
             settings="segment",
             extension="png",
             deps=("raw_images", "lung_segmenter"),
@@ -106,6 +106,7 @@ class ManifestRow(BaseModel):
     ``status`` is ``accepted`` or ``rejected``; a rejected row names the stage, a code and a reason.
     ``source`` is what the landed file is called outside landing: a pseudonym of its key below ``landing/{cohort}/``, or
     that key where ``labels.file_names`` says keep. Width and height are the decoded pixels'.
+    ``split`` is what labels.csv says of it; ``notes`` are short codes of what was decided, or is doubtful.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -120,6 +121,7 @@ class ManifestRow(BaseModel):
     view: str | None = None
     sex: str | None = None
     age: int | None = None
+    split: str | None = None
     extra: dict[str, str] = Field(default_factory=dict)
     status: str = "accepted"
     stage: str | None = None

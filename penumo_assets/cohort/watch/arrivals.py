@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from penumo_assets.cohort.landing import COMPLETE_MARKER, LABELS_FILE, MASKS_FOLDER, is_hidden
+from penumo_assets.cohort.names import COMPLETE_MARKER, in_mask_folder, is_hidden, is_labels
 from penumo_assets.imaging.deidentify import is_safe_id
 from penumo_assets.resources.storage.object_store import ObjectInfo
 
@@ -128,7 +128,7 @@ class _Chain:
         elif not is_hidden(source):
             entry = f"{len(source)}:{source}{etag}".encode("utf-8", "surrogatepass")
             self._digest = hashlib.sha256(self._digest + entry).digest()
-            self._images += source != LABELS_FILE and not source.startswith(MASKS_FOLDER)
+            self._images += not is_labels(source) and not in_mask_folder(source)
 
     def arrival(self) -> Arrival:
         return replace(self._start, digest=self._digest.hex(), images=self._images, complete=self._complete)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import unquote_plus
 
-from penumo_assets.cohort.landing import COMPLETE_MARKER, is_hidden
+from penumo_assets.cohort.names import COMPLETE_MARKER, is_hidden
 from penumo_assets.cohort.watch.arrivals import LANDING, START, Arrival, Position, bookmark
 from penumo_assets.cohort.watch.sweep import CURSOR_FORMAT, Launch, launch, open_cursor
 from penumo_assets.configs.documents import parse_json

@@ -12,6 +12,7 @@ from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.formats.decoded import Tags
 from penumo_assets.imaging.formats.dicom_parser import MAX_ALTERNATIVES
+from penumo_assets.imaging.person import age_in_years
 from penumo_assets.imaging.view import view_code
 
 _RADIOGRAPHS = frozenset({"CR", "DX", "RG", "RF", "XA", "OT", "SC", ""})
@@ -141,15 +142,6 @@ def view(dataset: pydicom.Dataset) -> str | None:
     if text(dataset, "PatientOrientation")[:1] in ("A", "P"):
         return "LATERAL"
     return None
-
-
-def age_in_years(value: str) -> int | None:
-    """Years, at most 90, from a DICOM age string (``062Y``, ``018M``) or a bare number of years."""
-    match = re.fullmatch(r"(\d{1,3})([YMWD]?)", value)
-    if match is None:
-        return None
-    years = int(match[1]) // {"Y": 1, "": 1, "M": 12, "W": 52, "D": 365}[match[2]]
-    return min(years, 90) if years <= 120 else None
 
 
 def value(dataset: pydicom.Dataset, keyword: str) -> Any:

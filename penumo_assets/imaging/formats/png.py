@@ -28,7 +28,7 @@ import numpy as np
 
 from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging.errors import ImageRejected, is_decoder_failure
-from penumo_assets.imaging.formats.decoded import DecodedImage, eight_bit
+from penumo_assets.imaging.formats.decoded import DecodedImage
 from penumo_assets.imaging.formats.exif import upright
 from penumo_assets.imaging.formats.pixels import check_size, fill_depth, finished, to_luminance
 from penumo_assets.imaging.formats.png_chunks import (
@@ -58,6 +58,8 @@ def decode(data: bytes, config: DecodeConfig) -> DecodedImage:
     ImageRejected
     """
     parts, pixels = _png_pixels(data, config)
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        pixels = _over_black(pixels)
     notes = []
     bits = parts.header.depth
     pixels = upright(to_luminance(pixels, keep_colour=config.keep_colour), parts.orientation)
@@ -68,17 +70,14 @@ def decode(data: bytes, config: DecodeConfig) -> DecodedImage:
     return finished(pixels, pixels.shape[:2], bits, "png", config, notes)
 
 
-def decode_gray_png(data: bytes, config: DecodeConfig) -> np.ndarray:
-    """A PNG file, such as a drawn mask, as (H, W) uint8 luminance.
+def png_samples(data: bytes, config: DecodeConfig) -> np.ndarray:
+    """A PNG file's samples, (H, W), (H, W, 3) RGB or (H, W, 4) RGBA; nothing is decoded that is too large.
 
     Raises
     ------
     ImageRejected
-        ``not_an_image`` for anything but a PNG, and what a PNG file is refused for; a constant one is not.
     """
-    _refuse_other(data)
-    _, pixels = _png_pixels(data, config)
-    return eight_bit(to_luminance(pixels, keep_colour=False))
+    return _png_pixels(data, config)[1]
 
 
 def decode_png(data: bytes) -> np.ndarray:
@@ -123,13 +122,12 @@ def _refuse_other(data: bytes) -> None:
 
 
 def _png_pixels(data: bytes, config: DecodeConfig) -> tuple[PngParts, np.ndarray]:
-    """The chunks of a PNG file and its samples, (H, W) or (H, W, 3) RGB; nothing is decoded that is too large."""
+    """The chunks of a PNG file and its samples."""
     header = read_header(data)
     channels = {0: 1, 2: 3, 3: 4, 4: 4, 6: 4}[header.colour_type]
     check_size(header.height, header.width, channels * (2 if header.depth == 16 else 1), config)
     parts = read_parts(data)
-    pixels = _decode_parts(parts)
-    return parts, _over_black(pixels) if pixels.ndim == 3 and pixels.shape[2] == 4 else pixels
+    return parts, _decode_parts(parts)
 
 
 def _decode_parts(parts: PngParts) -> np.ndarray:

@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from penumo_assets.configs.prepare import DecodeConfig, OnBadMask, SegmentConfig
+from penumo_assets.configs.prepare import OnBadMask, SegmentConfig
 from penumo_assets.imaging.decode import encode_png
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.formats.files import read_plain_file
-from penumo_assets.imaging.formats.png import decode_gray_png
 from penumo_assets.imaging.segment import assess_mask, clean_mask, segmentable
 from penumo_assets.imaging.segment_pspnet import BackendUnavailable, open_segmenter
+from penumo_assets.imaging.truth import MAX_BYTES, read_mask, unite
 from penumo_assets.jobs.contract import JobError, processing_input
 from penumo_assets.jobs.prepare.image import Image, guarded, store
 from penumo_assets.metrics.segmentation import overlap
 
 log = logging.getLogger("prepare")
-MASK_CONFIG = DecodeConfig.parse({"min_side": 1, "reduce_to": None, "keep_colour": False})
+UNREAD = "mask:"  # begins the note that names why a ground-truth mask was left out
 
 
 class MaskStage:
@@ -68,20 +68,21 @@ class MaskStage:
 
 
 def _against_truth(image: Image, mask: np.ndarray) -> dict[str, float]:
-    """Dice and IoU against the ground-truth mask that landed with the image, if one did."""
-    if image.item.truth is None:
+    """Dice and IoU against the ground-truth mask that landed with the image, if one did; else a note."""
+    row = image.item.row
+    row.notes = [note for note in row.notes if not note.startswith(UNREAD)]
+    if not image.item.truths:
         return {}
     try:
-        data = read_plain_file(processing_input("landing") / image.item.truth, MASK_CONFIG.max_file_bytes)
-        truth = decode_gray_png(data, MASK_CONFIG)
+        files = [processing_input("landing") / name for name in image.item.truths]
+        truth = unite([read_mask(read_plain_file(file, MAX_BYTES)) for file in files])
+        if truth.shape != (row.height, row.width):
+            raise ImageRejected("size_mismatch", "the mask is not of its film's size.")
     except ImageRejected as rejection:
-        log.warning("the ground-truth mask of image %s is left out: %s", image.item.row.image_id, rejection.code)
+        row.notes.append(UNREAD + rejection.code)
+        log.warning("the ground-truth mask of image %s is left out: %s", row.image_id, rejection.code)
         return {}
-    if truth.shape != (image.item.row.height, image.item.row.width):
-        log.warning("the ground-truth mask of image %s does not fit it and is left out", image.item.row.image_id)
-        return {}
-    truth = image.letterbox.apply(truth, nearest=True)
-    agreement = overlap(truth > 127, mask > 0)
+    agreement = overlap(image.letterbox.apply(truth.astype(np.uint8), nearest=True) > 0, mask > 0)
     if np.isnan(agreement.dice):
-        return {}  # both are empty: there is nothing to agree on
+        return {}  # lungs too thin for the letterbox: there is nothing to agree on
     return {"dice": round(agreement.dice, 4), "iou": round(agreement.iou, 4)}

@@ -15,6 +15,7 @@ from penumo_assets.imaging.formats.files import read_plain_file
 from penumo_assets.imaging.pack import npz_bytes, pack_tensor
 from penumo_assets.imaging.view import view_code
 from penumo_assets.jobs.contract import JobError, processing_input
+from penumo_assets.jobs.identity import patient_of
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.jobs.prepare.image import Image, guarded, store, stored
 from penumo_assets.jobs.prepare.work import KEY_VARIABLE, WorkItem, key_from_environment
@@ -80,9 +81,9 @@ class Preparer:
         if self.config.decode.reject_lateral and view_code(row.view or "") == "LATERAL":
             raise ImageRejected("lateral_view", f"labels.csv says the view is {row.view}")
         decoded = decode_image(data, self.config.decode)
-        row.patient_id = self._patient(item, decoded)
+        row.patient_id, notes = self._patient(item, decoded)
         row.height, row.width = decoded.size
-        row.format, row.notes = decoded.format, list(decoded.notes)
+        row.format, row.notes = decoded.format, [*decoded.notes, *notes]
         tags = decoded.tags
         row.tags = {"view": tags.view, "sex": tags.sex, "age": tags.age, "modality": tags.modality}
         row.tags |= {"pixel_spacing_mm": tags.pixel_spacing_mm, "burned_in": tags.burned_in, "bits": decoded.bits}
@@ -94,8 +95,12 @@ class Preparer:
             image.square = image.letterbox.apply(decoded.pixels)
         store(image, "raw", f"{row.image_id}.png", encode_png(decoded.pixels))
 
-    def _patient(self, item: WorkItem, decoded: DecodedImage) -> str:
-        raw_id = item.label_patient_id or decoded.patient_id or item.row.image_id
+    def _patient(self, item: WorkItem, decoded: DecodedImage) -> tuple[str, list[str]]:
+        """The patient's id as it may be told, the image's own where there is none, and notes on it."""
+        found, notes = patient_of(item.label_patient_id, decoded.patient_id)
+        return self._told(item, decoded, found or item.row.image_id), notes
+
+    def _told(self, item: WorkItem, decoded: DecodedImage, raw_id: str) -> str:
         if not is_plain_text(raw_id):
             raise ImageRejected("unsafe_patient_id", "the patient id has characters that cannot be seen, or too many.")
         mode = self.config.decode.deidentify

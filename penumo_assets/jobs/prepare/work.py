@@ -18,8 +18,8 @@ KEY_VARIABLE = "PENUMO_DEID_KEY"
 class WorkItem(BaseModel):
     """One image and the stages to compute for it.
 
-    ``landed`` is the image file's name below the landing input, ``truth`` that of its ground-truth mask, if there is
-    one; ``label_patient_id`` is the patient id as labels.csv gives it, before pseudonymisation. These three can
+    ``landed`` is the image file's name below the landing input, ``truths`` those of its ground-truth mask or masks, one
+    a lung; ``label_patient_id`` is the patient id as labels.csv gives it, before pseudonymisation. These three can
     identify somebody: they are for reading, and not for a message or an output. Stages that are not to be computed
     are read from their stored outputs, which ``row.stages`` names.
     """
@@ -31,7 +31,7 @@ class WorkItem(BaseModel):
     fingerprints: dict[str, str]
     landed: str
     label_patient_id: str | None = None
-    truth: str | None = None
+    truths: tuple[str, ...] = ()
 
 
 def dump_work(items: Iterable[WorkItem]) -> bytes:

@@ -1,16 +1,17 @@
 """X-rays with lung masks, as a training job's channels hold them: read, split by patient, sampled.
 
 A channel is a folder with ``images/``, ``masks/`` and ``index.csv`` or ``index.jsonl``, whose rows
-name ``file`` (below ``images/``), ``mask`` (below ``masks/``), ``patient_id`` and ``source``. Images and
-masks may instead lie in channels of their own.
+name ``file`` (below ``images/``), ``mask`` (below ``masks/``; in jsonl also a list, of a mask for each lung),
+``patient_id`` and ``source``. Images and masks may instead lie in channels of their own.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -21,13 +22,14 @@ from penumo_assets.imaging.decode import decode_image
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.formats.decoded import eight_bit
 from penumo_assets.imaging.formats.files import read_plain_file
-from penumo_assets.imaging.formats.png import decode_gray_png
 from penumo_assets.imaging.letterbox import Letterbox
+from penumo_assets.imaging.truth import read_mask, unite
 from penumo_assets.jobs.contract import JobError
 
 COLUMNS = ("file", "mask", "patient_id", "source")
 SIZE = 512
 _CONFIG = DecodeConfig.parse({"min_side": 1, "reduce_to": None, "keep_colour": False})
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def read_channel(
     rows = read_index(folder)
     images, masks = images or folder / "images", masks or folder / "masks"
 
-    def read(row: dict[str, str]) -> Pair | Refusal:
+    def read(row: dict[str, Any]) -> Pair | Refusal:
         try:
             return read_pair(images, masks, row)
         except PairRefused as refusal:
@@ -98,7 +100,7 @@ def read_channel(
     return [result for result in results if isinstance(result, Pair)], refused
 
 
-def read_index(folder: Path) -> list[dict[str, str]]:
+def read_index(folder: Path) -> list[dict[str, Any]]:
     """The rows of ``index.csv`` or ``index.jsonl``; see `read_channel` for what is refused."""
     csv, jsonl = folder / "index.csv", folder / "index.jsonl"
     if csv.exists():
@@ -114,10 +116,14 @@ def read_index(folder: Path) -> list[dict[str, str]]:
             raise JobError(f"{folder}: row {number} of the index lacks {', '.join(absent)}")
     if not rows:
         raise JobError(f"{folder}: the index names no pairs, so there is nothing to train on")
-    return [{name: str(row[name]) for name in COLUMNS} for row in rows]
+    return [{**{name: str(row[name]) for name in COLUMNS}, "mask": _listed(row["mask"])} for row in rows]
 
 
-def read_pair(images: Path, masks: Path, row: dict[str, str]) -> Pair:
+def _listed(masks: str | list[str]) -> list[str]:
+    return [masks] if isinstance(masks, str) else masks
+
+
+def read_pair(images: Path, masks: Path, row: dict[str, Any]) -> Pair:
     """One row's image and mask, letterboxed.
 
     Raises
@@ -125,23 +131,30 @@ def read_pair(images: Path, masks: Path, row: dict[str, str]) -> Pair:
     PairRefused
         See `read_channel` for what is refused.
     """
-    image = _read_gray(images, row["file"], row["file"])
-    mask = _read_gray(masks, row["mask"], f"the mask of {row['file']}")
+    image = _read(images, row["file"], row["file"], _gray)
+    called = f"the mask of {row['file']}"
+    try:
+        mask = unite([_read(masks, name, called, read_mask) for name in row["mask"]])
+    except ImageRejected as rejection:
+        raise PairRefused(f"{called}: {rejection.reason}") from None
     if image.shape != mask.shape:
         raise PairRefused(f"{row['file']}: the image is {image.shape} but its mask is {mask.shape}")
     box = Letterbox.fit(*image.shape)
-    binary = np.where(mask > 127, 255, 0).astype(np.uint8)
     return Pair(
         file=row["file"],
         patient_id=row["patient_id"],
         source=row["source"],
         image=box.apply(image),
-        mask=box.apply(binary, nearest=True),
+        mask=box.apply(mask.astype(np.uint8) * 255, nearest=True),
         box=box,
     )
 
 
-def _read_gray(folder: Path, name: str, called: str) -> np.ndarray:
+def _gray(data: bytes) -> np.ndarray:
+    return eight_bit(decode_image(data, _CONFIG).pixels)
+
+
+def _read(folder: Path, name: str, called: str, decode: Callable[[bytes], T]) -> T:
     # Masks come from landing, and a name that landed may be a patient's: no message repeats it.
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
@@ -149,11 +162,7 @@ def _read_gray(folder: Path, name: str, called: str) -> np.ndarray:
     if not path.is_file():
         raise PairRefused(f"{called}: named by the index but not in {folder.name}/")
     try:
-        data = read_plain_file(path, _CONFIG.max_file_bytes)
-        # A drawn mask may be blank, which an X-ray may not be.
-        return (
-            decode_gray_png(data, _CONFIG) if data[:4] == b"\x89PNG" else eight_bit(decode_image(data, _CONFIG).pixels)
-        )
+        return decode(read_plain_file(path, _CONFIG.max_file_bytes))
     except ImageRejected as rejection:
         raise PairRefused(f"{called}: cannot be read as an image: {rejection.reason}") from None
 

@@ -1,0 +1,66 @@
+"""What the names of landed objects mean, and what they are called outside landing."""
+
+import posixpath
+import re
+import unicodedata
+from collections.abc import Callable
+
+from penumo_assets.configs.prepare import FileNames, LabelsConfig
+from penumo_assets.imaging.deidentify import file_pseudonym
+from penumo_assets.resources.storage.object_store import printable
+
+LABELS_FILE = "labels.csv"
+COMPLETE_MARKER = "_COMPLETE"
+NO_NAME = "(no file name)"
+_IMAGE_EXTENSION = re.compile(r"\.(dcm|dicom|dic|png|jpe?g|jp2|tiff?|bmp|gif)$", re.IGNORECASE)
+_MASK_FOLDER = re.compile(
+    r"((2d|binary|gt|groundtruth|left|lungs?|manual|right|seg|segmentation)[ _-]*)*masks?"
+    r"([ _-]*(all|left|lungs?|png|right))*",
+    re.IGNORECASE,
+)
+
+
+def is_hidden(source: str) -> bool:
+    """Whether an object is left out as a file on its way or of some file system: a name that begins with a dot.
+
+    ``.`` and ``..`` are no such names: they make a key unsafe, and its file is rejected by name.
+    """
+    return any(part.startswith(".") and part not in {".", ".."} for part in source.split("/"))
+
+
+def is_labels(name: str) -> bool:
+    """Whether an object is the cohort's table of labels: ``labels.csv`` in any mixture of cases."""
+    return name.casefold() == LABELS_FILE
+
+
+def is_mask_folder(part: str) -> bool:
+    """Whether a folder of this name holds masks: ``masks``, ``Mask``, ``lung_masks``, ``leftMask`` and the like."""
+    return _MASK_FOLDER.fullmatch(part) is not None
+
+
+def in_mask_folder(name: str) -> bool:
+    """Whether an object lies below a folder of masks, at whatever depth."""
+    return any(is_mask_folder(part) for part in name.split("/")[:-1])
+
+
+def stem_of(name: str) -> str:
+    """The file's own name without an extension of images; other dots, as those of a DICOM UID, stay."""
+    return _IMAGE_EXTENSION.sub("", composed(name).rsplit("/", 1)[-1])
+
+
+def composed(name: str) -> str:
+    """A name in Unicode's composed form (NFC): some systems write ``ü`` as one character, some as two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def as_key(name: str) -> str:
+    """The name of a file as a table writes it, with backslashes, doubled slashes or ``./``, as a key has it."""
+    slashed = name.replace("\\", "/")
+    return posixpath.normpath(slashed).lstrip("/") if slashed.strip("/.") and ".." not in slashed else slashed
+
+
+def telling(config: LabelsConfig, key: bytes | None) -> Callable[[str], str]:
+    """What turns a landed name into the one it has outside: the same one for both forms of accented letters."""
+    if config.file_names is FileNames.keep:
+        return lambda name: printable(composed(name))
+    return lambda name: file_pseudonym(composed(name), key)
