@@ -69,6 +69,7 @@ SECTIONS = (
 )
 CHECKS = (
     Section("", "raw_images_reject_rate", RejectRateConfig()),
+    Section("", "raw_images_patient_identity", PatientIdentityConfig()),
     Section("", "raw_images_intensity_drift", IntensityDriftConfig()),
     Section("", "lung_masks_mask_plausibility", MaskPlausibilityConfig()),
     Section("", "raw_images_manifest_agrees", SampleConfig()),

@@ -6,7 +6,7 @@ Enters: `npz_tensors` of every cohort, by their manifests. Leaves: packed shards
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dagster import (
@@ -36,6 +36,7 @@ from penumo_assets.assets.shared import (
 from penumo_assets.automation import WEEKLY_IF_COHORTS_CHANGED
 from penumo_assets.cohort.publish import TRIES, open_manifest, overtaken
 from penumo_assets.configs.train import DatasetConfig
+from penumo_assets.jobs.identity import is_trainable, why_untrainable
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.compute.spec import JobInput, JobRunner, JobSpec
@@ -79,13 +80,13 @@ def training_set(
     previous = _previous(store) if config.incremental else None
     tries = TRIES
     while True:
-        items, versions = labelled_items(store, chosen)
+        found = trainable(store, chosen)
         try:
-            result = run_job(context, jobs, _pack_spec(items, settings, previous))
+            result = run_job(context, jobs, _pack_spec(found.items, settings, previous))
             break
         except (StorageError, Failure):
             tries -= 1
-            if not tries or not overtaken(store, versions, context.log.info):
+            if not tries or not overtaken(store, found.versions, context.log.info):
                 raise
     digest = result.values["digest"]
     prefix = f"training_set/{digest[:16]}"
@@ -97,10 +98,12 @@ def training_set(
     dataset = store.read_json(f"{prefix}/dataset.json")
     return MaterializeResult(
         metadata={
-            "dagster/row_count": len(items),
+            "dagster/row_count": len(found.items),
             "dagster/column_schema": TRAINING_INDEX,
             "splits": _split_table(dataset["splits"], dataset["classes"]),
             "cohorts": listed(chosen),
+            "cohorts_without": table(found.without, ("cohort", "why")),
+            "films_without_patient": found.no_patient,
             "digest": digest,
             "taken_from_previous_set": result.values["reused"],
             "unusable": table(result.values.get("unusable", []), ("file", "reason")),
@@ -122,8 +125,19 @@ def split_channel(dataset: dict, split: str) -> JobInput:
     return JobInput(f"{dataset['prefix']}/{split}", names)
 
 
-def labelled_items(store: ObjectStore, chosen: Sequence[str]) -> tuple[list[dict], dict[str, str | None]]:
-    """The labelled tensors of the cohorts, as jobs/pack takes them, and the version of each cohort's manifest.
+@dataclass(frozen=True)
+class Trainable:
+    """What the chosen cohorts can train with: items as jobs/pack takes them, the version of each cohort's manifest,
+    which cohorts have none and why, and how many labelled tensors are left out for want of a patient id."""
+
+    items: list[dict]
+    versions: dict[str, str | None]
+    without: list[dict[str, str]]
+    no_patient: int
+
+
+def trainable(store: ObjectStore, chosen: Sequence[str]) -> Trainable:
+    """The labelled tensors of the cohorts whose patient is known.
 
     One manifest is held at a time: all cohorts' rows may not fit in memory.
 
@@ -132,14 +146,20 @@ def labelled_items(store: ObjectStore, chosen: Sequence[str]) -> tuple[list[dict
     Failure
         If there are none.
     """
-    items, versions = [], {}
+    found, no_patient = Trainable([], {}, [], 0), 0
     for cohort in chosen:
         manifest = open_manifest(store, cohort)
-        versions[cohort] = manifest.version
-        items += [pack_item(cohort, row) for row in manifest.rows if row.label and "npz" in row.stages]
-    if not items:
-        raise Failure(f"no labelled tensors in cohorts {', '.join(chosen) or '(none)'}: materialize npz_tensors first")
-    return items, versions
+        found.versions[cohort] = manifest.version
+        labelled = [row for row in manifest.rows if row.label and "npz" in row.stages]
+        mine = [pack_item(cohort, row) for row in labelled if is_trainable(row)]
+        found.items.extend(mine)
+        no_patient += len(labelled) - len(mine)
+        if not mine:
+            found.without.append({"cohort": cohort, "why": why_untrainable(manifest.rows)})
+    if not found.items:
+        reasons = "; ".join(f"{each['cohort']}: {each['why']}" for each in found.without) or "there is no cohort"
+        raise Failure(f"no labelled tensors to train on. {reasons}", allow_retries=False)
+    return replace(found, no_patient=no_patient)
 
 
 def pack_item(cohort: str, row: ManifestRow) -> dict:

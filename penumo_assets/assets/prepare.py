@@ -3,6 +3,7 @@
 Enters: `landing` and `lung_segmenter`. Leaves: `raw_images`, `lung_masks`, `preprocessed_images`, `npz_tensors`.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from dagster import (
     multi_asset,
 )
 
-from penumo_assets.assets.pages import reason_table, reject_counts, reject_table, stage_preview
+from penumo_assets.assets.pages import listed, reason_table, reject_counts, reject_table, stage_preview, table
 from penumo_assets.assets.segmenter import Segmenter, current_segmenter
 from penumo_assets.assets.shared import (
     IMAGING,
@@ -43,6 +44,7 @@ from penumo_assets.cohort.publish import (
 )
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.contract import JobError
+from penumo_assets.jobs.identity import doubts, label_counts
 from penumo_assets.jobs.manifest import STAGE_TABLE, STAGES, ManifestRow, load_rows, stage_version
 from penumo_assets.jobs.prepare.work import KEY_VARIABLE, dump_work, key_from_environment, key_id
 from penumo_assets.jobs.quality import identity_counts
@@ -195,6 +197,16 @@ def _require_usable(cohort: str, rows: Sequence[ManifestRow]) -> None:
         )
 
 
+def _facts_of_films(rows: Sequence[ManifestRow]) -> dict[str, Any]:
+    """What a page says of a cohort's films: labels, and doubts about whose they are."""
+    found = doubts(rows)
+    return {
+        **label_counts(rows),
+        **identity_counts(rows),
+        **({"identity_doubts": table(found, ("note", "meaning", "films"))} if found else {}),
+    }
+
+
 def _metadata(store: ObjectStore, cohort: str, done: Done, stage: str) -> dict[str, Any]:
     rows, plan, result = done.publication.rows, done.plan, done.result
     mine = [row for row in rows if stage in row.stages]
@@ -210,13 +222,15 @@ def _metadata(store: ObjectStore, cohort: str, done: Done, stage: str) -> dict[s
         "rejected_files": reject_table(rejected),
         "computed": sum(stage in item.compute for item in plan.items),
         "removed": len(plan.removed),
-        **(identity_counts(rows) if stage == "raw" else {}),
+        **(_facts_of_films(rows) if stage == "raw" else {}),
         "landed_megabytes": round(sum(row.source_bytes for row in rows) / 1e6, 3),
         "location": store.location(manifest_key(cohort)),
     }
     if stage == "masks":
         dices = [row.stages["masks"].facts["dice"] for row in mine if "dice" in row.stages["masks"].facts]
         metadata |= {"dice_mean": round(sum(dices) / len(dices), 4), "dice_images": len(dices)} if dices else {}
+        left_out = Counter(note for row in rows for note in row.notes if note.startswith("mask:"))
+        metadata |= {"truths_left_out": listed(f"{note}: {count}" for note, count in left_out.most_common())}
     if result:
         stage_seconds = result.values["stage_seconds"]
         metadata |= {"stage_seconds": stage_seconds[stage] + (stage_seconds["segment"] if stage == "masks" else 0)}

@@ -1,6 +1,5 @@
-"""A table as people send it: CSV of commas, semicolons or tabs, in UTF-8 or as a spreadsheet writes Unicode."""
+"""A table as people send it: CSV of commas, semicolons or tabs in UTF-8, and what spreadsheets add to it."""
 
-import codecs
 import csv
 import io
 from collections.abc import Iterator, Sequence
@@ -44,11 +43,10 @@ def read_table(data: bytes, called: str, required: Sequence[str], max_rows: int 
     Raises
     ------
     LandingError
-        If it is neither UTF-8 nor UTF-16 with its mark, or lacks a column, or has too many rows or columns; the latter
-        while it is read.
+        If it is not UTF-8, lacks a column, or has too many rows or columns; what the rows have is found while they are
+        read.
     """
-    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-16" if utf16 else "utf-8-sig", newline="")
+    text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
     try:
         header = text.readline()
         if header[:4].lower() == "sep=":  # a line that a spreadsheet writes for itself

@@ -5,7 +5,7 @@ A note stands in the film's manifest row, is counted on the page of `raw_images`
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from penumo_assets.imaging.person import is_missing, same_but_zeros, same_id
 from penumo_assets.jobs.manifest import ManifestRow
@@ -54,12 +54,37 @@ def identity_notes(row: ManifestRow) -> list[str]:
     return [note for note in row.notes if note in IDENTITY_NOTES] if row.label else []
 
 
-def has_patient(row: ManifestRow) -> bool:
-    """Whether the film can be split by patient."""
-    return NO_PATIENT not in row.notes
-
-
-def person_counts(rows: Iterable[ManifestRow]) -> dict[str, int]:
-    """How many labelled films that were not rejected have each note."""
+def doubts(rows: Iterable[ManifestRow]) -> list[dict[str, str | int]]:
+    """How many labelled films that were not rejected have each note: ``note``, ``meaning``, ``films``."""
     counts = Counter(note for row in rows if row.status == "accepted" for note in identity_notes(row))
-    return {note: counts[note] for note in IDENTITY_NOTES}
+    return [{"note": note, "meaning": IDENTITY_NOTES[note], "films": films} for note, films in counts.most_common()]
+
+
+def label_counts(rows: Iterable[ManifestRow]) -> dict[str, int | str]:
+    """Of the films that were not rejected: how many have a label, how many none, and how many are of each class."""
+    classes = Counter(row.label for row in rows if row.status == "accepted")
+    unlabelled = classes.pop(None, 0)
+    listed = ", ".join(f"{label}: {films}" for label, films in sorted(classes.items(), key=str))
+    return {"labelled": classes.total(), "unlabelled": unlabelled, "classes": listed or "none: no film has a label"}
+
+
+def why_untrainable(rows: Sequence[ManifestRow]) -> str:
+    """Why a cohort's films cannot train, none of them; empty if some can."""
+    if any(is_trainable(row) for row in rows):
+        return ""
+    labelled = [row for row in rows if row.label]
+    accepted = [row for row in labelled if row.status == "accepted"]
+    if not rows:
+        return "it has not been prepared"
+    if not labelled:
+        return "none of its films has a label: land a labels.csv, or leave the cohort out"
+    if not accepted:
+        return "all its labelled films were rejected"
+    if not any("npz" in row.stages for row in accepted):
+        return "npz_tensors has not been materialized"
+    return "none of its labelled films has a patient id, so they cannot be split by patient"
+
+
+def is_trainable(row: ManifestRow) -> bool:
+    """Whether a film has a tensor, a label and a patient to be split by."""
+    return bool(row.label) and "npz" in row.stages and NO_PATIENT not in row.notes

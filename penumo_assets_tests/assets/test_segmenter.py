@@ -46,7 +46,7 @@ def test_every_decoded_image_with_a_mask_is_offered_for_training(house: House) -
     rows = annotated(house.store, COHORT)
     decoded = [row for row in read_manifest(house.store, COHORT) if "raw" in row.stages]
     assert {f"raw/{row['file']}" for row in rows} == {row.stages["raw"].key for row in decoded}
-    assert all(house.store.exists(f"landing/{row['mask']}") for row in rows)
+    assert all(house.store.exists(f"landing/{name}") for row in rows for name in row["mask"])
     assert annotated(house.store, "nowhere") == []
 
 

@@ -3,7 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from penumo_assets.cohort.landing import LandingError, is_hidden, parse_labels, read_landing
+from penumo_assets.cohort.errors import LandingError
+from penumo_assets.cohort.labels import parse_labels
+from penumo_assets.cohort.landing import read_landing
+from penumo_assets.cohort.names import is_hidden
 from penumo_assets.configs.prepare import LabelsConfig
 from penumo_assets.resources.storage.file_store import FileStore
 
@@ -88,7 +91,7 @@ def test_markers_masks_and_hidden_files_are_not_images(tmp_path: Path) -> None:
         store.write(f"landing/c/{key}", b"x")
     landing = read_landing(store, "c", KEPT, None)
     assert [file.source for file in landing.files] == ["images/a.dcm", "notes.txt"]
-    assert {source: truth.source for source, truth in landing.truths.items()} == {"images/a.dcm": "masks/a.png"}
+    assert {source: truth.source for source, (truth,) in landing.truths.items()} == {"images/a.dcm": "masks/a.png"}
 
 
 def test_a_landed_name_is_replaced_at_the_door_and_only_the_key_decides_by_what(tmp_path: Path) -> None:
@@ -105,7 +108,8 @@ def test_a_landed_name_is_replaced_at_the_door_and_only_the_key_decides_by_what(
     for landing, source in zip(seen, sources, strict=True):
         assert not re.search("doe|mueller|1970|gone", repr(landing), re.IGNORECASE)
         assert landing.files[0].landed_name == name
-        assert landing.truths[source].landed_name == "masks/DOE_JANE_1970-01-31.png"
+        (truth,) = landing.truths[source]
+        assert truth.landed_name == "masks/DOE_JANE_1970-01-31.png"
         assert landing.labels[source].patient_id == "P1"
 
 

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from penumo_assets.cohort.landing import Label, LandedFile, Landing, LandingError
+from penumo_assets.cohort.errors import LandingError
+from penumo_assets.cohort.labels import Label
+from penumo_assets.cohort.landing import LandedFile, Landing
 from penumo_assets.cohort.plan import PlanSettings, PreparePlan, image_id_of, plan_cohort
 from penumo_assets.cohort.publish import Manifest, plan_publication
 from penumo_assets.configs.prepare import EnhanceConfig, NpzConfig, PrepareConfig
@@ -100,14 +102,14 @@ def test_what_was_prepared_outlives_the_archiving_of_its_file() -> None:
 def test_an_archived_ground_truth_mask_is_rejected_and_its_image_goes_on_without_it() -> None:
     there = landing_of("a.png", "b.png")
     mask = LandedFile("masks/a.png", "etag-mask", 10, archived=True)
-    landed = replace(there, truths={"a.png": mask})
+    landed = replace(there, truths={"a.png": (mask,)})
     plan, _, rows = materialize(landed, [])
     assert computed(plan) == {"a.png": list(STAGES), "b.png": list(STAGES)}
-    assert [item.truth for item in plan.items] == [None, None]
+    assert [item.truths for item in plan.items] == [(), ()]
     assert [(row.source, row.code) for row in rows if row.code] == [("masks/a.png", "archived")]
     again, _, same = materialize(landed, rows)
     assert (again.items, again.removed, same) == ((), (), rows)
-    restored, _, rows = materialize(replace(landed, truths={"a.png": replace(mask, archived=False)}), rows)
+    restored, _, rows = materialize(replace(landed, truths={"a.png": (replace(mask, archived=False),)}), rows)
     assert computed(restored) == {"a.png": ["masks", "preprocessed", "npz"]}
     assert restored.removed == ("masks/a.png",)
     kept, _, same = materialize(landed, rows)

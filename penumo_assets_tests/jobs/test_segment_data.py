@@ -71,7 +71,7 @@ def test_a_row_that_cannot_be_used_is_named(folder: Path, change: dict[str, str]
 
 
 def test_a_mask_of_another_size_is_refused(folder: Path) -> None:
-    cv2.imwrite(str(folder / "masks" / "a.png"), np.zeros((60, 79), np.uint8))
+    cv2.imwrite(str(folder / "masks" / "a.png"), np.eye(60, 79, dtype=np.uint8) * 255)
     with pytest.raises(JobError, match=r"a\.png: the image is \(60, 80\) but its mask is \(60, 79\)"):
         read_channel(folder)
 

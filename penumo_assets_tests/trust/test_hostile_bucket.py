@@ -9,7 +9,8 @@ from typing import Any
 import boto3
 import pytest
 
-from penumo_assets.cohort.landing import LandingError, read_landing
+from penumo_assets.cohort.errors import LandingError
+from penumo_assets.cohort.landing import read_landing
 from penumo_assets.cohort.plan import PlanSettings, PreparePlan, plan_cohort
 from penumo_assets.cohort.publish import open_manifest, plan_publication, publish
 from penumo_assets.cohort.rejected import rejected_files
@@ -133,10 +134,12 @@ def test_a_name_that_is_the_folder_of_others_is_rejected_and_the_others_are_take
     send("landing/ward/labels.csv", b"file,patient_id,label\n")
     planned = plan(bucket)
     rejected = {row.source: (row.stage, row.code) for row in planned.rows}
-    assert rejected == dict.fromkeys(folders, ("landing", "unsafe_name"))
-    assert all("folder of other files" in (row.reason or "") for row in planned.rows)
-    truths = {item.row.source: item.truth for item in planned.items}
-    assert truths == dict.fromkeys(films) | {"deep/er/c.png": "masks/c.png"}
-    needed = [name for item in planned.items for name in (item.landed, item.truth) if name]
+    alone = {"masks/good.png/e.png": ("landing", "unpaired_mask")}
+    assert rejected == dict.fromkeys(folders, ("landing", "unsafe_name")) | alone
+    reasons = [row.reason or "" for row in planned.rows if row.source not in alone]
+    assert all("folder of other files" in reason for reason in reasons)
+    truths = {item.row.source: item.truths for item in planned.items}
+    assert truths == dict.fromkeys(films, ()) | {"deep/er/c.png": ("masks/c.png",)}
+    needed = [name for item in planned.items for name in (item.landed, *item.truths)]
     bucket.download_objects("landing/ward", needed, tmp_path / "got")
     assert all((tmp_path / "got" / name).read_bytes() == FILM for name in needed)

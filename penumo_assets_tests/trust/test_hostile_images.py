@@ -8,9 +8,10 @@ import pytest
 
 from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging.errors import ImageRejected
-from penumo_assets.imaging.formats.png import decode_gray_png
+from penumo_assets.imaging.formats.png import png_samples
+from penumo_assets.imaging.truth import read_mask
 from penumo_assets_tests.imaging.samples import png_bytes
-from penumo_assets_tests.trust.hostile_images import GRAY, ROWS, adam7_rows, bombs, giants, png
+from penumo_assets_tests.trust.hostile_images import ROWS, adam7_rows, bombs, giants, png
 from penumo_assets_tests.trust.hostile_measure import measure
 
 pytestmark = pytest.mark.trust
@@ -33,13 +34,13 @@ def test_a_giant_or_a_bomb_is_refused_soon_and_in_little_memory(kind, tmp_path: 
 @pytest.mark.parametrize("depth", [1, 8, 16])
 def test_an_honest_interlaced_picture_is_no_bomb(width: int, height: int, depth: int) -> None:
     data = png((width, height), zlib.compress(adam7_rows(width, height, depth)), depth=depth, interlaced=1)
-    assert not decode_gray_png(data, DecodeConfig(min_side=1)).any()
+    assert not png_samples(data, DecodeConfig(min_side=1)).any()
 
 
 def test_a_drawn_mask_is_read_with_the_same_care() -> None:
-    config = DecodeConfig(min_side=1)
-    assert np.array_equal(decode_gray_png(png_bytes(GRAY), config), GRAY)
-    assert not decode_gray_png(png_bytes(np.zeros((8, 8), np.uint8)), config).any()
-    for data in (png((100_000, 100_000), ROWS), b"II*\0" + bytes(100), b""):
-        with pytest.raises(ImageRejected, match=r"limit is 64 million|expected a PNG"):
-            decode_gray_png(data, config)
+    drawn = np.zeros((16, 16), np.uint8)
+    drawn[4:8, 4:8] = 255
+    assert np.array_equal(read_mask(png_bytes(drawn)), drawn > 0)
+    for data in (png((100_000, 100_000), ROWS), b"II*\0" + bytes(100), b"", png_bytes(0 * drawn)):
+        with pytest.raises(ImageRejected, match=r"limit is 64 million|TIFF|no bytes|no lung"):
+            read_mask(data)

@@ -11,8 +11,9 @@ from dagster import DagsterInstance
 from penumo_assets.cli.predict_files import _read
 from penumo_assets.cli.segment_folder import segment_folder
 from penumo_assets.cohort import plan
+from penumo_assets.cohort.errors import LandingError
 from penumo_assets.cohort.land import land_folder
-from penumo_assets.cohort.landing import LandedFile, Landing, LandingError, read_landing
+from penumo_assets.cohort.landing import LandedFile, Landing, read_landing
 from penumo_assets.cohort.plan import PlanSettings, image_id_of, plan_cohort
 from penumo_assets.configs.prepare import DecodeConfig, FileNames, LabelsConfig, PrepareConfig
 from penumo_assets.imaging.deidentify import is_plain_text, is_safe_id, pseudonym

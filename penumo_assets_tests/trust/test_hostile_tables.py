@@ -10,7 +10,10 @@ import pandas as pd
 import pytest
 
 from penumo_assets.cli.segment_folder import segment_folder
-from penumo_assets.cohort.landing import MAX_LABELS_BYTES, MAX_ROWS, LandingError, parse_labels, read_landing
+from penumo_assets.cohort.errors import LandingError
+from penumo_assets.cohort.labels import parse_labels
+from penumo_assets.cohort.landing import read_landing
+from penumo_assets.cohort.table import MAX_BYTES, MAX_ROWS
 from penumo_assets.configs.prepare import FileNames, LabelsConfig
 from penumo_assets.jobs.csv_cells import plain_cell
 from penumo_assets.jobs.segment_train import __main__ as segment_train
@@ -30,7 +33,7 @@ def test_a_table_of_a_gigabyte_is_refused_by_name_and_not_read(tmp_path: Path) -
     with (tmp_path / "landing" / "ward-7" / "labels.csv").open("wb") as file:
         file.truncate(1 << 30)
     tracemalloc.start()
-    with pytest.raises(LandingError, match=f"labels.csv of cohort 'ward-7' has {1 << 30} bytes; {MAX_LABELS_BYTES}"):
+    with pytest.raises(LandingError, match=f"labels.csv of cohort 'ward-7' has {1 << 30} bytes; {MAX_BYTES}"):
         read_landing(store, "ward-7", LABELS, None)
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
@@ -65,7 +68,7 @@ def test_a_table_that_is_no_table_of_labels_is_refused_by_the_cohorts_name(data:
 
 
 def test_millions_of_short_rows_end_at_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penumo_assets.cohort.landing.MAX_ROWS", 10_000)
+    monkeypatch.setattr("penumo_assets.cohort.labels.MAX_ROWS", 10_000)
     rows = b"".join(b"%d,,\n" % number for number in range(10_001))
     tracemalloc.start()
     with pytest.raises(LandingError, match="more than 10000 rows: split the cohort"):

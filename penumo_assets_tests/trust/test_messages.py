@@ -77,10 +77,10 @@ def test_a_ground_truth_mask_that_cannot_be_read_is_not_named(
     whole = cv2.imencode(".png", np.zeros((64, 64), np.uint8))[1].tobytes()
     for data in (b"", b"no picture", whole[: len(whole) // 2]):
         (landed / f"{NAME}.png").write_bytes(data)
-        assert _against_truth(Image(item(truth=f"masks/{NAME}.png")), np.zeros((64, 64), np.uint8)) == {}
+        assert _against_truth(Image(item(truths=(f"masks/{NAME}.png",))), np.zeros((64, 64), np.uint8)) == {}
     (landed / f"{NAME}.png").unlink()
     with pytest.raises(JobError, match="stage raw of image one: No such file or directory"):
-        guarded(Image(item(truth=f"masks/{NAME}.png")), "raw", compare)
+        guarded(Image(item(truths=(f"masks/{NAME}.png",))), "raw", compare)
     output = capfd.readouterr()
     assert "the ground-truth mask of image one is left out" in caplog.text
     assert NAME not in output.out + output.err + caplog.text

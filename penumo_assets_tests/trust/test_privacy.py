@@ -33,7 +33,10 @@ from penumo_assets_tests.trust.search import search, word
 pytestmark = pytest.mark.trust
 
 KEY = "a key for phantoms only"
-PREPARE = {"prepare_cohort": {"npz": {"filename": "{image_id}"}}}
+PREPARE = {
+    "prepare_cohort": {"npz": {"filename": "{image_id}"}},
+    "raw_images_patient_identity": {"max_rate": 1.0},  # header and labels.csv hold different words, to tell them apart
+}
 DATASET = {"training_set": {"dataset": {"test_fraction": 0.3}}}
 OVERLAYS = {"predictions": {"overlay": True, "overlay_limit": 4}}
 
