@@ -13,6 +13,7 @@ import pytest
 from dagster import AssetCheckEvaluation, AssetCheckSeverity, AssetSelection, DagsterInstance, asset, materialize
 
 from penumo_assets.checks import ASSET_CHECKS, MANIFEST_CHECKS, class_balance, duplicates, no_leakage
+from penumo_assets.checks.identity import patient_identity
 from penumo_assets.checks.objects import npz_contract
 from penumo_assets.checks.quality import intensity_drift, mask_plausibility, reject_rate
 from penumo_assets.cohort.publish import Manifest, dump_manifest, manifest_key
@@ -261,3 +262,19 @@ def test_a_class_that_is_absent_is_too_rare(ward: Ward) -> None:
     assert not found.passed
     assert found.metadata["too_rare"].value == "train pneumonia"
     assert ward.judge(class_balance, min_share=0.0).passed
+
+
+@pytest.mark.parametrize(("doubtful", "severity"), [(1, AssetCheckSeverity.WARN), (2, AssetCheckSeverity.ERROR)])
+def test_films_of_a_doubtful_patient_are_named_and_many_stop_the_run(ward: Ward, doubtful: int, severity: Any) -> None:
+    noted = [row(f"n{number}", label="normal", notes=["voi:lut", "patient_id:none"]) for number in range(doubtful)]
+    fine = [row(f"f{number}", label="normal", notes=["voi:lut"]) for number in range(20 - doubtful)]
+    ward.write("a", [*noted, *fine, row("unlabelled", notes=["patient_id:none"]), rejected("r", "raw", "corrupt")])
+    evaluation = ward.judge(patient_identity, "a", max_rate=0.05)
+    assert (evaluation.passed, evaluation.severity) == (False, severity)
+    assert [item["notes"] for item in offenders(evaluation)] == ["patient_id:none"] * doubtful
+    assert evaluation.metadata["labelled"].value == 20
+
+
+def test_films_whose_patients_are_certain_pass(ward: Ward) -> None:
+    ward.write("a", [row("a", label="normal"), row("unlabelled", notes=["patient_id:none"])])
+    assert ward.judge(patient_identity, "a").passed

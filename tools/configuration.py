@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from penumo_assets.assets.champion import ChampionConfig
 from penumo_assets.assets.evaluation import EvaluationConfig
 from penumo_assets.checks.dataset import ClassBalanceConfig, DuplicatesConfig
+from penumo_assets.checks.identity import PatientIdentityConfig
 from penumo_assets.checks.objects import SampleConfig, TensorSampleConfig
 from penumo_assets.checks.quality import IntensityDriftConfig, MaskPlausibilityConfig, RejectRateConfig
 from penumo_assets.configs.base import leaves

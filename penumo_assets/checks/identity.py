@@ -20,8 +20,8 @@ class PatientIdentityConfig(Config):
     asset="raw_images",
     blocking=True,
     description="Header and labels.csv agree on whose each labelled film is (patient id, sex, age), and each has a "
-    "patient id that is no word for missing. Error: more films than `max_rate` allows (default 5 %) stop the run; a few "
-    "are a warning.",
+    "patient id that is no word for missing. Error: more films than `max_rate` allows (default 5 %) stop the run; a "
+    "few are a warning.",
 )
 def patient_identity(
     context: AssetCheckExecutionContext, config: PatientIdentityConfig, storage: Storage

@@ -26,10 +26,7 @@ def read_mask(data: bytes) -> np.ndarray:
     ImageRejected
         For what is no image, and ``no_lung`` where nothing is drawn, or the background instead of the lungs.
     """
-    if looks_like(data):
-        levels = _drawn(png_samples(data, _CONFIG))
-    else:
-        levels = decode_image(data, _CONFIG).pixels
+    levels = _drawn(png_samples(data, _CONFIG)) if looks_like(data) else decode_image(data, _CONFIG).pixels
     lung = levels > (0 if len(np.unique(levels)) <= _FEW_VALUES else int(levels.max()) // 2)
     border = np.concatenate([lung[0], lung[-1], lung[:, 0], lung[:, -1]])
     if not lung.any() or border.mean() > _MAX_SHARE_OF_BORDER:
