@@ -1,8 +1,10 @@
 """One installation for a test: an ephemeral Dagster instance and the embedded resources under a temporary root."""
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,9 @@ from penumo_assets.cohort.land import land_folder
 from penumo_assets.definitions import ASSETS
 from penumo_assets.resources.profile import embedded_resources
 from penumo_assets.resources.storage.object_store import ObjectStore
+from penumo_assets.resources.tracking import _create_database
+from penumo_assets_tests.in_process import InProcessJobRunner
+from penumo_assets_tests.models.tiny import use_tiny_networks
 
 
 @dataclass
@@ -47,14 +52,34 @@ class House:
 
 
 @contextmanager
-def open_house(folder: Path) -> Iterator[House]:
-    """An installation whose storage root lies in ``folder``."""
+def open_house(folder: Path, *, processes: bool = False) -> Iterator[House]:
+    """An installation whose storage root lies in ``folder``.
+
+    Its jobs run in this process, on networks of three thousand weights; with ``processes``, everything is as shipped.
+    """
     with pytest.MonkeyPatch.context() as patch, DagsterInstance.ephemeral() as instance:
         patch.setenv("PENUMO_ROOT", str(folder / "root"))
         patch.setenv("PENUMO_DEID_KEY", "a key for phantoms only")
         for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
             patch.delenv(name, raising=False)
-        yield House(instance, embedded_resources(), folder)
+        resources = embedded_resources()
+        if not processes:
+            use_tiny_networks(patch.setitem, ("resnet34", "resnet50"))
+            database = folder / "root" / "mlflow" / "mlflow.db"
+            database.parent.mkdir(parents=True, exist_ok=True)
+            database.write_bytes(_empty_database())
+            shipped = resources["jobs"]
+            resources["jobs"] = InProcessJobRunner(storage=resources["storage"], scratch=shipped.scratch)
+        yield House(instance, resources, folder)
+
+
+@cache
+def _empty_database() -> bytes:
+    """MLflow's database with its tables: creating them takes seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        database = Path(folder) / "mlflow.db"
+        _create_database(database)
+        return database.read_bytes()
 
 
 def failure_of(result: ExecuteInProcessResult) -> str:

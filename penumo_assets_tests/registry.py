@@ -1,7 +1,6 @@
 """An installation with evaluated models, made without training: for tests of what comes after a report."""
 
 import json
-import shutil
 import tarfile
 from pathlib import Path
 
@@ -12,28 +11,12 @@ from penumo_assets.checks import ASSET_CHECKS
 from penumo_assets.definitions import ASSETS
 from penumo_assets.metrics.report.assemble import build_report
 from penumo_assets.models import classifier
-from penumo_assets.resources.tracking import Tracking
 from penumo_assets_tests.house import House
 from penumo_assets_tests.metrics.synthetic import evaluation
 from penumo_assets_tests.models.tiny import TinyNetwork
 
 DATA = "d" * 64
 OPEN = {"min_roc_auc_low": None, "min_sensitivity": None, "max_ece": None, "min_subgroup_roc_auc": None}
-
-
-def tiny_architectures(patch) -> None:
-    """Both architectures become small networks; ``patch`` is pytest's."""
-    for name in ("resnet34", "resnet50"):
-        patch.setitem(classifier._BUILDERS, name, TinyNetwork)
-
-
-def use_database(house: House, template: Path) -> None:
-    """Give the house a copy of an MLflow database whose tables exist: creating them takes seconds."""
-    target = house.folder / "root" / "mlflow" / "mlflow.db"
-    if not template.exists():
-        Tracking(tracking_uri=f"sqlite:///{template}").job_environment("")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(template, target)
 
 
 def set_training_set(house: House, digest: str = DATA) -> None:

@@ -29,23 +29,14 @@ from penumo_assets_tests.registry import (
     read_json_member,
     run_check,
     set_training_set,
-    tiny_architectures,
-    use_database,
 )
 
 STRICT = {"min_roc_auc_low": 1.0}
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("mlflow") / "template.db"
-
-
 @pytest.fixture
-def house(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch):
-    tiny_architectures(monkeypatch)
+def house(tmp_path: Path):
     with open_house(tmp_path) as house:
-        use_database(house, database)
         set_training_set(house)
         yield house
 

@@ -15,7 +15,7 @@ from penumo_assets.phantoms import write_cohort
 from penumo_assets.phantoms.cohort import PLANTED_BIRTH_DATE, PLANTED_NAME
 from penumo_assets_tests.house import open_house
 from penumo_assets_tests.jobs.training_samples import tensor
-from penumo_assets_tests.registry import add_report, set_training_set, tiny_architectures, use_database
+from penumo_assets_tests.registry import add_report, set_training_set
 
 
 @pytest.fixture(scope="module")
@@ -32,16 +32,13 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def root(tmp_path_factory: pytest.TempPathFactory):
     """A storage root with a champion, and nothing else in the environment."""
     folder = tmp_path_factory.mktemp("root")
-    with pytest.MonkeyPatch.context() as patch:
-        tiny_architectures(patch)
-        with open_house(folder) as house:
-            use_database(house, folder / "template.db")
-            set_training_set(house)
-            add_report(house, "resnet34", threshold=0.4)
-            house.materialize("champion_model")
-            shutil.rmtree(folder / "root" / "mlflow")
-            patch.delenv("PENUMO_DEID_KEY")
-            yield folder / "root"
+    with pytest.MonkeyPatch.context() as patch, open_house(folder) as house:
+        set_training_set(house)
+        add_report(house, "resnet34", threshold=0.4)
+        house.materialize("champion_model")
+        shutil.rmtree(folder / "root" / "mlflow")
+        patch.delenv("PENUMO_DEID_KEY")
+        yield folder / "root"
 
 
 def predict(*arguments: str | Path):

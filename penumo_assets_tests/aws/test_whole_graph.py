@@ -67,7 +67,7 @@ def aws(cohort: Path, settings: dict[str, str]) -> Iterator[House]:
 
 @pytest.fixture(scope="module")
 def embedded(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with open_house(tmp_path_factory.mktemp("embedded")) as house:
+    with open_house(tmp_path_factory.mktemp("embedded"), processes=True) as house:
         make_report(house, cohort)
         yield house
 

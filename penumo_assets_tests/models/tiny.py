@@ -1,4 +1,6 @@
-"""A network of three thousand weights in the place of resnet34, for tests of everything around it."""
+"""A network of three thousand weights in the place of a ResNet, for tests of everything around it."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -20,6 +22,7 @@ class TinyNetwork(nn.Module):
         return self.fc(self.layer4(self.bn1(self.conv1(images)).relu()).mean(dim=(2, 3)))
 
 
-def use_tiny_networks(setitem=dict.__setitem__) -> None:
-    """Make ``build_classifier("resnet34", ...)`` build a ``TinyNetwork`` (pass ``monkeypatch.setitem`` in tests)."""
-    setitem(classifier._BUILDERS, "resnet34", TinyNetwork)
+def use_tiny_networks(setitem=dict.__setitem__, names: Sequence[str] = ("resnet34",)) -> None:
+    """Make ``build_classifier(name, ...)`` build a ``TinyNetwork`` (pass ``monkeypatch.setitem`` in tests)."""
+    for name in names:
+        setitem(classifier._BUILDERS, name, TinyNetwork)

@@ -26,8 +26,6 @@ from penumo_assets_tests.registry import (
     alias,
     run_check,
     set_training_set,
-    tiny_architectures,
-    use_database,
 )
 
 pytestmark = [pytest.mark.trust, pytest.mark.slow]
@@ -58,7 +56,7 @@ class InterruptedJobRunner(StubJobRunner):
 @pytest.fixture
 def ward(tmp_path: Path) -> Iterator[House]:
     """A cohort of three pictures, and stub jobs."""
-    with open_house(tmp_path) as house:
+    with open_house(tmp_path, processes=True) as house:
         storage: Storage = house.resources["storage"]
         house.resources["jobs"] = InterruptedJobRunner(storage=storage)
         for number in range(3):
@@ -210,17 +208,10 @@ def test_overlapping_backfills_leave_every_cohort_whole(tmp_path: Path, monkeypa
     assert len(objects(store)) == 4 * len(names)
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-
-
 @pytest.fixture
-def registry(tmp_path: Path, database: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+def registry(tmp_path: Path) -> Iterator[House]:
     """Two evaluated models; ``resnet34`` is the champion, ``resnet50`` was it before."""
-    tiny_architectures(monkeypatch)
     with open_house(tmp_path) as house:
-        use_database(house, database)
         set_training_set(house)
         for architecture, auc in (("resnet50", 0.8), ("resnet34", 0.9)):
             add_report(house, architecture, job=f"train-{architecture}", validation_auc=auc)

@@ -64,7 +64,7 @@ def write_attacks(folder: Path, outside: Path) -> dict[str, str]:
 
 def test_two_good_films_become_tensors_and_every_attack_stands_in_the_manifest(tmp_path: Path) -> None:
     write_cohort(tmp_path / "films", COHORT, patients=2, seed=1, dicom=False, broken=False)
-    with open_house(tmp_path) as house, within(300):
+    with open_house(tmp_path, processes=True) as house, within(300):
         house.land(COHORT, tmp_path / "films")
         landing = house.store.path(f"landing/{COHORT}")
         expected = write_attacks(landing, tmp_path / "outside")
