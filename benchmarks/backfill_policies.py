@@ -20,7 +20,7 @@ from penumo_assets.assets.prepare import PrepareLaunchpad, prepare_cohort
 from penumo_assets.definitions import ASSETS, build_definitions
 from penumo_assets.jobs.manifest import STAGE_ASSETS
 from penumo_assets.partitions import cohorts
-from penumo_assets.resources.compute.spec import JobRunner
+from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.storage.root import Storage
 from penumo_assets_tests.backfills.daemon import running_daemon
 from penumo_assets_tests.backfills.stub_jobs import StubJobRunner, png

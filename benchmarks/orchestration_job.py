@@ -33,7 +33,7 @@ def measure(jobs: int, own_image: bool) -> list[float]:
             bench = sagemaker_bench(emulator, Path(folder), patch, **DEFAULTS, **({} if own_image else {"image": ""}))
             for number in range(jobs):
                 # Jobs end at any moment between two polls.
-                emulator.script(bench.runner.job_name_prefix, JobScript(delay_seconds=0.37 * number))
+                emulator.script(bench.runner.settings.job_name_prefix, JobScript(delay_seconds=0.37 * number))
                 started = time.monotonic()
                 result = bench.run(partition=str(number))
                 spent = time.monotonic() - started

@@ -39,7 +39,8 @@ from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.jobs.identity import is_trainable, why_untrainable
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.partitions import cohorts
-from penumo_assets.resources.compute.spec import JobInput, JobRunner, JobSpec
+from penumo_assets.resources.compute.runner import JobRunner
+from penumo_assets.resources.compute.spec import JobInput, JobSpec
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore, StorageError
 from penumo_assets.resources.storage.root import Storage
 
@@ -94,7 +95,7 @@ def training_set(
     store.copy_all((result.key("dataset", name), f"{prefix}/{name}") for name in names)
     record = {"prefix": prefix, "names": list(names), "digest": digest, "cohorts": chosen}
     store.write_json(TRAINING_SET_RECORD, record)
-    jobs.discard_outputs(result)
+    jobs.discard(result.job_name)
     dataset = store.read_json(f"{prefix}/dataset.json")
     return MaterializeResult(
         metadata={

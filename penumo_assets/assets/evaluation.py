@@ -41,7 +41,8 @@ from penumo_assets.metrics.report.context import Study
 from penumo_assets.metrics.report.inline import chart_data_uris
 from penumo_assets.partitions import architectures
 from penumo_assets.promotion import NoChampion, read_champion
-from penumo_assets.resources.compute.spec import JobInput, JobRunner, JobSpec, bundle_digest
+from penumo_assets.resources.compute.runner import JobRunner
+from penumo_assets.resources.compute.spec import JobInput, JobSpec, bundle_digest
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 from penumo_assets.resources.storage.root import Storage
 
@@ -105,7 +106,7 @@ def evaluation_report(
     store.copy_all((result.key("report", name), f"{prefix}/{name}") for name in names)
     record = {"prefix": prefix, "names": list(names), "model": model, "values": result.values}
     store.write_json(report_record(architecture), record)
-    jobs.discard_outputs(result)
+    jobs.discard(result.job_name)
     report = read_report(store.read(f"{prefix}/report.json"))
     return MaterializeResult(
         metadata={

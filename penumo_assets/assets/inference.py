@@ -35,7 +35,8 @@ from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.jobs.quality import quality_flags
 from penumo_assets.partitions import architectures, cohorts
 from penumo_assets.promotion import NoChampion, disagreement, read_version
-from penumo_assets.resources.compute.spec import JobInput, JobRunner, JobSpec
+from penumo_assets.resources.compute.runner import JobRunner
+from penumo_assets.resources.compute.spec import JobInput, JobSpec
 from penumo_assets.resources.storage.object_store import ObjectStore, StorageError
 from penumo_assets.resources.storage.root import Storage
 from penumo_assets.resources.tracking import CHAMPION, PREVIOUS, Tracking
@@ -93,7 +94,7 @@ def predictions(
     store.copy_all((result.key("predictions", name), f"{prefix}/{name}") for name in names)
     record = {"prefix": prefix, "names": list(names), "model_version": model.version, "drift": values["drift"]}
     store.write_json(predictions_record(cohort), record)
-    jobs.discard_outputs(result)
+    jobs.discard(result.job_name)
     overlays = [f"{prefix}/overlays/{name}" for name in values["shown"]]
     return MaterializeResult(
         metadata={

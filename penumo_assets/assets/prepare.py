@@ -49,7 +49,8 @@ from penumo_assets.jobs.manifest import STAGE_TABLE, STAGES, ManifestRow, load_r
 from penumo_assets.jobs.prepare.work import KEY_VARIABLE, dump_work, key_from_environment, key_id
 from penumo_assets.jobs.quality import identity_counts
 from penumo_assets.partitions import cohorts
-from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
+from penumo_assets.resources.compute.runner import JobRunner
+from penumo_assets.resources.compute.spec import JobInput, JobResult, JobSpec
 from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore, StorageError
 from penumo_assets.resources.storage.root import Storage
 
@@ -138,12 +139,12 @@ def _bring_up_to_date(
         publish(store, base, publication)
     except (ObjectChanged, ObjectMissing):
         if result:
-            jobs.discard_outputs(result)  # another plan follows, and with it another job
+            jobs.discard(result.job_name)  # another plan follows, and with it another job
         raise
     if result:
-        jobs.discard_outputs(result)
+        jobs.discard(result.job_name)
     elif base.head.job:  # the run that published may have ended before it had removed its job's outputs
-        jobs.discard_outputs(JobResult(base.head.job, {}, f"jobs/{base.head.job}/output", {}, {}))
+        jobs.discard(base.head.job)
     return Done(plan, publication, result)
 
 

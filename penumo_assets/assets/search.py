@@ -33,8 +33,9 @@ from penumo_assets.assets.shared import (
 from penumo_assets.configs.search import OBJECTIVE, SearchConfig, SearchSpace
 from penumo_assets.configs.train import TrainConfig
 from penumo_assets.partitions import architectures
-from penumo_assets.resources.compute.search import Trial, Tuner, best_of, optuna_trials, with_hyperparameters
-from penumo_assets.resources.compute.spec import JobFailed, JobRunner, JobSpec
+from penumo_assets.resources.compute.runner import JobRunner
+from penumo_assets.resources.compute.search import Trial, best_of
+from penumo_assets.resources.compute.spec import JobSpec
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 from penumo_assets.resources.storage.root import Storage
 from penumo_assets.resources.tracking import Tracking
@@ -67,11 +68,8 @@ def hyperparameter_search(
     dataset = current_training_set(store)
     environment = tracking.job_environment(context.run.run_id)
     spec = trial_spec(architecture, dataset, settings, environment, tracking.job_secrets())
-    if isinstance(jobs, Tuner):
-        with job_failures():
-            trials = jobs.tune(context, spec, space, settings)
-    else:
-        trials = _one_by_one(context, jobs, store, spec, space, settings)
+    with job_failures():
+        trials = jobs.tune(context, spec, space, settings)
     best = best_of(trials)
     if best is None:
         reasons = "; ".join(sorted({trial.reason for trial in trials}))
@@ -109,39 +107,6 @@ def trial_spec(
         environment=environment,
         secrets=secrets,
     )
-
-
-def _one_by_one(
-    context: AssetExecutionContext,
-    jobs: JobRunner,
-    store: ObjectStore,
-    spec: JobSpec,
-    space: SearchSpace,
-    settings: SearchConfig,
-) -> list[Trial]:
-    """Optuna's search; every finished trial is written down, so an interrupted search repeats none."""
-    identity = json.dumps([spec.digest(), space.model_dump(), settings.seed], sort_keys=True)
-    key = f"models/{spec.partition}/search/{hashlib.sha256(identity.encode()).hexdigest()[:16]}.json"
-    try:
-        done = [Trial(**values) for values in store.read_json(key)]
-    except ObjectMissing:
-        done = []
-
-    def run(number: int, values: dict[str, str]) -> Trial:
-        try:
-            result = jobs.run(context, with_hyperparameters(spec, values))
-        except JobFailed as failed:
-            return Trial(number, values, None, reason=str(failed))
-        jobs.discard_outputs(result)
-        return Trial(number, values, float(result.values[OBJECTIVE]), result.job_name)
-
-    trials: list[Trial] = []
-    for trial in optuna_trials(space, settings, done, run):
-        trials.append(trial)
-        store.write_json(key, [asdict(item) for item in trials])
-        found = trial.reason if trial.value is None else f"{OBJECTIVE} {trial.value:.4f}"
-        context.log.info(f"trial {trial.number + 1} of {settings.trials}: {found} with {dict(trial.hyperparameters)}")
-    return trials
 
 
 def best_hyperparameters(store: ObjectStore, architecture: str) -> dict[str, str]:

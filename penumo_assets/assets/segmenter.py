@@ -38,7 +38,8 @@ from penumo_assets.configs.segmenter import RetrainConfig, SegmenterConfig, Segm
 from penumo_assets.jobs.prepare.work import key_from_environment, key_id
 from penumo_assets.models.archive import read_member
 from penumo_assets.partitions import cohorts
-from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
+from penumo_assets.resources.compute.runner import JobRunner
+from penumo_assets.resources.compute.spec import JobInput, JobResult, JobSpec
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 from penumo_assets.resources.storage.root import Storage, read_uri
 from penumo_assets.resources.tracking import Tracking
@@ -141,7 +142,7 @@ def _retrain(
             allow_retries=False,
         )
     segmenter = _keep(store, _weights(store, result), WEIGHTS, result.values["sha256"])
-    jobs.discard_outputs(result)
+    jobs.discard(result.job_name)
     return segmenter, {
         "held_out": table,
         "training_images": sum(counts["images"] for counts in result.values["training_data"].values()),

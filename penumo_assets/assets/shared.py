@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field, create_model
 
 from penumo_assets.assets.pages import text_block
 from penumo_assets.configs.base import StrictModel
-from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobRunner, JobSpec
+from penumo_assets.resources.compute.runner import JobRunner
+from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobSpec
 
 OWNERS = ["team:radiology-ml"]
 
@@ -109,5 +110,5 @@ def job_failures() -> Iterator[None]:
     except JobFailed as failed:
         log = text_block(failed.log_tail)
         raise Failure(
-            str(failed), metadata={"log_tail": log, **failed.metadata}, allow_retries=failed.passing
+            str(failed), metadata={"log_tail": log, **failed.metadata}, allow_retries=failed.transient
         ) from failed

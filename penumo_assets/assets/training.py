@@ -26,7 +26,8 @@ from penumo_assets.assets.shared import (
 from penumo_assets.automation import TRAINING_SET_CHANGED
 from penumo_assets.configs.train import TrainConfig
 from penumo_assets.partitions import architectures
-from penumo_assets.resources.compute.spec import JobInput, JobRunner, JobSpec
+from penumo_assets.resources.compute.runner import JobRunner
+from penumo_assets.resources.compute.spec import JobInput, JobSpec
 from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage, read_uri
 from penumo_assets.resources.tracking import Tracking
@@ -95,7 +96,7 @@ def trained_model(
         "values": result.values,
     }
     store.write_json(model_record(architecture), record)
-    jobs.discard_outputs(result)
+    jobs.discard(result.job_name)
     return MaterializeResult(
         metadata={
             "mlflow_run": mlflow_run(tracking, result.values.get("mlflow_run_id")),

@@ -90,9 +90,9 @@ def aws_resources() -> dict[str, Any]:
 
     Nothing is checked here: what is missing is named when a run starts, so that the code location always loads.
     """
-    from penumo_assets.resources.compute.sagemaker.runner import (
-        SageMakerJobRunner,  # boto3, which embedded use does without
-    )
+    # boto3, which embedded use does without
+    from penumo_assets.resources.compute.sagemaker.runner import SageMakerJobRunner
+    from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
 
     key = os.environ.get("PENUMO_KMS_KEY", "")
     storage = Storage(root=storage_root(), kms_key=key)
@@ -103,16 +103,18 @@ def aws_resources() -> dict[str, Any]:
         "storage": storage,
         "jobs": SageMakerJobRunner(
             storage=storage,
-            **given,
-            volume_kms_key=key,
-            output_kms_key=key,
-            subnets=_words("PENUMO_SUBNETS"),
-            security_group_ids=_words("PENUMO_SECURITY_GROUPS"),
-            secret_arns={
-                name.removesuffix(SECRET_SUFFIX): value
-                for name, value in os.environ.items()
-                if name.startswith(("PENUMO_", "MLFLOW_")) and name.endswith(SECRET_SUFFIX)
-            },
+            settings=SageMakerSettings(
+                **given,
+                volume_kms_key=key,
+                output_kms_key=key,
+                subnets=_words("PENUMO_SUBNETS"),
+                security_group_ids=_words("PENUMO_SECURITY_GROUPS"),
+                secret_arns={
+                    name.removesuffix(SECRET_SUFFIX): value
+                    for name, value in os.environ.items()
+                    if name.startswith(("PENUMO_", "MLFLOW_")) and name.endswith(SECRET_SUFFIX)
+                },
+            ),
         ),
         "tracking": Tracking(
             **_tracking_names(),

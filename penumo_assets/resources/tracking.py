@@ -28,7 +28,7 @@ from penumo_assets.jobs.tracking_address import (
     told,
     uri_from_environment,
 )
-from penumo_assets.resources.storage.file_store import alone_in, file_errors
+from penumo_assets.resources.storage.file_store import file_errors, folder_lock
 
 CHAMPION = "champion"
 PREVIOUS = "previous"
@@ -185,7 +185,7 @@ def _create_database(path: Path) -> None:
     with file_errors("MLflow's database"):
         if path.exists():
             return
-        with alone_in(path.parent), TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        with folder_lock(path.parent), TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             if path.exists():
                 return  # somebody else was at it
             made = Path(folder) / "mlflow.db"

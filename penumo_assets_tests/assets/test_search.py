@@ -11,8 +11,9 @@ from dagster import AssetExecutionContext
 from penumo_assets.assets.shared import TRAINING_SET_RECORD, search_record
 from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.search import SearchConfig, SearchSpace
-from penumo_assets.resources.compute.search import Trial, Tuner, best_of, optuna_trials
-from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobRunner, JobSpec
+from penumo_assets.resources.compute.runner import JobRunner
+from penumo_assets.resources.compute.search import Trial, best_of, optuna_trials
+from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobSpec
 from penumo_assets_tests.house import House, failure_of, open_house
 
 SPACE = SearchSpace.parse(
@@ -96,11 +97,11 @@ class Landscape(JobRunner):
         job = f"job-{len(self.specs)}"
         return JobResult(job, {"validation_roc_auc": landscape(values)}, f"jobs/{job}/output", {}, {})
 
-    def discard_outputs(self, result: JobResult) -> None:
+    def discard(self, job_name: str) -> None:
         return None
 
 
-class LandscapeTuner(Landscape, Tuner):
+class LandscapeTuner(Landscape):
     """A service that runs the whole search."""
 
     def tune(self, context: Any, spec: JobSpec, space: SearchSpace, config: SearchConfig) -> list[Trial]:
@@ -115,7 +116,7 @@ def house(tmp_path) -> Iterator[House]:
     with open_house(tmp_path) as house:
         names = [f"{split}/index.parquet" for split in ("train", "validation", "test")]
         house.store.write_json(TRAINING_SET_RECORD, {"prefix": "training_set/x", "names": names, "digest": "d" * 64})
-        yield replace(house, resources=house.resources | {"jobs": Landscape()})
+        yield replace(house, resources=house.resources | {"jobs": Landscape(storage=house.resources["storage"])})
 
 
 def configuration(**values: object) -> dict:
@@ -148,7 +149,7 @@ def test_a_longer_search_repeats_no_training(house: House) -> None:
 
 
 def test_a_service_that_searches_is_left_to_it(house: House) -> None:
-    tuned = replace(house, resources=house.resources | {"jobs": LandscapeTuner()})
+    tuned = replace(house, resources=house.resources | {"jobs": LandscapeTuner(storage=house.resources["storage"])})
     tuned.materialize("hyperparameter_search", partition="resnet50", config=configuration())
     assert house.store.read_json(search_record("resnet50"))["best"]["job_name"] == "tuned-1"
     assert Landscape.specs == []

@@ -9,7 +9,6 @@ import pytest
 from dagster import DagsterInstance, Failure, MetadataValue, materialize
 
 from penumo_assets.assets.training import trained_model
-from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
 from penumo_assets.resources.compute.spec import JobFailed, JobInput
 from penumo_assets.resources.profile import profile_resources
 from penumo_assets.resources.storage.root import Storage
@@ -34,7 +33,7 @@ def make_bench(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def created(emulator: Emulator, bench: Bench) -> list[Any]:
     """Requests that created a job of this test."""
     calls = emulator.calls("CreateProcessingJob") + emulator.calls("CreateTrainingJob")
-    return [call for call in calls if call.name.startswith(bench.runner.job_name_prefix) and not call.error]
+    return [call for call in calls if call.name.startswith(bench.runner.settings.job_name_prefix) and not call.error]
 
 
 def test_what_is_missing_is_named_at_once_and_no_job_is_created(
@@ -94,7 +93,7 @@ def test_a_throttled_or_failed_request_is_repeated(emulator: Emulator, bench: Be
 def test_a_job_that_failed_through_no_fault_of_its_program_gets_a_new_attempt(
     emulator: Emulator, bench: Bench, kind: str, reason: str
 ) -> None:
-    emulator.script(bench.runner.job_name_prefix, JobScript(failure=reason))
+    emulator.script(bench.runner.settings.job_name_prefix, JobScript(failure=reason))
     assert bench.run(kind=kind).metadata["job_attempt"] == 2
     assert bench.starts() == 1
     assert any("new attempt in" in line and reason[:20] in line for line in bench.lines)
@@ -103,10 +102,10 @@ def test_a_job_that_failed_through_no_fault_of_its_program_gets_a_new_attempt(
 def test_when_capacity_stays_away_the_run_may_be_retried_later(emulator: Emulator, make_bench: Any) -> None:
     bench = make_bench(max_retries=2)
     for _ in range(3):
-        emulator.script(bench.runner.job_name_prefix, JobScript(failure=NO_CAPACITY))
+        emulator.script(bench.runner.settings.job_name_prefix, JobScript(failure=NO_CAPACITY))
     with pytest.raises(JobFailed, match="CapacityError") as caught:
         bench.run()
-    assert caught.value.passing
+    assert caught.value.transient
     assert len(created(emulator, bench)) == 3
 
 
@@ -117,7 +116,7 @@ def test_a_full_quota_is_waited_for_and_a_quota_of_none_is_not(emulator: Emulato
     emulator.fail("CreateProcessingJob", "ResourceLimitExceeded", limit.format(0))
     with pytest.raises(JobFailed, match="is 0 Instances") as caught:
         bench.run(partition="other")
-    assert not caught.value.passing
+    assert not caught.value.transient
 
 
 def test_what_sagemaker_refuses_is_told_in_its_words(emulator: Emulator, make_bench: Any) -> None:
@@ -152,7 +151,7 @@ def test_a_job_tells_what_it_cost(bench: Bench) -> None:
 
 @pytest.mark.parametrize("script", [JobScript(late_log_seconds=1.5), JobScript(repeat_log_events=True)])
 def test_no_line_of_the_log_is_lost_or_doubled(emulator: Emulator, bench: Bench, script: JobScript) -> None:
-    emulator.script(bench.runner.job_name_prefix, script)
+    emulator.script(bench.runner.settings.job_name_prefix, script)
     bench.run(lines=60)
     lines = [line for line in bench.lines if line.startswith("line ")]
     assert sorted(lines) == sorted(f"line {number}" for number in range(60))
@@ -200,19 +199,19 @@ def test_when_the_service_is_away_for_a_while_the_job_is_found_again_and_no_line
 
 def test_an_interrupted_spot_training_goes_on_from_its_checkpoint(emulator: Emulator, make_bench: Any) -> None:
     bench = make_bench(use_spot=True)
-    emulator.script(bench.runner.job_name_prefix, JobScript(interrupt_at_checkpoint=True))
+    emulator.script(bench.runner.settings.job_name_prefix, JobScript(interrupt_at_checkpoint=True))
     result = bench.run("checkpoint", kind="training")
     assert bench.starts() == 2
     assert result.metadata["job_attempt"] == 1
     (request,) = created(emulator, bench)
     assert request.params["EnableManagedSpotTraining"]
     assert request.params["StoppingCondition"]["MaxWaitTimeInSeconds"] >= 24 * 3600
-    bench.runner.discard_outputs(result)
+    bench.runner.discard(result.job_name)
     assert not [*bench.store.list_objects("jobs"), *bench.store.list_objects("inputs")]
 
 
 def test_a_job_that_hangs_is_ended_by_its_longest_runtime(emulator: Emulator, bench: Bench) -> None:
-    emulator.script(bench.runner.job_name_prefix, JobScript(hang=True))
+    emulator.script(bench.runner.settings.job_name_prefix, JobScript(hang=True))
     with pytest.raises(JobFailed, match="run for the longest time it may"):
         bench.run(max_runtime_seconds=1)
 
@@ -226,7 +225,7 @@ def test_a_job_that_somebody_stops_is_told_to_have_been_stopped(emulator: Emulat
     bench.context.log.info = stop
     with pytest.raises(JobFailed, match=r"was stopped$") as caught:
         bench.run("wait")
-    assert not caught.value.passing
+    assert not caught.value.transient
 
 
 def test_a_cancelled_run_may_leave_its_job_alone(make_bench: Any) -> None:
@@ -363,10 +362,10 @@ def test_the_sources_are_uploaded_once(bench: Bench, monkeypatch: pytest.MonkeyP
 
 def test_the_image_is_aws_s_own_unless_another_is_named(make_bench: Any) -> None:
     bench = make_bench(image="")
-    runner: SageMakerSettings = bench.runner
-    assert ".eu-central-1.amazonaws.com/pytorch-training:" in runner.image_uri(bench.spec())
-    assert "-cpu-" in runner.image_uri(bench.spec())
-    assert "-gpu-" in runner.image_uri(bench.spec(kind="training"))
+    service = bench.runner.service
+    assert ".eu-central-1.amazonaws.com/pytorch-training:" in service.image_uri(bench.spec())
+    assert "-cpu-" in service.image_uri(bench.spec())
+    assert "-gpu-" in service.image_uri(bench.spec(kind="training"))
 
 
 def test_jobs_are_never_listed_to_find_one(emulator: Emulator) -> None:

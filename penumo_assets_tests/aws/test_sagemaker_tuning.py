@@ -10,7 +10,7 @@ from dagster import DagsterExecutionInterruptedError
 from penumo_assets.configs.search import OBJECTIVE, SearchConfig, SearchSpace
 from penumo_assets.resources.compute.sagemaker.start import hyperparameter_arguments
 from penumo_assets.resources.compute.sagemaker.tuning import tuning_job_name
-from penumo_assets.resources.compute.search import Trial, Tuner, best_of
+from penumo_assets.resources.compute.search import Trial, best_of
 from penumo_assets.resources.compute.spec import JobFailed, JobInput, JobSpec
 from penumo_assets_tests.aws.emulator import Emulator, JobScript
 from penumo_assets_tests.aws.emulator.rules import validate
@@ -43,7 +43,6 @@ def bench(make_bench: Any) -> Bench:
 
 
 def tune(bench: Bench, do: str = "nothing", config: SearchConfig = TWO, **changes: Any) -> list[Trial]:
-    assert isinstance(bench.runner, Tuner)
     return bench.runner.tune(bench.context, bench.spec(do, kind="training", **changes), SPACE, config)
 
 

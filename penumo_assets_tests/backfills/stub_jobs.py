@@ -5,20 +5,19 @@ from typing import Any
 
 import cv2
 import numpy as np
-from dagster import AssetExecutionContext, EnvVar, ResourceDependency
+from dagster import AssetExecutionContext, EnvVar
 
 from penumo_assets.definitions import build_definitions
 from penumo_assets.imaging.pack import npz_bytes
 from penumo_assets.jobs.manifest import STAGES, StageOutput, dump_rows
 from penumo_assets.jobs.prepare.work import WorkItem, parse_item, work_lines
-from penumo_assets.resources.compute.spec import JobResult, JobRunner, JobSpec
+from penumo_assets.resources.compute.runner import JobRunner
+from penumo_assets.resources.compute.spec import JobResult, JobSpec
 from penumo_assets.resources.storage.root import Storage
 
 
 class StubJobRunner(JobRunner):
     """Prepares cohorts in this process: a PNG becomes a small picture in every stage, all else is rejected."""
-
-    storage: ResourceDependency[Storage]
 
     def run(self, context: AssetExecutionContext, spec: JobSpec) -> JobResult:
         assert (spec.program, spec.kind) == ("prepare", "processing")
@@ -48,8 +47,8 @@ class StubJobRunner(JobRunner):
         names = {output: tuple(sorted(files)) for output, files in outputs.items()}
         return JobResult(name, values, prefix, names, {"job_name": name, "job_seconds": 0.0})
 
-    def discard_outputs(self, result: JobResult) -> None:
-        self.storage.store.delete_folder(f"jobs/{result.job_name}")
+    def discard(self, job_name: str) -> None:
+        self.storage.store.delete_folder(f"jobs/{job_name}")
 
 
 def _outputs(item: WorkItem) -> list[tuple[str, str, bytes]]:

@@ -15,7 +15,8 @@ import pytest
 from penumo_assets.resources.compute import bundle
 from penumo_assets.resources.compute.local import job as local_module
 from penumo_assets.resources.compute.local.runner import LocalJobRunner
-from penumo_assets.resources.compute.spec import JobInput, JobResult, JobRunner, JobSpec
+from penumo_assets.resources.compute.runner import JobRunner
+from penumo_assets.resources.compute.spec import JobInput, JobResult, JobSpec
 from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage
 
@@ -72,6 +73,7 @@ def local_bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 def sagemaker_bench(emulator: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Bench:
     from penumo_assets.resources.compute.sagemaker.runner import SageMakerJobRunner
+    from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
 
     bucket = "b" + "".join(character for character in folder.name.lower() if character.isalnum())[-40:]
     environment = emulator.environment(bucket)
@@ -87,7 +89,8 @@ def sagemaker_bench(emulator: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
         "log_poll_seconds": 0.1,
         "retry_seconds": 0.05,
     }
-    return Bench(SageMakerJobRunner(storage=storage, **(values | settings)), storage.store, folder)
+    chosen = SageMakerSettings(**(values | settings))
+    return Bench(SageMakerJobRunner(storage=storage, settings=chosen), storage.store, folder)
 
 
 _real_bundle = bundle.source_bundle

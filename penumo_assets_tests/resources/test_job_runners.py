@@ -51,7 +51,7 @@ def test_a_finished_job_is_reused(bench: Bench, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["processing", "training"])
 def test_a_job_whose_outputs_were_discarded_runs_again(bench: Bench, kind: str) -> None:
     first = bench.run(kind=kind)
-    bench.runner.discard_outputs(first)
+    bench.runner.discard(first.job_name)
     assert not [*bench.store.list_objects("jobs"), *bench.store.list_objects("inputs")]
     second = bench.run(kind=kind)
     assert bench.starts() == 2
@@ -62,7 +62,7 @@ def test_a_failing_program_says_why_and_the_next_launch_is_a_new_attempt(bench: 
     with pytest.raises(JobFailed, match="the films are upside down") as caught:
         bench.run("fail")
     assert "first line" in caught.value.log_tail
-    assert not caught.value.passing
+    assert not caught.value.transient
     with pytest.raises(JobFailed, match="-2 failed"):
         bench.run("fail")
     assert bench.starts() == 2

@@ -168,12 +168,12 @@ def test_a_success_clears_away_what_killed_launches_of_the_same_work_have_left(b
         bench.run("crash")
     never_discarded = bench.run(documents={"notes": {"n.json": b"before"}})
     other = bench.run(partition="another cohort")
-    bench.runner.discard_outputs(bench.run())
+    bench.runner.discard(bench.run().job_name)
     left = {path.name for path in scratch(bench).iterdir()}
     assert left == {never_discarded.job_name, other.job_name}  # this process may still read them
     for job in (never_discarded, other):
         os.close(bench.runner._in_use.pop(job.job_name))
-    bench.runner.discard_outputs(bench.run())
+    bench.runner.discard(bench.run().job_name)
     assert {path.name for path in scratch(bench).iterdir()} == {other.job_name}
     assert {info.key.split("/")[1] for info in bench.store.list_objects("jobs")} == {other.job_name}
 
@@ -182,10 +182,10 @@ def test_outputs_stay_while_another_run_attached_to_the_job_reads_them(bench: Be
     first = bench.run()
     reader = claims.use(scratch(bench) / first.job_name)
     assert reader is not None
-    bench.runner.discard_outputs(first)
+    bench.runner.discard(first.job_name)
     assert bench.store.exists(first.key("made", "sub/algo-1.txt"))
     os.close(reader)
-    bench.runner.discard_outputs(first)
+    bench.runner.discard(first.job_name)
     assert not list(bench.store.list_objects("jobs"))
 
 

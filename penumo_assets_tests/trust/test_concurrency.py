@@ -13,7 +13,8 @@ from dagster import AssetExecutionContext, AssetKey, Failure
 from penumo_assets.cohort.publish import Manifest, keys_of, open_manifest, read_manifest, read_settings
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.promotion import CHAMPION_RECORD, disagreement, rollback
-from penumo_assets.resources.compute.spec import JobResult, JobRunner, JobSpec
+from penumo_assets.resources.compute.runner import JobRunner
+from penumo_assets.resources.compute.spec import JobResult, JobSpec
 from penumo_assets.resources.storage.file_store import FileStore
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 from penumo_assets.resources.storage.root import Storage

@@ -15,7 +15,6 @@ from dagster import (
     AssetExecutionContext,
     AssetSelection,
     DagsterInstance,
-    ResourceDependency,
     asset,
     materialize,
 )
@@ -27,7 +26,8 @@ from penumo_assets.cohort import publish
 from penumo_assets.cohort.publish import Manifest, dump_manifest, manifest_key, open_manifest, read_manifest
 from penumo_assets.jobs.manifest import ManifestRow, StageOutput
 from penumo_assets.partitions import cohorts
-from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobRunner, JobSpec
+from penumo_assets.resources.compute.runner import JobRunner
+from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobSpec
 from penumo_assets.resources.storage.file_store import FileStore
 from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage
@@ -185,12 +185,10 @@ def test_the_brightness_of_all_cohorts_is_judged_from_one_look_at_each_manifest(
 class NoJobs(JobRunner):
     """Ends where a job would begin."""
 
-    storage: ResourceDependency[Storage]
-
     def run(self, context: AssetExecutionContext, spec: JobSpec) -> JobResult:
         raise JobFailed(f"{len(spec.documents['index']['items.jsonl'].splitlines())} items were to be packed")
 
-    def discard_outputs(self, result: JobResult) -> None: ...
+    def discard(self, job_name: str) -> None: ...
 
 
 def test_the_training_set_holds_one_manifest_at_a_time(

@@ -219,7 +219,9 @@ def test_the_tracking_servers_password_reaches_the_server_and_the_job_but_not_it
     bench = sagemaker_bench(emulator, tmp_path, monkeypatch, secret_arns=arns)
     bench.run(kind="training", environment=environment, secrets=secrets)
     (request,) = [
-        call for call in emulator.calls("CreateTrainingJob") if call.name.startswith(bench.runner.job_name_prefix)
+        call
+        for call in emulator.calls("CreateTrainingJob")
+        if call.name.startswith(bench.runner.settings.job_name_prefix)
     ]
     assert request.params["Environment"].items() >= {
         ("MLFLOW_TRACKING_URI", f"http://{mlflow.host}"),

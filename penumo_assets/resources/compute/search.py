@@ -1,13 +1,10 @@
 """Search hyperparameters by running trainings: what a trial is, and Optuna's way of choosing the next."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dagster import AssetExecutionContext
-
-from penumo_assets.configs.search import NumberRange, SearchConfig, SearchSpace
+from penumo_assets.configs.search import OBJECTIVE, NumberRange, SearchConfig, SearchSpace
 from penumo_assets.resources.compute.spec import JobSpec
 
 if TYPE_CHECKING:
@@ -24,15 +21,11 @@ class Trial:
     job_name: str = ""
     reason: str = ""
 
-
-class Tuner(ABC):
-    """A job runner whose service runs a whole search itself."""
-
-    @abstractmethod
-    def tune(
-        self, context: AssetExecutionContext, spec: JobSpec, space: SearchSpace, config: SearchConfig
-    ) -> list[Trial]:
-        """Run ``config.trials`` trainings like ``spec`` with hyperparameters from ``space``; all of them, in order."""
+    def sentence(self, trials: int) -> str:
+        """A line of the log for one of ``trials``."""
+        found = self.reason if self.value is None else f"{OBJECTIVE} {self.value:.4f}"
+        name = f" ({self.job_name})" if self.job_name else ""
+        return f"trial {self.number + 1} of {trials}{name}: {found} with {dict(self.hyperparameters)}"
 
 
 def best_of(trials: Sequence[Trial]) -> Trial | None:

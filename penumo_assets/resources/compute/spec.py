@@ -1,20 +1,17 @@
 """Frozen job specifications: what is to run, on which objects, printed and compared without running.
 
-Assets build a spec, a `JobRunner` runs it, and what comes back is an immutable `JobResult`.
+Assets build a spec, a `JobRunner` (`runner.py`) runs it, and what comes back is an immutable `JobResult`.
 """
 
 import hashlib
 import hmac
 import json
 import re
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
-
-from dagster import AssetExecutionContext, ConfigurableResource
 
 import penumo_assets
 
@@ -34,8 +31,8 @@ BUNDLE_DATA = (
 class JobFailed(RuntimeError):
     """The job ended without a result; the message is the program's own reason.
 
-    ``log_tail`` holds the last lines of its log, ``metadata`` facts about the run. ``passing`` tells that the
-    cause was not the program (no capacity, a fault of the service), so that the same job may succeed later.
+    ``log_tail`` holds the last lines of its log, ``metadata`` facts about the run. ``transient`` says that
+    the cause was not the program (no capacity, a fault of the service): the same job may succeed later.
     """
 
     def __init__(
@@ -44,12 +41,12 @@ class JobFailed(RuntimeError):
         *,
         log_tail: str = "",
         metadata: Mapping[str, Any] | None = None,
-        passing: bool = False,
+        transient: bool = False,
     ) -> None:
         super().__init__(message)
         self.log_tail = log_tail
         self.metadata = dict(metadata or {})
-        self.passing = passing
+        self.transient = transient
 
 
 @dataclass(frozen=True)
@@ -142,24 +139,6 @@ class JobResult:
 
     def key(self, output: str, name: str) -> str:
         return f"{self.output_prefix}/{output}/{name}"
-
-
-class JobRunner(ConfigurableResource):
-    """Runs job specs to their end: attach to a running one, reuse a finished one, else start the next attempt."""
-
-    @abstractmethod
-    def run(self, context: AssetExecutionContext, spec: JobSpec) -> JobResult:
-        """Run ``spec`` and return its result.
-
-        Raises
-        ------
-        JobFailed
-            If the program failed: running it again would fail again.
-        """
-
-    @abstractmethod
-    def discard_outputs(self, result: JobResult) -> None:
-        """Remove a job's outputs once they are published under their own keys."""
 
 
 @cache

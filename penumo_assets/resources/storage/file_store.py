@@ -94,7 +94,7 @@ class FileStore(ObjectStore):
         return data, hashlib.sha256(data).hexdigest()
 
     def swap(self, key: str, data: bytes, version: str | None) -> None:
-        with file_errors(key), alone_in(self.path(key).parent):
+        with file_errors(key), folder_lock(self.path(key).parent):
             try:
                 found = self.read_version(key)[1]
             except ObjectMissing:
@@ -167,7 +167,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, which the system takes back from a process that dies."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)

@@ -42,7 +42,7 @@ def is_held(folder: Path) -> bool:
 def use(folder: Path) -> int | None:
     """Take a share in a folder in which nobody works any more, so that nobody clears it away; close it to let go.
 
-    Call it, and `is_used`, while `alone_in` the folder above; None if the folder has gone.
+    Call it, and `is_used`, while `folder_lock` the folder above; None if the folder has gone.
     """
     try:
         handle = os.open(folder, os.O_RDONLY)

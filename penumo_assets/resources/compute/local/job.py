@@ -74,7 +74,7 @@ class LocalJob:
                 os.close(claim)
         except OSError as error:
             reason = f"job {self.name} cannot be started in the scratch folder: {error.strerror or error}"
-            raise JobFailed(reason, passing=True) from error
+            raise JobFailed(reason, transient=True) from error
         return True
 
     def _start(self, claim: int, before: "LocalJob | None") -> None:

@@ -6,26 +6,25 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dagster import AssetExecutionContext, DagsterExecutionInterruptedError, ResourceDependency
+from dagster import AssetExecutionContext, DagsterExecutionInterruptedError
 from pydantic import Field, PrivateAttr
 
 from penumo_assets.jobs.contract import RESULT_NAME
 from penumo_assets.resources.compute.local import claims
 from penumo_assets.resources.compute.local.job import LocalJob
-from penumo_assets.resources.compute.spec import JobResult, JobRunner, JobSpec
-from penumo_assets.resources.storage.file_store import alone_in
-from penumo_assets.resources.storage.root import Storage
+from penumo_assets.resources.compute.runner import JobRunner
+from penumo_assets.resources.compute.spec import JobResult, JobSpec
+from penumo_assets.resources.storage.file_store import folder_lock
 
 
 class LocalJobRunner(JobRunner):
     """Jobs as local subprocesses in a scratch folder with the layout of `/opt/ml`.
 
     Every job runs under a supervisor in its own session: if the orchestrator dies, the job goes on and the
-    next launch attaches to it; if the run is cancelled, the whole process group is stopped. Whether a job runs is
-    told by its claim, which lives exactly as long as its processes (`claims`).
+    next launch attaches to it; if the run is cancelled, the whole process group is stopped. A job runs as long as
+    somebody holds the claim on its folder (`claims`).
     """
 
-    storage: ResourceDependency[Storage]
     scratch: str = Field(description="Folder for running jobs; on the same disk as the storage root if that is local.")
     job_name_prefix: str = Field(default="penumo", description="First word of every job name.")
     poll_seconds: float = Field(default=0.2, gt=0, description="How often a running job is looked at.")
@@ -54,7 +53,7 @@ class LocalJobRunner(JobRunner):
                 attempt, before = attempt + 1, job
                 job = self._job(spec, attempt)
             else:
-                with alone_in(scratch):  # another run may be attached to the same job
+                with folder_lock(scratch):  # another run may be attached to the same job
                     if job.describe() not in (state, "completed"):
                         continue  # that one has used it and cleared it away
                     result, outputs = job.result(), job.publish()
@@ -75,7 +74,7 @@ class LocalJobRunner(JobRunner):
         )
 
     def _job(self, spec: JobSpec, attempt: int) -> LocalJob:
-        return LocalJob(self.storage.store, Path(self.scratch), spec, spec.job_name(self.job_name_prefix, attempt))
+        return LocalJob(self.store, Path(self.scratch), spec, spec.job_name(self.job_name_prefix, attempt))
 
     def _wait(self, context: AssetExecutionContext, job: LocalJob) -> None:
         try:
@@ -100,22 +99,22 @@ class LocalJobRunner(JobRunner):
         if name in self._in_use:
             os.close(self._in_use.pop(name))
 
-    def discard_outputs(self, result: JobResult) -> None:
+    def discard(self, job_name: str) -> None:
         """Remove the job, and whatever earlier jobs for the same work have left: killed runs never came to this."""
         scratch = Path(self.scratch)
-        with alone_in(scratch):
-            self._let_go(result.job_name)
-            if claims.is_used(scratch / result.job_name):
+        with folder_lock(scratch):
+            self._let_go(job_name)
+            if claims.is_used(scratch / job_name):
                 return  # another run, attached to the same job, still reads them: it will come to this
-            work = claims.work_of(scratch / result.job_name)
-            self._discard(result.job_name)
+            work = claims.work_of(scratch / job_name)
+            self._discard(job_name)
             for folder in _unused(scratch):
                 if work is not None and claims.work_of(folder) == work:
                     self._discard(folder.name)
 
     def _discard(self, name: str) -> None:
         # The result goes first: without it the job does not count as finished, so nobody reuses half of it.
-        store = self.storage.store
+        store = self.store
         store.delete([f"jobs/{name}/output/{RESULT_NAME}"])
         store.delete_folder(f"jobs/{name}")
         shutil.rmtree(Path(self.scratch) / name, ignore_errors=True)

@@ -11,10 +11,9 @@ from penumo_assets.jobs.contract import RESULT_NAME, ResultFile, host_result_nam
 from penumo_assets.models.archive import extract_archive
 from penumo_assets.models.errors import ModelError
 from penumo_assets.resources.compute.bundle import publish_bundle
-from penumo_assets.resources.compute.sagemaker.calls import created, described, stopped
 from penumo_assets.resources.compute.sagemaker.outcome import Description
 from penumo_assets.resources.compute.sagemaker.request import creation_request, input_prefix, write_inputs
-from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
+from penumo_assets.resources.compute.sagemaker.service import Service, created, described, stopped
 from penumo_assets.resources.compute.spec import JobFailed, JobSpec
 from penumo_assets.resources.storage.object_store import ObjectMissing
 
@@ -25,15 +24,18 @@ TRAINING_OUTPUT = "output.tar.gz"
 class SageMakerJob:
     """A spec under the name of one of its attempts."""
 
-    def __init__(self, settings: SageMakerSettings, spec: JobSpec, attempt: int) -> None:
-        self.settings = settings
+    noun = "job"
+
+    def __init__(self, service: Service, spec: JobSpec, attempt: int) -> None:
+        self.service = service
         self.spec = spec
         self.attempt = attempt
-        self.name = spec.job_name(settings.job_name_prefix, attempt)
+        self.kind = spec.kind
+        self.name = spec.job_name(service.settings.job_name_prefix, attempt)
         self.log_group = LOG_GROUP[spec.kind]
         self.output_prefix = f"jobs/{self.name}/output"
-        self.store = settings.store
-        self._client = settings.client("sagemaker")
+        self.store = service.store
+        self._client = service.client("sagemaker")
 
     def describe(self) -> Description | None:
         """How it stands; None if there is no job of this name.
@@ -55,17 +57,17 @@ class SageMakerJob:
         Raises
         ------
         JobFailed
-            If SageMaker refuses; ``passing`` if it may accept the same request later.
+            If SageMaker refuses; ``transient`` if it may accept the same request later.
         """
         manifests = write_inputs(self.store, self.spec, self.name, publish_bundle(self.store))
-        request = creation_request(self.settings, self.spec, self.name, manifests, tags)
+        request = creation_request(self.service, self.spec, self.name, manifests, tags)
         create = self._client.create_processing_job
         if self.spec.kind == "training":
             create = self._client.create_training_job
         try:
             return created(self.name, lambda: create(**request))
         except JobFailed as failed:
-            if not failed.passing:  # else there may be a job all the same
+            if not failed.transient:  # else there may be a job all the same
                 self.remove_inputs()
             raise
 
@@ -106,7 +108,7 @@ class SageMakerJob:
     def _result_values(self) -> dict[str, Any]:
         output = "data" if self.spec.kind == "training" else self.spec.result_output
         # All hosts of a training make one model, which the first one describes; others compute a share each.
-        hosts = 1 if self.spec.kind == "training" else self.settings.instance_count(self.spec)
+        hosts = 1 if self.spec.kind == "training" else self.service.settings.instance_count(self.spec)
         names = [host_result_name(f"algo-{number}", first=number == 1) for number in range(1, hosts + 1)]
         results = [self.store.read(f"{self.output_prefix}/{output}/{name}") for name in names]
         values = [ResultFile.model_validate_json(data).values for data in results]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 RUNNING = ("InProgress", "Stopping")
 Cause = Literal["capacity", "throttling", "internal", "memory", "stopped", "program"]
-PASSING: tuple[Cause, ...] = ("capacity", "throttling", "internal")
+TRANSIENT: tuple[Cause, ...] = ("capacity", "throttling", "internal")
 
 # FailureReason begins with the kind of error; SageMaker Pipelines' retry policies go by the same words.
 _CAUSES: tuple[tuple[Cause, str], ...] = (
@@ -30,7 +30,7 @@ _CONSOLE_PAGES = {"processing": "processing-jobs", "training": "jobs", "tuning":
 
 @dataclass(frozen=True)
 class Description:
-    """What DescribeProcessingJob and DescribeTrainingJob say alike.
+    """What the three Describe calls, of processing, training and tuning jobs, say alike.
 
     Attributes
     ----------
@@ -89,6 +89,23 @@ class Description:
             timed_out=answer.get("SecondaryStatus") == "MaxRuntimeExceeded" or _timed_out(answer, spent),
         )
 
+    @classmethod
+    def of_tuning(cls, answer: Mapping[str, Any]) -> "Description":
+        counts = answer["TrainingJobStatusCounters"]
+        trials = answer["HyperParameterTuningJobConfig"]["ResourceLimits"]["MaxNumberOfTrainingJobs"]
+        definition = answer["TrainingJobDefinition"]["ResourceConfig"]
+        done, failed = counts.get("Completed", 0), counts.get("NonRetryableError", 0)
+        return cls(
+            status=answer["HyperParameterTuningJobStatus"],
+            detail=f"{done} of {trials} trainings completed, {failed} failed",
+            reason=plain(answer.get("FailureReason", "")),
+            instance_type=definition["InstanceType"],
+            instance_count=definition["InstanceCount"],
+            seconds=None,
+            billable_seconds=None,
+            timed_out=False,
+        )
+
     @property
     def running(self) -> bool:
         return self.status in RUNNING
@@ -97,7 +114,7 @@ class Description:
         """Why a job that did not complete ended."""
         if self.status == "Stopped":
             return "stopped"
-        if cause := passing_cause(self.reason):
+        if cause := transient_cause(self.reason):
             return cause
         return "memory" if _OUT_OF_MEMORY.search(f"{self.reason}\n{log_tail}") else "program"
 
@@ -123,7 +140,7 @@ def _seconds(start: datetime | None, end: datetime | None) -> int | None:
     return None if start is None or end is None else max(0, round((end - start).total_seconds()))
 
 
-def passing_cause(reason: str) -> Cause | None:
+def transient_cause(reason: str) -> Cause | None:
     """Why a job failed, if through no fault of its program."""
     return next((cause for cause, pattern in _CAUSES if re.search(pattern, reason, re.IGNORECASE)), None)
 

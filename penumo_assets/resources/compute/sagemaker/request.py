@@ -13,6 +13,7 @@ from typing import Any
 
 from penumo_assets.resources.compute.bundle import START_NAME
 from penumo_assets.resources.compute.sagemaker.machines import has_local_disk
+from penumo_assets.resources.compute.sagemaker.service import Service
 from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
 from penumo_assets.resources.compute.sagemaker.start import CODE_INPUT, SECRET_SUFFIX
 from penumo_assets.resources.compute.spec import JobFailed, JobInput, JobSpec, bundle_digest
@@ -97,7 +98,7 @@ def write_inputs(store: ObjectStore, spec: JobSpec, name: str, code: JobInput) -
 
 
 def creation_request(
-    settings: SageMakerSettings,
+    service: Service,
     spec: JobSpec,
     name: str,
     manifests: Mapping[str, str],
@@ -105,7 +106,8 @@ def creation_request(
 ) -> dict[str, Any]:
     """Parameters of CreateProcessingJob or CreateTrainingJob."""
     build = _processing_request if spec.kind == "processing" else _training_request
-    request = build(settings, spec, name, manifests)
+    settings = service.settings
+    request = build(service, spec, name, manifests)
     request |= {
         "RoleArn": settings.role_arn,
         "Environment": job_environment(settings, spec),
@@ -157,14 +159,13 @@ def _runtime(settings: SageMakerSettings, spec: JobSpec) -> int:
     return min(spec.max_runtime_seconds, settings.max_runtime_seconds)
 
 
-def _processing_request(
-    settings: SageMakerSettings, spec: JobSpec, name: str, manifests: Mapping[str, str]
-) -> dict[str, Any]:
+def _processing_request(service: Service, spec: JobSpec, name: str, manifests: Mapping[str, str]) -> dict[str, Any]:
+    settings = service.settings
     outputs = [
         {
             "OutputName": output,
             "S3Output": {
-                "S3Uri": settings.store.uri(f"jobs/{name}/output/{output}"),
+                "S3Uri": service.store.uri(f"jobs/{name}/output/{output}"),
                 "LocalPath": f"{OUTPUT_FOLDER}/{output}",
                 "S3UploadMode": "EndOfJob",
             },
@@ -193,17 +194,16 @@ def _processing_request(
         "ProcessingResources": {"ClusterConfig": _cluster(settings, spec)},
         "StoppingCondition": {"MaxRuntimeInSeconds": _runtime(settings, spec)},
         "AppSpecification": {
-            "ImageUri": settings.image_uri(spec),
+            "ImageUri": service.image_uri(spec),
             "ContainerEntrypoint": _entrypoint(spec),
             "ContainerArguments": ["processing", spec.program, *spec.arguments],
         },
     } | _given(NetworkConfig=network)
 
 
-def _training_request(
-    settings: SageMakerSettings, spec: JobSpec, name: str, manifests: Mapping[str, str]
-) -> dict[str, Any]:
-    store, runtime = settings.store, _runtime(settings, spec)
+def _training_request(service: Service, spec: JobSpec, name: str, manifests: Mapping[str, str]) -> dict[str, Any]:
+    settings, store = service.settings, service.store
+    runtime = _runtime(settings, spec)
     channels = [
         {
             "ChannelName": input_name,
@@ -224,7 +224,7 @@ def _training_request(
     request = {
         "TrainingJobName": name,
         "AlgorithmSpecification": {
-            "TrainingImage": settings.image_uri(spec),
+            "TrainingImage": service.image_uri(spec),
             "TrainingInputMode": "File",
             "ContainerEntrypoint": _entrypoint(spec),
             "ContainerArguments": ["training", spec.program],

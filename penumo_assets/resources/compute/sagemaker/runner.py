@@ -9,76 +9,93 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from dagster import AssetExecutionContext, MetadataValue
+from dagster import AssetExecutionContext, DagsterExecutionInterruptedError, MetadataValue
+from pydantic import Field, PrivateAttr
 
 from penumo_assets.configs.search import SearchConfig, SearchSpace
 from penumo_assets.jobs.contract import RESULT_NAME
+from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.sagemaker.job import TRAINING_OUTPUT, SageMakerJob
 from penumo_assets.resources.compute.sagemaker.logs import JobLog
-from penumo_assets.resources.compute.sagemaker.outcome import PASSING, Description, console_urls
+from penumo_assets.resources.compute.sagemaker.outcome import TRANSIENT, Description, console_urls, transient_cause
 from penumo_assets.resources.compute.sagemaker.request import check_spec, checkpoint_prefix, input_prefix
-from penumo_assets.resources.compute.sagemaker.search import INTERRUPTIONS, Search
+from penumo_assets.resources.compute.sagemaker.service import Service
 from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
-from penumo_assets.resources.compute.sagemaker.tuning import check_search
-from penumo_assets.resources.compute.search import Trial, Tuner
+from penumo_assets.resources.compute.sagemaker.tuning import TuningJob, check_search
+from penumo_assets.resources.compute.search import Trial
 from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobSpec
 
 LONGEST_PAUSE_SECONDS = 600.0
 LOG_PATIENCE_SECONDS = 15.0
 STOPPED_LOG_PATIENCE_SECONDS = 3.0  # a log that was cut off has no end to wait for
+_INTERRUPTIONS = (DagsterExecutionInterruptedError, KeyboardInterrupt, SystemExit)
 T = TypeVar("T")
+J = TypeVar("J", SageMakerJob, TuningJob)
 
 
-class SageMakerJobRunner(SageMakerSettings, Tuner):
+class SageMakerJobRunner(JobRunner):
     """Jobs on SageMaker, under the same contract as the local runner.
 
     A job that failed for lack of capacity or by a fault of the service gets a new attempt after a pause; a program
     that failed would fail again.
     """
 
+    settings: SageMakerSettings = Field(default_factory=SageMakerSettings)
+
+    _service: Service | None = PrivateAttr(default=None)
+
+    @property
+    def service(self) -> Service:
+        """Raises JobFailed if a setting is missing."""
+        if self._service is None:
+            self._service = Service(self.settings, self.storage)  # type: ignore[arg-type]  # a Storage, once it is bound
+        return self._service
+
+    def setup_for_execution(self, context: Any) -> None:
+        """Refuse to run, before any asset reads anything, if a setting is missing."""
+        _ = self.service
+
     def run(self, context: AssetExecutionContext, spec: JobSpec) -> JobResult:
-        self.require_settings()
-        check_spec(self, spec)
+        check_spec(self.service.settings, spec)
         logs: dict[str, JobLog] = {}
         return self._retried(context, lambda: self._run_attempt(context, spec, logs))
 
     def tune(
         self, context: AssetExecutionContext, spec: JobSpec, space: SearchSpace, config: SearchConfig
     ) -> list[Trial]:
-        self.require_settings()
-        check_search(self, spec, space)
-        return self._retried(context, Search(self, context, spec, space, config, _tags(context, spec)).run)
+        check_search(self.service.settings, spec, space)
+        return self._retried(context, lambda: self._search_attempt(context, spec, space, config))
+
+    def discard(self, job_name: str) -> None:
+        # The result goes first: without it the job does not count as finished, so nobody reuses half of it.
+        results = (RESULT_NAME, TRAINING_OUTPUT)
+        listed = self.store.list_objects(f"jobs/{job_name}/output")
+        self.store.delete([item.key for item in listed if item.key.rsplit("/", 1)[-1] in results])
+        for prefix in (f"jobs/{job_name}", input_prefix(job_name), checkpoint_prefix(job_name)):
+            self.store.delete_folder(prefix)
 
     def _retried(self, context: AssetExecutionContext, attempt: Callable[[], T]) -> T:
         """What ``attempt`` returns, repeated after pauses while what keeps it from succeeding may pass."""
-        retry = 0
+        retry, most = 0, self.settings.max_retries
         while True:
             try:
                 return attempt()
             except JobFailed as failed:
-                if not failed.passing or retry == self.max_retries:
+                if not failed.transient or retry == most:
                     raise
-                pause = min(self.retry_seconds * 2**retry, LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1.0)
+                pause = min(self.settings.retry_seconds * 2**retry, LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1.0)
                 retry += 1
-                context.log.warning(f"{failed}; new attempt in {pause:.0f} s ({retry} of {self.max_retries})")
+                context.log.warning(f"{failed}; new attempt in {pause:.0f} s ({retry} of {most})")
                 time.sleep(pause)
-
-    def discard_outputs(self, result: JobResult) -> None:
-        # The result goes first: without it the job does not count as finished, so nobody reuses half of it.
-        names = [TRAINING_OUTPUT, *(f"{output}/{RESULT_NAME}" for output in result.outputs)]
-        store = self.store
-        store.delete([f"{result.output_prefix}/{name}" for name in names])
-        for prefix in (f"jobs/{result.job_name}", input_prefix(result.job_name), checkpoint_prefix(result.job_name)):
-            store.delete_folder(prefix)
 
     def _run_attempt(self, context: AssetExecutionContext, spec: JobSpec, logs: dict[str, JobLog]) -> JobResult:
         """Follow one attempt to its end; ``logs`` remembers by job what has been passed on, should it come again."""
         started = time.monotonic()
-        job, description = self._find_or_create(context, spec)
+        job, description = self._find_or_create(context, spec, lambda n: SageMakerJob(self.service, spec, n))
         reused = description is not None
         if job.name not in logs:
-            hosts = self.instance_count(spec)
-            logs[job.name] = JobLog(self.client("logs"), job.log_group, job.name, context.log.info, hosts)
+            hosts = self.settings.instance_count(spec)
+            logs[job.name] = JobLog(self.service.client("logs"), job.log_group, job.name, context.log.info, hosts)
         log = logs[job.name]
         if description is None or description.running:
             description = self._wait(context, job, log)
@@ -94,79 +111,106 @@ class SageMakerJobRunner(SageMakerSettings, Tuner):
             f"job {job.name} {description.sentence(cause, self._instance_variable(spec))}",
             log_tail=tail,
             metadata=metadata,
-            passing=cause in PASSING,
+            transient=cause in TRANSIENT,
         )
 
-    def _find_or_create(self, context: AssetExecutionContext, spec: JobSpec) -> tuple[SageMakerJob, Description | None]:
+    def _search_attempt(
+        self, context: AssetExecutionContext, spec: JobSpec, space: SearchSpace, config: SearchConfig
+    ) -> list[Trial]:
+        """Follow one tuning job to its end; JobFailed if it was stopped, or if no trial of it says anything."""
+        job, description = self._find_or_create(
+            context, spec, lambda n: TuningJob(self.service, spec, space, config, n)
+        )
+        if description is None or description.running:
+            description = self._wait(context, job)
+        if description.status == "Stopped":
+            raise JobFailed(f"search {job.name} was stopped")
+        trials = job.trials()
+        for trial in trials:
+            context.log.info(trial.sentence(config.trials))
+        reasons = [trial.reason for trial in trials] or [description.reason]
+        if not any(trial.value is not None for trial in trials) and (
+            not trials or all(transient_cause(text) for text in reasons)
+        ):
+            transient = any(transient_cause(text) for text in reasons)
+            raise JobFailed(f"search {job.name} failed: {'; '.join(sorted(set(reasons)))}", transient=transient)
+        job.discard()
+        return trials
+
+    def _find_or_create(
+        self, context: AssetExecutionContext, spec: JobSpec, attempt_at: Callable[[int], J]
+    ) -> tuple[J, Description | None]:
         """The attempt that runs or has a result, with its description; else a new one, without."""
         attempt = 1
         while True:
-            job = SageMakerJob(self, spec, attempt)
+            job = attempt_at(attempt)
             found = job.describe()
             if found is None:
-                if self._create(context, job):
+                if self._create(context, spec, job):
                     return job, None
-                time.sleep(self.poll_seconds)  # another process was faster: its job is about to be seen
+                time.sleep(self.settings.poll_seconds)  # another process was faster: its job is about to be seen
             elif found.status == "InProgress":
-                context.log.info(f"Attached to job {job.name}, which is still running")
+                context.log.info(f"Attached to {job.noun} {job.name}, which is still running")
                 return job, found
             elif found.status == "Completed" and job.has_result():
-                context.log.info(f"Job {job.name} has finished before: its result is used")
+                context.log.info(f"{job.noun.capitalize()} {job.name} has finished before: its result is used")
                 return job, found
             else:
                 job.remove_inputs()
                 attempt += 1
 
-    def _create(self, context: AssetExecutionContext, job: SageMakerJob) -> bool:
+    def _create(self, context: AssetExecutionContext, spec: JobSpec, job: SageMakerJob | TuningJob) -> bool:
         try:
-            created = job.create(_tags(context, job.spec))
-        except INTERRUPTIONS:
+            created = job.create(_tags(context, spec))
+        except _INTERRUPTIONS:
             self._stop(context, job)  # the answer may have been under way
             raise
         if created:
-            context.log.info(f"Started job {job.name}: {self._urls(job)[0]}")
+            context.log.info(f"Started {job.noun} {job.name}: {self._urls(job)[0]}")
         return created
 
-    def _wait(self, context: AssetExecutionContext, job: SageMakerJob, log: JobLog) -> Description:
+    def _wait(
+        self, context: AssetExecutionContext, job: SageMakerJob | TuningJob, log: JobLog | None = None
+    ) -> Description:
         """Follow the job and its log to the end; if the run is cancelled, stop the job."""
         detail, next_reading = "", 0.0
         try:
             while True:
                 description = job.describe()
                 if description is None:
-                    raise JobFailed(f"job {job.name} has disappeared")
+                    raise JobFailed(f"{job.noun} {job.name} has disappeared")
                 if description.detail != detail:
                     detail = description.detail
-                    context.log.info(f"Job {job.name}: {detail}")
+                    context.log.info(f"{job.noun.capitalize()} {job.name}: {detail}")
                 if not description.running:
                     break
-                if time.monotonic() >= next_reading:
+                if log and time.monotonic() >= next_reading:
                     log.read()
-                    next_reading = time.monotonic() + self.log_poll_seconds
-                time.sleep(self.poll_seconds * random.uniform(0.9, 1.1))
-            if description.seconds is not None:
+                    next_reading = time.monotonic() + self.settings.log_poll_seconds
+                time.sleep(self.settings.poll_seconds * random.uniform(0.9, 1.1))
+            if log and description.seconds is not None:
                 log.drain(STOPPED_LOG_PATIENCE_SECONDS if description.status == "Stopped" else LOG_PATIENCE_SECONDS)
             return description
-        except INTERRUPTIONS:
+        except _INTERRUPTIONS:
             self._stop(context, job)
             raise
 
-    def _stop(self, context: AssetExecutionContext, job: SageMakerJob) -> None:
-        if self.forward_termination:
-            context.log.info(f"Stopping job {job.name}")
+    def _stop(self, context: AssetExecutionContext, job: SageMakerJob | TuningJob) -> None:
+        if self.settings.forward_termination:
+            context.log.info(f"Stopping {job.noun} {job.name}")
             job.stop()
             job.remove_inputs()
         else:
-            context.log.info(f"Job {job.name} goes on; launching again attaches to it")
+            context.log.info(f"{job.noun.capitalize()} {job.name} goes on; launching again attaches to it")
 
     def _instance_variable(self, spec: JobSpec) -> str:
         """Where a larger instance is asked for."""
-        if spec.program in self.instance_types:
+        if spec.program in self.settings.instance_types:
             return f"instance_types[{spec.program!r}]"
         return f"PENUMO_{spec.kind.upper()}_INSTANCE_TYPE"
 
-    def _urls(self, job: SageMakerJob) -> tuple[str, str]:
-        return console_urls(self.region_name, job.spec.kind, job.log_group, job.name)
+    def _urls(self, job: SageMakerJob | TuningJob) -> tuple[str, str]:
+        return console_urls(self.service.region, job.kind, job.log_group, job.name)
 
     def _metadata(self, job: SageMakerJob, description: Description, reused: bool) -> dict[str, Any]:
         page, log = self._urls(job)

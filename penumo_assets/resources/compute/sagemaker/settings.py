@@ -1,27 +1,18 @@
-"""What an installation decides about its SageMaker jobs."""
+"""What an installation decides about its SageMaker jobs. `resources/profile.py` reads it from the environment."""
 
-import os
-from functools import cached_property
-from typing import Any
+from dagster import Config
+from pydantic import Field
 
-from dagster import ResourceDependency
-from pydantic import Field, PrivateAttr
-
-from penumo_assets.resources.compute.sagemaker.machines import training_image
-from penumo_assets.resources.compute.spec import JobFailed, JobRunner, JobSpec
-from penumo_assets.resources.storage.object_store import ObjectStore
-from penumo_assets.resources.storage.root import Storage
+from penumo_assets.resources.compute.spec import JobSpec
 
 # Programs that share their work out among hosts; every other would do all of it on each.
 SHARING_PROGRAMS = ("prepare", "train")
 
 
-class SageMakerSettings(JobRunner):
-    """Fields of the SageMaker runner, and what follows from them."""
+class SageMakerSettings(Config):
+    """Fields of the SageMaker runner, and what follows from them for one job."""
 
-    storage: ResourceDependency[Storage]
     role_arn: str = Field(default="", description="ARN of the role that jobs run as (PENUMO_SAGEMAKER_ROLE).")
-    region: str = Field(default="", description="AWS region; empty: the AWS environment's (AWS_DEFAULT_REGION).")
     image: str = Field(
         default="",
         description="URI of the container image of all jobs; empty: AWS's PyTorch training image for the region and "
@@ -61,52 +52,6 @@ class SageMakerSettings(JobRunner):
     )
     retry_seconds: float = Field(default=30.0, ge=0, description="First pause before a new attempt; it doubles.")
 
-    _clients: dict[str, Any] = PrivateAttr(default_factory=dict)
-
-    def setup_for_execution(self, context: Any) -> None:
-        """Refuse to run, before any asset reads anything, if a setting is missing."""
-        self.require_settings()
-
-    def require_settings(self) -> None:
-        """Raises JobFailed with one message that names every missing variable."""
-        import boto3
-
-        missing = []
-        if not self.storage.root.startswith("s3://"):
-            missing.append("PENUMO_ROOT (s3://bucket/prefix, where jobs read and write)")
-        if not self.role_arn:
-            missing.append("PENUMO_SAGEMAKER_ROLE (ARN of the role that jobs run as)")
-        if not self.region_name:
-            missing.append("AWS_DEFAULT_REGION")
-        if boto3.Session().get_credentials() is None:
-            missing.append("AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (no credentials found)")
-        if bool(self.subnets) is not bool(self.security_group_ids):
-            missing.append("PENUMO_SUBNETS and PENUMO_SECURITY_GROUPS (both, or neither)")
-        if missing:
-            raise JobFailed("jobs cannot run on SageMaker; set " + "; ".join(missing))
-
-    @property
-    def store(self) -> ObjectStore:
-        return self.storage.store
-
-    @cached_property
-    def region_name(self) -> str:
-        """The region the jobs run in; empty if nothing names one."""
-        import boto3
-
-        # boto3 itself does not read AWS_REGION, which is what ECS and Lambda set.
-        return self.region or boto3.Session().region_name or os.environ.get("AWS_REGION", "")
-
-    def client(self, service: str) -> Any:
-        """A client that retries throttled and failed requests with jitter and adapts its rate."""
-        if service not in self._clients:
-            import boto3
-            from botocore.config import Config
-
-            config = Config(retries={"mode": "adaptive", "max_attempts": 10})
-            self._clients[service] = boto3.client(service, region_name=self.region_name, config=config)
-        return self._clients[service]
-
     def instance_type(self, spec: JobSpec) -> str:
         by_kind = self.processing_instance_type if spec.kind == "processing" else self.training_instance_type
         return self.instance_types.get(spec.program, by_kind)
@@ -115,7 +60,3 @@ class SageMakerSettings(JobRunner):
         if spec.program not in SHARING_PROGRAMS:
             return 1
         return self.prepare_instance_count if spec.kind == "processing" else self.training_instance_count
-
-    def image_uri(self, spec: JobSpec) -> str:
-        """``image``, or AWS's own for the region and the instance type."""
-        return self.image or training_image(self.region_name, self.instance_type(spec))

@@ -8,8 +8,8 @@ from typing import Any
 
 from penumo_assets.configs.search import FINAL_OBJECTIVE, OBJECTIVE, NumberRange, SearchConfig, SearchSpace
 from penumo_assets.resources.compute.bundle import START_NAME, publish_bundle
-from penumo_assets.resources.compute.sagemaker.calls import created, described, stopped
-from penumo_assets.resources.compute.sagemaker.outcome import plain
+from penumo_assets.resources.compute.sagemaker.job import LOG_GROUP
+from penumo_assets.resources.compute.sagemaker.outcome import Description, plain
 from penumo_assets.resources.compute.sagemaker.request import (
     CHECKPOINT_FOLDER,
     INPUT_FOLDER,
@@ -18,6 +18,7 @@ from penumo_assets.resources.compute.sagemaker.request import (
     input_prefix,
     write_inputs,
 )
+from penumo_assets.resources.compute.sagemaker.service import Service, created, described, stopped
 from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
 from penumo_assets.resources.compute.sagemaker.start import CODE_INPUT, TRIAL_VARIABLE
 from penumo_assets.resources.compute.search import Trial
@@ -30,26 +31,28 @@ RETRY_LIMIT = 30
 
 
 class TuningJob:
-    """A search under the name of one of its attempts."""
+    """A search under the name of one of its attempts: what the runner asks of a `SageMakerJob`, and its trials."""
 
-    def __init__(
-        self, settings: SageMakerSettings, spec: JobSpec, space: SearchSpace, config: SearchConfig, attempt: int
-    ) -> None:
-        self.name = tuning_job_name(settings.job_name_prefix, spec, space, config, attempt)
-        self._settings, self._spec, self._space, self._config = settings, spec, space, config
-        self._client = settings.client("sagemaker")
+    noun, kind, log_group = "search", "tuning", LOG_GROUP["training"]
 
-    def describe(self) -> dict[str, Any] | None:
-        """The service's own description; None if there is no such job. Raises JobFailed if it cannot be had."""
+    def __init__(self, service: Service, spec: JobSpec, space: SearchSpace, config: SearchConfig, attempt: int) -> None:
+        self.name = tuning_job_name(service.settings.job_name_prefix, spec, space, config, attempt)
+        self.attempt = attempt
+        self._service, self._spec, self._space, self._config = service, spec, space, config
+        self._client = service.client("sagemaker")
+
+    def describe(self) -> Description | None:
+        """How it stands; None if there is no such search. Raises JobFailed if it cannot be described."""
         describe = self._client.describe_hyper_parameter_tuning_job
-        return described(self.name, lambda: describe(HyperParameterTuningJobName=self.name))
+        answer = described(self.name, lambda: describe(HyperParameterTuningJobName=self.name))
+        return None if answer is None else Description.of_tuning(answer)
 
     def create(self, tags: Mapping[str, str]) -> bool:
         """Store the inputs and start; False if another process was first. Raises JobFailed if SageMaker refuses."""
-        store = self._settings.store
+        store = self._service.store
         manifests = write_inputs(store, self._spec, self.name, publish_bundle(store))
-        training = creation_request(self._settings, self._spec, self.name, manifests, tags)
-        request = tuning_request(self._settings, self._spec, self._space, self._config, training)
+        training = creation_request(self._service, self._spec, self.name, manifests, tags)
+        request = tuning_request(self._service, self._spec, self._space, self._config, training)
         return created(self.name, lambda: self._client.create_hyper_parameter_tuning_job(**request))
 
     def stop(self) -> None:
@@ -69,10 +72,18 @@ class TuningJob:
         summaries = answer["TrainingJobSummaries"] if answer else []
         return [_trial(number, summary, self._space) for number, summary in enumerate(summaries)]
 
-    def discard_outputs(self) -> None:
-        """Remove the trials' models and inputs: what a search is asked for is in the service's own record."""
-        for prefix in (f"jobs/{self.name}", input_prefix(self.name)):
-            self._settings.store.delete_folder(prefix)
+    def has_result(self) -> bool:
+        """What a search is asked for is in the service's own record, which stays."""
+        return True
+
+    def remove_inputs(self) -> None:
+        """Remove what the trainings were given."""
+        self._service.store.delete_folder(input_prefix(self.name))
+
+    def discard(self) -> None:
+        """Remove the trials' models and inputs."""
+        self._service.store.delete_folder(f"jobs/{self.name}")
+        self.remove_inputs()
 
 
 def tuning_job_name(prefix: str, spec: JobSpec, space: SearchSpace, config: SearchConfig, attempt: int) -> str:
@@ -99,7 +110,7 @@ def check_search(settings: SageMakerSettings, spec: JobSpec, space: SearchSpace)
 
 
 def tuning_request(
-    settings: SageMakerSettings,
+    service: Service,
     spec: JobSpec,
     space: SearchSpace,
     config: SearchConfig,
@@ -121,7 +132,7 @@ def tuning_request(
             "TrainingJobEarlyStoppingType": "Off",  # the objective is known at the end only
             "RandomSeed": config.seed,
         },
-        "TrainingJobDefinition": _definition(settings, spec, space, training),
+        "TrainingJobDefinition": _definition(service, spec, space, training),
         "Tags": tags,
     }
 
@@ -145,15 +156,14 @@ def parameter_ranges(space: SearchSpace) -> dict[str, list[dict[str, Any]]]:
     return ranges
 
 
-def _definition(
-    settings: SageMakerSettings, spec: JobSpec, space: SearchSpace, training: Mapping[str, Any]
-) -> dict[str, Any]:
+def _definition(service: Service, spec: JobSpec, space: SearchSpace, training: Mapping[str, Any]) -> dict[str, Any]:
     """What every trial has in common.
 
     A tuning job takes no entry point. The images' own, the SageMaker training toolkit, copies the folder
     ``sagemaker_submit_directory`` to /opt/ml/code and runs ``sagemaker_program`` there: the same start.py from the
     same channel that is a training job's entry point.
     """
+    settings, store = service.settings, service.store
     name, algorithm = training["TrainingJobName"], training["AlgorithmSpecification"]
     fixed = {key: value for key, value in training["HyperParameters"].items() if key not in space.parameters}
     fixed |= {
@@ -168,11 +178,11 @@ def _definition(
             "TrainingInputMode": algorithm["TrainingInputMode"],
             "MetricDefinitions": [{"Name": OBJECTIVE, "Regex": f"{FINAL_OBJECTIVE}=([-+.0-9e]+);"}],
         },
-        "OutputDataConfig": training["OutputDataConfig"] | {"S3OutputPath": settings.store.uri(f"jobs/{name}")},
+        "OutputDataConfig": training["OutputDataConfig"] | {"S3OutputPath": store.uri(f"jobs/{name}")},
         "Environment": training["Environment"] | {TRIAL_VARIABLE: spec.program},
     }
     if settings.use_spot:
-        checkpoints = settings.store.uri(f"jobs/{name}/checkpoints")
+        checkpoints = store.uri(f"jobs/{name}/checkpoints")
         definition["CheckpointConfig"] = {"S3Uri": checkpoints, "LocalPath": CHECKPOINT_FOLDER}
     if settings.max_retries:
         definition["RetryStrategy"] = {"MaximumRetryAttempts": min(settings.max_retries, RETRY_LIMIT)}
