@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from penumo_assets.records import ChampionRecord, DecisionRule, ModelRecord, ServingArchive, VersionRecord
 from penumo_assets.resources.model_package import Approval, ModelPackages
 from penumo_assets.resources.serving import ARCHIVE_NAME, write_serving_archive
-from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore, to_json
+from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore
 from penumo_assets.resources.tracking import CHAMPION, PREVIOUS, Tracking
-
-CHAMPION_RECORD = "models/champion.json"
-Record = dict[str, Any]
 
 
 class NoChampion(RuntimeError):
@@ -35,57 +33,61 @@ class Winner:
     """
 
     architecture: str
-    model: Mapping[str, Any]
+    model: ModelRecord
     report: str
-    rule: Mapping[str, Any]
+    rule: DecisionRule
     prepare: Mapping[str, Any]
     segmenter: tuple[str, str] | None
     approval: Approval
     phantoms: bool
 
 
-def version_record(version: str) -> str:
-    return f"models/versions/{version}.json"
-
-
 def promote(
     store: ObjectStore, tracking: Tracking, packages: ModelPackages, winner: Winner, tags: Mapping[str, str]
-) -> Record:
+) -> ChampionRecord:
     """Register the winner, store what serves it, and make it the champion; the new record.
 
     Safe to repeat: the same weights and rule keep their version number. Nothing moves before everything that the
     new champion needs is stored.
+
+    Raises
+    ------
+    NoChampion
+        If no MLflow run holds the winner, so that it cannot be registered.
     """
-    rule = json.dumps({name: winner.rule[name] for name in ("threshold", "temperature")})
+    rule = json.dumps({"threshold": winner.rule.threshold, "temperature": winner.rule.temperature})
     model = winner.model
-    version = tracking.register(model["mlflow_run_id"], model["values"]["mlflow_model_uri"], rule, tags)
+    if model.mlflow_run_id is None:
+        raise NoChampion(f"{model.job_name} was trained without MLflow, which registers models: train it again")
+    version = tracking.register(model.mlflow_run_id, model.values["mlflow_model_uri"], rule, tags)
     prefix = f"models/versions/{version}"
     origin = {
         "version": version,
         "architecture": winner.architecture,
-        "training_job": model["job_name"],
-        "dataset_digest": model["dataset_digest"],
+        "training_job": model.job_name,
+        "dataset_digest": model.dataset_digest,
         "phantoms": winner.phantoms,
     }
     _store_archive(store, f"{prefix}/{ARCHIVE_NAME}", winner, origin)
     package = _package_of(store, version) or packages.register(
         version, store.uri(f"{prefix}/{ARCHIVE_NAME}"), winner.approval, {**tags, "registry_version": version}
     )
-    record: Record = origin | {
-        "model": dict(model),
-        "serving": {"prefix": prefix, "name": ARCHIVE_NAME},
-        "report": winner.report,
-        "rule": dict(winner.rule),
-        "package": package,
-        "approval": winner.approval.value,
-    }
-    store.write_json(version_record(version), record)
+    record = VersionRecord(
+        **origin,
+        model=model,
+        serving=ServingArchive(prefix=prefix, name=ARCHIVE_NAME),
+        report=winner.report,
+        rule=winner.rule,
+        package=package,
+        approval=winner.approval.value,
+    )
+    record.write(store, version)
     return _point(store, tracking, record)
 
 
 def rollback(
     store: ObjectStore, tracking: Tracking, packages: ModelPackages, to: str | None = None, reason: str = ""
-) -> tuple[Record, str]:
+) -> tuple[ChampionRecord, str]:
     """Make ``to``, by default the previous champion, the champion again; its record and the version that it replaces.
 
     The version that is left becomes `previous` and is marked as withdrawn, so that `champion_model` does not choose
@@ -97,9 +99,9 @@ def rollback(
         If there is nothing to roll back, or no such version.
     """
     champion, held = read_champion(store), tracking.version_with(CHAMPION)
-    recorded, before = champion["version"], tracking.version_with(PREVIOUS)
+    recorded, before = champion.version, tracking.version_with(PREVIOUS)
     # A rollback that was killed between alias and record is finished, not taken back.
-    halfway = (held, before) == (champion["previous"], recorded)
+    halfway = (held, before) == (champion.previous, recorded)
     wanted = to or (held if halfway else before)
     if wanted is None:
         raise NoChampion(f"version {recorded} is the only champion there has been: nothing to roll back to")
@@ -111,15 +113,15 @@ def rollback(
     why = reason or f"rolled back to version {wanted}"
     tracking.reinstate(wanted)
     tracking.withdraw(left, why)
-    if record.get("package"):
-        packages.set_approval(record["package"], Approval(record["approval"]), "in use again")
+    if record.package:
+        packages.set_approval(record.package, Approval(record.approval), "in use again")
     if package := _package_of(store, left):
         packages.set_approval(package, Approval.rejected, why)
     # Last of all: what was killed before it has not moved, and does all of it again when it is told to again.
     return _point(store, tracking, record), left
 
 
-def read_champion(store: ObjectStore) -> Record:
+def read_champion(store: ObjectStore) -> ChampionRecord:
     """The champion's record.
 
     Raises
@@ -128,12 +130,12 @@ def read_champion(store: ObjectStore) -> Record:
         If none has been chosen yet.
     """
     try:
-        return store.read_json(CHAMPION_RECORD)
+        return ChampionRecord.read(store)
     except ObjectMissing as error:
         raise NoChampion("there is no champion: materialize champion_model first (or run `penumo demo`)") from error
 
 
-def read_version(store: ObjectStore, wanted: str) -> Record:
+def read_version(store: ObjectStore, wanted: str) -> VersionRecord:
     """The record of ``champion``, ``previous`` or a version number.
 
     Raises
@@ -144,31 +146,31 @@ def read_version(store: ObjectStore, wanted: str) -> Record:
     champion = read_champion(store)
     if wanted == CHAMPION:
         return champion
-    version = champion["previous"] if wanted == PREVIOUS else wanted
+    version = champion.previous if wanted == PREVIOUS else wanted
     if version is None:
-        raise NoChampion(f"version {champion['version']} is the first champion: there is no previous one")
+        raise NoChampion(f"version {champion.version} is the first champion: there is no previous one")
     try:
-        return store.read_json(version_record(version))
+        return VersionRecord.read(store, version)
     except ObjectMissing as error:
         raise NoChampion(
-            f"version {version} has never been a champion: there is no {version_record(version)}"
+            f"version {version} has never been a champion: there is no {VersionRecord.key(version)}"
         ) from error
 
 
 def disagreement(store: ObjectStore, tracking: Tracking) -> str | None:
     """Where MLflow's aliases and the record differ, and the remedy; None where they agree."""
     record = read_champion(store)
-    for alias, recorded in ((CHAMPION, record["version"]), (PREVIOUS, record["previous"])):
+    for alias, recorded in ((CHAMPION, record.version), (PREVIOUS, record.previous)):
         held = tracking.version_with(alias)
         if held != recorded:
             return (
-                f"MLflow's alias {alias} is at version {held}, {CHAMPION_RECORD} says {recorded}: aliases were moved "
-                "by hand. `penumo rollback --to VERSION` moves both; materializing champion_model chooses anew"
+                f"MLflow's alias {alias} is at version {held}, {ChampionRecord.key()} says {recorded}: aliases were "
+                "moved by hand. `penumo rollback --to VERSION` moves both; materializing champion_model chooses anew"
             )
     return None
 
 
-def _point(store: ObjectStore, tracking: Tracking, record: Record) -> Record:
+def _point(store: ObjectStore, tracking: Tracking, record: VersionRecord) -> ChampionRecord:
     """Move the aliases, then the record; again if another promotion has moved the record meanwhile.
 
     Whoever replaces the record last has read it after all the others had, and moved the aliases after that: so in the
@@ -176,9 +178,10 @@ def _point(store: ObjectStore, tracking: Tracking, record: Record) -> Record:
     """
     while True:
         held = _version_of_record(store)
-        moved = record | {"previous": tracking.point(record["version"])}
+        values = dict(record) | {"previous": tracking.point(record.version)}
+        moved = ChampionRecord(**values)
         try:
-            store.swap(CHAMPION_RECORD, to_json(moved), held)
+            store.swap(moved.key(), moved.dump(), held)
         except ObjectChanged:
             continue
         return moved
@@ -186,14 +189,14 @@ def _point(store: ObjectStore, tracking: Tracking, record: Record) -> Record:
 
 def _version_of_record(store: ObjectStore) -> str | None:
     try:
-        return store.read_version(CHAMPION_RECORD)[1]
+        return store.read_version(ChampionRecord.key())[1]
     except ObjectMissing:
         return None
 
 
 def _package_of(store: ObjectStore, version: str) -> str | None:
     try:
-        return store.read_json(version_record(version)).get("package")
+        return VersionRecord.read(store, version).package
     except ObjectMissing:
         return None
 
@@ -201,12 +204,12 @@ def _package_of(store: ObjectStore, version: str) -> str | None:
 def _store_archive(store: ObjectStore, key: str, winner: Winner, origin: Mapping[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        store.download(f"{winner.model['prefix']}/{winner.model['name']}", folder / "trained.tar.gz")
+        store.download(f"{winner.model.prefix}/{winner.model.name}", folder / "trained.tar.gz")
         weights = None
         if winner.segmenter is not None:
             weights = folder / "lung_segmenter.safetensors"
             store.download("/".join(winner.segmenter), weights)
-        rule = json.dumps(dict(winner.rule), indent=2, sort_keys=True).encode()
+        rule = json.dumps(winner.rule.model_dump(), indent=2, sort_keys=True).encode()
         prepare = json.dumps(dict(winner.prepare), indent=2, sort_keys=True).encode()  # JSON is YAML too
         write_serving_archive(folder / "trained.tar.gz", folder / ARCHIVE_NAME, rule, prepare, origin, weights)
         store.upload(folder / ARCHIVE_NAME, key)

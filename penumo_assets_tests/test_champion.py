@@ -57,7 +57,7 @@ def parts(house: House) -> tuple:
 
 def assert_agree(house: House, champion: str, previous: str | None) -> None:
     record = read_champion(house.store)
-    assert (record["version"], record["previous"]) == (champion, previous)
+    assert (record.version, record.previous) == (champion, previous)
     assert (alias(house, "champion"), alias(house, "previous")) == (champion, previous)
     assert run_check(house, "champion_agrees")
 
@@ -66,7 +66,7 @@ def test_an_architecture_that_fails_a_gate_is_not_chosen_and_does_not_hold_up_th
     add_report(house, "resnet34", job="train-a", validation_auc=0.8)
     add_report(house, "resnet50", job="train-b", validation_auc=0.99, gates=STRICT)
     house.materialize("champion_model")
-    assert read_champion(house.store)["architecture"] == "resnet34"
+    assert read_champion(house.store).architecture == "resnet34"
     assert not run_check(house, "gate_min_roc_auc_low")
     assert run_check(house, "gate_max_ece")
 
@@ -92,8 +92,8 @@ def test_the_first_champion_has_no_previous_one(house: House) -> None:
 
 def test_a_better_model_takes_over_and_the_one_before_becomes_previous(two_champions: House) -> None:
     assert_agree(two_champions, "2", "1")
-    assert read_version(two_champions.store, "previous")["architecture"] == "resnet34"
-    assert read_version(two_champions.store, "1")["training_job"] == "train-a"
+    assert read_version(two_champions.store, "previous").architecture == "resnet34"
+    assert read_version(two_champions.store, "1").training_job == "train-a"
 
 
 def test_choosing_the_same_model_again_registers_nothing(two_champions: House) -> None:
@@ -107,14 +107,14 @@ def test_the_same_weights_with_another_threshold_are_another_version(house: Hous
     add_report(house, "resnet34", threshold=0.6)
     house.materialize("champion_model")
     assert_agree(house, "2", "1")
-    assert [read_version(house.store, version)["rule"]["threshold"] for version in ("1", "2")] == [0.4, 0.6]
+    assert [read_version(house.store, version).rule.threshold for version in ("1", "2")] == [0.4, 0.6]
 
 
 def test_a_report_about_another_training_set_is_left_out_by_name(house: House) -> None:
     add_report(house, "resnet34", validation_auc=0.99, digest="e" * 64)
     add_report(house, "resnet50", job="train-b", validation_auc=0.7)
     house.materialize("champion_model")
-    assert read_champion(house.store)["architecture"] == "resnet50"
+    assert read_champion(house.store).architecture == "resnet50"
     set_training_set(house, "f" * 64)
     assert "about another training set" in failure_of(house.materialize("champion_model", fails=True))
 
@@ -141,7 +141,7 @@ def test_a_crash_between_registry_and_record_is_seen_and_mended_by_the_next_run(
 
 def test_rollback_moves_alias_and_record_together_and_can_be_undone(two_champions: House) -> None:
     record, left = rollback(*parts(two_champions))
-    assert (record["version"], left) == ("1", "2")
+    assert (record.version, left) == ("1", "2")
     assert_agree(two_champions, "1", "2")
     rollback(*parts(two_champions))
     assert_agree(two_champions, "2", "1")
@@ -158,12 +158,12 @@ def test_a_rollback_killed_before_its_record_is_finished_by_the_next_and_not_tak
         with pytest.raises(KeyboardInterrupt):
             rollback(*parts(two_champions))
     assert alias(two_champions, "champion") == "1"
-    assert read_champion(two_champions.store)["version"] == "2"
+    assert read_champion(two_champions.store).version == "2"
     record, left = rollback(*parts(two_champions))
-    assert (record["version"], left) == ("1", "2")
+    assert (record.version, left) == ("1", "2")
     assert_agree(two_champions, "1", "2")
     assert set(two_champions.resources["tracking"].withdrawn_runs()) == {
-        read_version(two_champions.store, "2")["model"]["mlflow_run_id"]
+        read_version(two_champions.store, "2").model.mlflow_run_id
     }
 
 
@@ -219,7 +219,7 @@ def test_without_a_champion_predictions_say_what_to_do(house: House) -> None:
 
 
 def test_a_model_nobody_asked_enough_of_waits_for_a_person(two_champions: House) -> None:
-    assert read_champion(two_champions.store)["approval"] == "PendingManualApproval"
+    assert read_champion(two_champions.store).approval == "PendingManualApproval"
     gates = ("min_roc_auc_low", "min_sensitivity", "max_ece", "min_subgroup_roc_auc", "require_no_leakage")
     report = {"gates": [{"gate": name, "passed": True} for name in gates]}
     assert approval_of(report) is Approval.approved
@@ -280,7 +280,7 @@ def test_on_aws_a_version_is_one_model_package_and_a_rollback_rejects_it(
             add_report(house, architecture, job=job, validation_auc=quality)
             house.materialize("champion_model")
         house.materialize("champion_model")
-        names = [read_version(house.store, version)["package"] for version in ("1", "2")]
+        names = [read_version(house.store, version).package for version in ("1", "2")]
         client = boto3.client("sagemaker")
 
         def statuses() -> list[str]:

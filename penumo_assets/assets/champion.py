@@ -28,7 +28,6 @@ from dagster import (
 )
 from pydantic import Field
 
-from penumo_assets.assets.dataset import current_training_set
 from penumo_assets.assets.evaluation import existing_reports
 from penumo_assets.assets.pages import listed, rounded, table
 from penumo_assets.assets.segmenter import current_segmenter
@@ -39,6 +38,7 @@ from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.gates import choose_champion
 from penumo_assets.promotion import Winner, promote
+from penumo_assets.records import DecisionRule, ReportRecord, TrainingSetRecord
 from penumo_assets.resources.model_package import Approval, ModelPackages
 from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage
@@ -58,7 +58,7 @@ class ChampionConfig(Config):
 class Candidate:
     """An architecture's newest report, and why it may not win; ``None`` if it may."""
 
-    record: Mapping[str, Any]
+    record: ReportRecord
     report: Mapping[str, Any]
     refused: str | None
 
@@ -100,27 +100,27 @@ def champion_model(
     model = winner.model
     tags = {
         "architecture": architecture,
-        "dataset_digest": model["dataset_digest"],
+        "dataset_digest": model.dataset_digest,
         "dagster_run_id": context.run.run_id,
         "report": winner.report,
     }
     record = promote(store, tracking, packages, winner, tags)
-    values = candidates[architecture].record["values"]
+    values = candidates[architecture].record.values
     return MaterializeResult(
         metadata={
             "architecture": architecture,
-            "model_version": record["version"],
-            "previous_version": record["previous"] or "none",
+            "model_version": record.version,
+            "previous_version": record.previous or "none",
             "validation_roc_auc": rounded(values["validation_roc_auc"]),
             "test_roc_auc": rounded(values["test_roc_auc"]),
-            "threshold": rounded(winner.rule["threshold"]) if winner.rule["threshold"] is not None else "none",
+            "threshold": rounded(winner.rule.threshold) if winner.rule.threshold is not None else "none",
             "approval": winner.approval.value,
-            "model_package": record["package"] or "none",
+            "model_package": record.package or "none",
             "candidates": _table(candidates),
             "doubts": listed(doubts),
-            "location": store.location(f"{record['serving']['prefix']}/{record['serving']['name']}"),
+            "location": store.location(f"{record.serving.prefix}/{record.serving.name}"),
         },
-        data_version=DataVersion(f"{model['job_name']}:{record['version']}"),
+        data_version=DataVersion(f"{model.job_name}:{record.version}"),
     )
 
 
@@ -134,13 +134,13 @@ def find_candidates(store: ObjectStore, withdrawn: Mapping[str, str]) -> dict[st
     records = existing_reports(store)
     if not records:
         return found
-    dataset_digest = current_training_set(store)["digest"]
+    dataset_digest = TrainingSetRecord.read(store).digest
     for name, record in records.items():
-        report = store.read_json(f"{record['prefix']}/report.json")
+        report = store.read_json(f"{record.prefix}/report.json")
         failed = [f"{gate['gate']} ({gate['reason']})" for gate in report["gates"] if not gate["passed"]]
         refused = f"did not pass {'; '.join(failed)}" if failed else None
-        if record["model"]["mlflow_run_id"] in withdrawn:
-            refused = f"withdrawn: {withdrawn[record['model']['mlflow_run_id']]}"
+        if reason := withdrawn.get(record.model.mlflow_run_id or ""):
+            refused = f"withdrawn: {reason}"
         if report["data"]["digest"] != dataset_digest:
             refused = "its report is about another training set: materialize evaluation_report again"
         found[name] = Candidate(record, report, refused)
@@ -165,9 +165,9 @@ def _winner(store: ObjectStore, architecture: str, candidate: Candidate) -> tupl
         doubts.append(f"gates that were switched off: {', '.join(absent)}")
     winner = Winner(
         architecture=architecture,
-        model=candidate.record["model"],
-        report=candidate.record["prefix"],
-        rule={name: report["decision_rule"][name] for name in ("threshold", "temperature", "source")},
+        model=candidate.record.model,
+        report=candidate.record.prefix,
+        rule=DecisionRule.model_validate(report["decision_rule"]),
         prepare=prepare,
         segmenter=(segmenter.prefix, segmenter.name) if segmenter.prefix else None,
         approval=approval_of(report),
@@ -179,7 +179,7 @@ def _winner(store: ObjectStore, architecture: str, candidate: Candidate) -> tupl
 def _prepared_with(store: ObjectStore) -> tuple[dict[str, Any], list[str]]:
     """How new images must be prepared: as most training images were; a doubt where cohorts differ."""
     images: Counter[str] = Counter()
-    for cohort in current_training_set(store)["cohorts"]:
+    for cohort in TrainingSetRecord.read(store).cohorts:
         settings = PrepareConfig.parse(read_settings(store, cohort))
         images[settings.model_dump_json()] += sum("npz" in row.stages for row in read_manifest(store, cohort))
     chosen = PrepareConfig.model_validate_json(images.most_common(1)[0][0]).model_dump(mode="json")

@@ -28,7 +28,6 @@ from penumo_assets.assets.shared import (
     LEARNING,
     OWNERS,
     PROCESSING_POOL,
-    TRAINING_SET_RECORD,
     launchpad_config,
     parsed,
     run_job,
@@ -39,6 +38,7 @@ from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.jobs.identity import is_trainable, why_untrainable
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.partitions import cohorts
+from penumo_assets.records import TrainingSetRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.spec import JobInput, JobSpec
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore, StorageError
@@ -90,11 +90,10 @@ def training_set(
             if not tries or not overtaken(store, found.versions, context.log.info):
                 raise
     digest = result.values["digest"]
-    prefix = f"training_set/{digest[:16]}"
+    prefix = TrainingSetRecord.prefix_of(digest)
     names = result.outputs["dataset"]
     store.copy_all((result.key("dataset", name), f"{prefix}/{name}") for name in names)
-    record = {"prefix": prefix, "names": list(names), "digest": digest, "cohorts": chosen}
-    store.write_json(TRAINING_SET_RECORD, record)
+    TrainingSetRecord(prefix=prefix, names=names, digest=digest, cohorts=tuple(chosen)).write(store)
     jobs.discard(result.job_name)
     dataset = store.read_json(f"{prefix}/dataset.json")
     return MaterializeResult(
@@ -113,17 +112,6 @@ def training_set(
         },
         data_version=DataVersion(digest),
     )
-
-
-def current_training_set(store: ObjectStore) -> dict:
-    """The record of the current training set: prefix, names, digest, cohorts."""
-    return store.read_json(TRAINING_SET_RECORD)
-
-
-def split_channel(dataset: dict, split: str) -> JobInput:
-    """One split of a recorded training set as a channel."""
-    names = tuple(name.removeprefix(f"{split}/") for name in dataset["names"] if name.startswith(f"{split}/"))
-    return JobInput(f"{dataset['prefix']}/{split}", names)
 
 
 @dataclass(frozen=True)
@@ -185,22 +173,22 @@ class PreviousSet:
     tensors: frozenset[tuple[str, str]]
 
 
-def read_indices(store: ObjectStore, record: dict) -> dict[str, Any]:
+def read_indices(store: ObjectStore, record: TrainingSetRecord) -> dict[str, Any]:
     """The index of each split of a recorded training set, as data frames by object name."""
     import pandas as pd  # loading the definitions does not need it
 
-    names = [name for name in record["names"] if name.endswith(INDEX_NAME)]
-    return {name: pd.read_parquet(io.BytesIO(store.read(f"{record['prefix']}/{name}"))) for name in names}
+    names = [name for name in record.names if name.endswith(INDEX_NAME)]
+    return {name: pd.read_parquet(io.BytesIO(store.read(f"{record.prefix}/{name}"))) for name in names}
 
 
 def _previous(store: ObjectStore) -> PreviousSet | None:
     try:
-        record = current_training_set(store)
+        record = TrainingSetRecord.read(store)
         indices = read_indices(store, record)
     except ObjectMissing:
         return None
     tensors = {pair for frame in indices.values() for pair in zip(frame["file"], frame["sha256"], strict=True)}
-    return PreviousSet(JobInput(record["prefix"], tuple(record["names"])), frozenset(tensors))
+    return PreviousSet(record.files, frozenset(tensors))
 
 
 def _pack_spec(items: Sequence[dict], settings: DatasetConfig, previous: PreviousSet | None) -> JobSpec:

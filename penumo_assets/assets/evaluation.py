@@ -21,7 +21,6 @@ from dagster import (
 )
 from pydantic import Field
 
-from penumo_assets.assets.dataset import current_training_set
 from penumo_assets.assets.pages import listed, rounded, table
 from penumo_assets.assets.shared import (
     LEARNING,
@@ -29,10 +28,8 @@ from penumo_assets.assets.shared import (
     PROCESSING_POOL,
     launchpad_config,
     parsed,
-    report_record,
     run_job,
 )
-from penumo_assets.assets.training import current_model
 from penumo_assets.automation import INPUTS_UPDATED, REPORT_FRESHNESS
 from penumo_assets.cohort.publish import read_manifest, read_settings
 from penumo_assets.configs.train import Gates
@@ -41,6 +38,7 @@ from penumo_assets.metrics.report.context import Study
 from penumo_assets.metrics.report.inline import chart_data_uris
 from penumo_assets.partitions import architectures
 from penumo_assets.promotion import NoChampion, read_champion
+from penumo_assets.records import ModelRecord, ReportRecord, TrainingSetRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.spec import JobInput, JobSpec, bundle_digest
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
@@ -80,8 +78,8 @@ def evaluation_report(
 ) -> MaterializeResult:
     """Evaluate the partition's newest model and publish its report."""
     architecture, store = context.partition_key, storage.store
-    model, dataset = current_model(store, architecture), current_training_set(store)
-    known = statements(config.study) | report_context(store, dataset) | {"mlflow_run_id": model["mlflow_run_id"]}
+    model, dataset = ModelRecord.read(store, architecture), TrainingSetRecord.read(store)
+    known = statements(config.study) | report_context(store, dataset) | {"mlflow_run_id": model.mlflow_run_id}
     known["gates"] = parsed(Gates, config.gates).model_dump()
     settings = config.model_dump_json() + json.dumps(known["prepared_with"], sort_keys=True)
     known["config_digest"] = hashlib.sha256(settings.encode()).hexdigest()[:16]
@@ -92,8 +90,8 @@ def evaluation_report(
         partition=architecture,
         arguments=("--bootstrap", str(config.bootstrap), "--seed", str(config.seed)),
         inputs={
-            "model": JobInput(model["prefix"], (model["name"],)),
-            "dataset": JobInput(dataset["prefix"], tuple(dataset["names"])),
+            "model": model.archive,
+            "dataset": dataset.files,
             **_reference(store, model),
         },
         documents={"context": {"context.json": json.dumps(known, sort_keys=True).encode()}},
@@ -104,8 +102,7 @@ def evaluation_report(
     prefix = f"reports/{architecture}/{result.job_name}"
     names = result.outputs["report"]
     store.copy_all((result.key("report", name), f"{prefix}/{name}") for name in names)
-    record = {"prefix": prefix, "names": list(names), "model": model, "values": result.values}
-    store.write_json(report_record(architecture), record)
+    ReportRecord(prefix=prefix, names=names, model=model, values=result.values).write(store, architecture)
     jobs.discard(result.job_name)
     report = read_report(store.read(f"{prefix}/report.json"))
     return MaterializeResult(
@@ -116,7 +113,7 @@ def evaluation_report(
             **_curves(report),
             **_numbers(result.values),
             "undefined": listed(name for name, value in result.values.items() if value is None),
-            "model_job": model["job_name"],
+            "model_job": model.job_name,
             **result.metadata,
         },
         data_version=DataVersion(result.job_name),
@@ -137,15 +134,15 @@ def statements(study: Mapping[str, str]) -> dict[str, Any]:
     return dict(study)
 
 
-def _reference(store: ObjectStore, model: Mapping[str, Any]) -> dict[str, JobInput]:
+def _reference(store: ObjectStore, model: ModelRecord) -> dict[str, JobInput]:
     """The champion's predictions, for a paired comparison; nothing while there is none or for the champion itself."""
     try:
         champion = read_champion(store)
     except NoChampion:
         return {}
-    known = store.exists(f"{champion['report']}/predictions.parquet")
-    own = champion["training_job"] == model["job_name"]
-    return {"reference": JobInput(champion["report"], ("predictions.parquet",))} if known and not own else {}
+    known = store.exists(f"{champion.report}/predictions.parquet")
+    own = champion.training_job == model.job_name
+    return {"reference": JobInput(champion.report, ("predictions.parquet",))} if known and not own else {}
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,16 +172,11 @@ def _curves(report: Report) -> dict[str, MetadataValue]:
     return {name: MetadataValue.md(f"![{name}]({uri})") for name, uri in chart_data_uris(report).items()}
 
 
-def current_report(store: ObjectStore, architecture: str) -> dict:
-    """The record of an architecture's newest report."""
-    return store.read_json(report_record(architecture))
-
-
-def report_context(store: ObjectStore, dataset: Mapping[str, Any]) -> dict[str, Any]:
+def report_context(store: ObjectStore, dataset: TrainingSetRecord) -> dict[str, Any]:
     """What the report says of the way the data came: counts and exclusions per cohort, Dice, versions."""
     flow: dict[str, dict[str, Any]] = {}
     dices, phantoms = [], False
-    for cohort in dataset["cohorts"]:
+    for cohort in dataset.cohorts:
         rows = read_manifest(store, cohort)
         rejected = Counter(row.code or "" for row in rows if row.status == "rejected")
         labelled = sum(row.label is not None for row in rows if "npz" in row.stages)
@@ -211,18 +203,18 @@ def report_context(store: ObjectStore, dataset: Mapping[str, Any]) -> dict[str, 
     return {
         "flow": flow,
         "dice": dices,
-        "prepared_with": {cohort: read_settings(store, cohort) for cohort in dataset["cohorts"]},
+        "prepared_with": {cohort: read_settings(store, cohort) for cohort in dataset.cohorts},
         "code_version": bundle_digest()[:16],
         "phantoms": phantoms,
     }
 
 
-def existing_reports(store: ObjectStore) -> dict[str, dict]:
+def existing_reports(store: ObjectStore) -> dict[str, ReportRecord]:
     """The newest report's record of each architecture that has one."""
     records = {}
     for architecture in architectures.get_partition_keys():
         try:
-            records[architecture] = current_report(store, architecture)
+            records[architecture] = ReportRecord.read(store, architecture)
         except ObjectMissing:
             continue
     return records

@@ -25,16 +25,15 @@ from penumo_assets.assets.shared import (
     SERVING,
     launchpad_config,
     parsed,
-    predictions_record,
     run_job,
 )
-from penumo_assets.assets.training import current_model
 from penumo_assets.cohort.publish import TRIES, open_manifest, overtaken
 from penumo_assets.configs.inference import InferenceConfig
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.jobs.quality import quality_flags
 from penumo_assets.partitions import architectures, cohorts
 from penumo_assets.promotion import NoChampion, disagreement, read_version
+from penumo_assets.records import ModelRecord, PredictionsRecord, TrainingSetRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.spec import JobInput, JobSpec
 from penumo_assets.resources.storage.object_store import ObjectStore, StorageError
@@ -92,8 +91,8 @@ def predictions(
     prefix = f"predictions/{cohort}/{result.job_name}"
     names, values = result.outputs["predictions"], result.values
     store.copy_all((result.key("predictions", name), f"{prefix}/{name}") for name in names)
-    record = {"prefix": prefix, "names": list(names), "model_version": model.version, "drift": values["drift"]}
-    store.write_json(predictions_record(cohort), record)
+    record = PredictionsRecord(prefix=prefix, names=names, model_version=model.version, drift=values["drift"])
+    record.write(store, cohort)
     jobs.discard(result.job_name)
     overlays = [f"{prefix}/overlays/{name}" for name in values["shown"]]
     return MaterializeResult(
@@ -123,9 +122,8 @@ def chosen_model(store: ObjectStore, tracking: Tracking, wanted: str) -> ChosenM
         If there is no such model, or MLflow and the record disagree on who holds an alias.
     """
     if wanted in architectures.get_partition_keys():
-        model = current_model(store, wanted)
-        archive = JobInput(model["prefix"], (model["name"],))
-        return ChosenModel(archive, model["job_name"], model["dataset_digest"], None)
+        model = ModelRecord.read(store, wanted)
+        return ChosenModel(model.archive, model.job_name, model.dataset_digest, None)
     try:
         record = read_version(store, wanted)
         problem = disagreement(store, tracking) if wanted in (CHAMPION, PREVIOUS) else None
@@ -133,8 +131,7 @@ def chosen_model(store: ObjectStore, tracking: Tracking, wanted: str) -> ChosenM
         raise Failure(str(error), allow_retries=False) from error
     if problem:
         raise Failure(problem, allow_retries=False)
-    archive = JobInput(record["serving"]["prefix"], (record["serving"]["name"],))
-    return ChosenModel(archive, record["version"], record["dataset_digest"], record["report"])
+    return ChosenModel(record.serving.archive, record.version, record.dataset_digest, record.report)
 
 
 def _spec(
@@ -152,7 +149,7 @@ def _spec(
     }
     if model.report is not None:
         inputs["reference"] = JobInput(model.report, ("predictions.parquet",))
-    trained_on = f"training_set/{model.dataset_digest[:16]}"
+    trained_on = TrainingSetRecord.prefix_of(model.dataset_digest)
     if store.exists(f"{trained_on}/train/index.parquet"):
         inputs["training"] = JobInput(trained_on, ("train/index.parquet",))
     return JobSpec(

@@ -19,7 +19,7 @@ from dagster import (
 )
 
 from penumo_assets.assets.pages import listed, reason_table, reject_counts, reject_table, stage_preview, table
-from penumo_assets.assets.segmenter import Segmenter, current_segmenter
+from penumo_assets.assets.segmenter import current_segmenter
 from penumo_assets.assets.shared import (
     IMAGING,
     OWNERS,
@@ -49,6 +49,7 @@ from penumo_assets.jobs.manifest import STAGE_TABLE, STAGES, ManifestRow, load_r
 from penumo_assets.jobs.prepare.work import KEY_VARIABLE, dump_work, key_from_environment, key_id
 from penumo_assets.jobs.quality import identity_counts
 from penumo_assets.partitions import cohorts
+from penumo_assets.records import SegmenterRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobSpec
 from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore, StorageError
@@ -148,7 +149,7 @@ def _bring_up_to_date(
     return Done(plan, publication, result)
 
 
-def _prepare_spec(plan: PreparePlan, config: PrepareConfig, cohort: str, segmenter: Segmenter) -> JobSpec:
+def _prepare_spec(plan: PreparePlan, config: PrepareConfig, cohort: str, segmenter: SegmenterRecord) -> JobSpec:
     documents = {"config.json": config.model_dump_json().encode(), "work.jsonl": dump_work(plan.items)}
     return JobSpec(
         kind="processing",
@@ -164,7 +165,7 @@ def _prepare_spec(plan: PreparePlan, config: PrepareConfig, cohort: str, segment
     )
 
 
-def _inputs(plan: PreparePlan, cohort: str, segmenter: Segmenter) -> dict[str, JobInput]:
+def _inputs(plan: PreparePlan, cohort: str, segmenter: SegmenterRecord) -> dict[str, JobInput]:
     """Exactly the objects that the planned stages read."""
     landed = {item.landed for item in plan.items if "raw" in item.compute}
     landed |= {name for item in plan.items if "masks" in item.compute for name in item.truths}

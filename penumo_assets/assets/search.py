@@ -7,7 +7,6 @@ its ``from_search`` is set.
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from dagster import (
@@ -20,7 +19,6 @@ from dagster import (
     asset,
 )
 
-from penumo_assets.assets.dataset import current_training_set, split_channel
 from penumo_assets.assets.shared import (
     LEARNING,
     OWNERS,
@@ -28,11 +26,11 @@ from penumo_assets.assets.shared import (
     job_failures,
     launchpad_config,
     parsed,
-    search_record,
 )
 from penumo_assets.configs.search import OBJECTIVE, SearchConfig, SearchSpace
 from penumo_assets.configs.train import TrainConfig
 from penumo_assets.partitions import architectures
+from penumo_assets.records import SearchRecord, TrainingSetRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.search import Trial, best_of
 from penumo_assets.resources.compute.spec import JobSpec
@@ -65,7 +63,7 @@ def hyperparameter_search(
     """Search for one architecture and record every trial."""
     settings = parsed(SearchConfig, config)
     space, store, architecture = settings.search_space(), storage.store, context.partition_key
-    dataset = current_training_set(store)
+    dataset = TrainingSetRecord.read(store)
     environment = tracking.job_environment(context.run.run_id)
     spec = trial_spec(architecture, dataset, settings, environment, tracking.job_secrets())
     with job_failures():
@@ -74,8 +72,9 @@ def hyperparameter_search(
     if best is None:
         reasons = "; ".join(sorted({trial.reason for trial in trials}))
         raise Failure(f"every one of {len(trials)} trainings failed: {reasons}", allow_retries=False)
-    record = {"objective": OBJECTIVE, "dataset_digest": dataset["digest"], "best": asdict(best)}
-    store.write_json(search_record(architecture), record | {"trials": [asdict(trial) for trial in trials]})
+    record = SearchRecord(objective=OBJECTIVE, dataset_digest=dataset.digest, best=best, trials=tuple(trials))
+    record.write(store, architecture)
+    found = record.model_dump(mode="json", exclude={"trials"})
     return MaterializeResult(
         metadata={
             "best_" + OBJECTIVE: float(best.value or 0),
@@ -83,15 +82,19 @@ def hyperparameter_search(
             "best_job": best.job_name,
             "trials": _table(trials, space),
             "failed": sum(trial.value is None for trial in trials),
-            "dataset_digest": dataset["digest"],
-            "location": store.location(search_record(architecture)),
+            "dataset_digest": dataset.digest,
+            "location": store.location(record.key(architecture)),
         },
-        data_version=DataVersion(hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()),
+        data_version=DataVersion(hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()),
     )
 
 
 def trial_spec(
-    architecture: str, dataset: dict, config: SearchConfig, environment: dict[str, str], secrets: tuple[str, ...] = ()
+    architecture: str,
+    dataset: TrainingSetRecord,
+    config: SearchConfig,
+    environment: dict[str, str],
+    secrets: tuple[str, ...] = (),
 ) -> JobSpec:
     """One training of the search, with the default hyperparameters; the test split stays out of reach."""
     base = TrainConfig.parse({"epochs": config.epochs}).to_hyperparameters()
@@ -102,7 +105,7 @@ def trial_spec(
         asset="search",
         partition=architecture,
         arguments=tuple(text for name, value in values.items() for text in (f"--{name}", value)),
-        inputs={split: split_channel(dataset, split) for split in ("train", "validation")},
+        inputs={split: dataset.split(split) for split in ("train", "validation")},
         outputs=("model", "data"),
         environment=environment,
         secrets=secrets,
@@ -118,7 +121,7 @@ def best_hyperparameters(store: ObjectStore, architecture: str) -> dict[str, str
         If there has been no search for this architecture.
     """
     try:
-        return store.read_json(search_record(architecture))["best"]["hyperparameters"]
+        return dict(SearchRecord.read(store, architecture).best.hyperparameters)
     except ObjectMissing as error:
         reason = f"from_search is set, but hyperparameter_search has not been materialized for {architecture}"
         raise Failure(reason, allow_retries=False) from error

@@ -3,7 +3,6 @@
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from penumo_assets.assets.pages import mlflow_run
 from penumo_assets.assets.shared import (
     OWNERS,
     SEGMENTATION,
-    SEGMENTER_RECORD,
     TRAINING_POOL,
     launchpad_config,
     parsed,
@@ -38,6 +36,7 @@ from penumo_assets.configs.segmenter import RetrainConfig, SegmenterConfig, Segm
 from penumo_assets.jobs.prepare.work import key_from_environment, key_id
 from penumo_assets.models.archive import read_member
 from penumo_assets.partitions import cohorts
+from penumo_assets.records import SegmenterRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobSpec
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
@@ -50,27 +49,20 @@ MAX_WEIGHTS_BYTES = 64 * 2**20
 SegmenterLaunchpad = launchpad_config(SegmenterConfig)
 
 
-@dataclass(frozen=True)
-class Segmenter:
-    """Weights of a lung segmenter: an object ``prefix/name``, or the bundled file where ``prefix`` is empty."""
-
-    prefix: str
-    name: str
-    sha256: str
-
-
-def current_segmenter(store: ObjectStore) -> Segmenter:
+def current_segmenter(store: ObjectStore) -> SegmenterRecord:
     """The recorded segmenter; the bundled one while nothing is recorded."""
     try:
-        recorded = Segmenter(**store.read_json(SEGMENTER_RECORD))
+        recorded = SegmenterRecord.read(store)
     except ObjectMissing:
         return bundled_segmenter()
     # A record of bundled weights means those of the installed package, also after an upgrade.
     return recorded if recorded.prefix else bundled_segmenter()
 
 
-def bundled_segmenter() -> Segmenter:
-    return Segmenter("", WEIGHTS, json.loads(BUNDLED_FACTS.read_text(encoding="utf-8"))["sha256"])
+def bundled_segmenter() -> SegmenterRecord:
+    return SegmenterRecord(
+        prefix="", name=WEIGHTS, sha256=json.loads(BUNDLED_FACTS.read_text(encoding="utf-8"))["sha256"]
+    )
 
 
 @asset(
@@ -100,14 +92,14 @@ def lung_segmenter(
         segmenter = _keep(store, data, settings.weights_uri.rsplit("/", 1)[-1], settings.weights_sha256 or None)
     else:
         segmenter = bundled_segmenter()
-    store.write_json(SEGMENTER_RECORD, vars(segmenter))
+    segmenter.write(store)
     return MaterializeResult(
         metadata={"source": settings.source.value, "weights": segmenter.name, "sha256": segmenter.sha256, **facts},
         data_version=DataVersion(segmenter.sha256),
     )
 
 
-def _keep(store: ObjectStore, data: bytes, named: str, expected_sha256: str | None) -> Segmenter:
+def _keep(store: ObjectStore, data: bytes, named: str, expected_sha256: str | None) -> SegmenterRecord:
     """Check weights and store them under their digest."""
     from penumo_assets.imaging.segment import WeightsError, parse_lung_unet  # torch: loading the definitions needs none
 
@@ -115,14 +107,14 @@ def _keep(store: ObjectStore, data: bytes, named: str, expected_sha256: str | No
         _, digest = parse_lung_unet(data, named, expected_sha256)
     except WeightsError as error:
         raise Failure(str(error), allow_retries=False) from error
-    segmenter = Segmenter(f"models/lung_segmenter/{digest[:16]}", WEIGHTS, digest)
+    segmenter = SegmenterRecord(prefix=f"models/lung_segmenter/{digest[:16]}", name=WEIGHTS, sha256=digest)
     store.write(f"{segmenter.prefix}/{segmenter.name}", data)
     return segmenter
 
 
 def _retrain(
     context: AssetExecutionContext, config: RetrainConfig, store: ObjectStore, tracking: Tracking, jobs: JobRunner
-) -> tuple[Segmenter, dict[str, Any]]:
+) -> tuple[SegmenterRecord, dict[str, Any]]:
     chosen = config.cohorts or sorted(context.instance.get_dynamic_partitions(str(cohorts.name)))
     rows = [row for cohort in chosen for row in annotated(store, cohort)]
     if not rows:

@@ -1,4 +1,4 @@
-"""What several assets share: names and records, the launchpad, and how an asset runs a job."""
+"""What several assets share: names, the launchpad, and how an asset runs a job."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,26 +24,6 @@ SERVING = "serving"
 # Pools limit how many jobs run side by side; the limits stand in dagster.yaml.
 PROCESSING_POOL = "sagemaker_processing"
 TRAINING_POOL = "sagemaker_training"
-
-TRAINING_SET_RECORD = "training_set/current.json"
-SEGMENTER_RECORD = "models/lung_segmenter/current.json"
-
-
-def model_record(architecture: str) -> str:
-    return f"models/{architecture}/current.json"
-
-
-def search_record(architecture: str) -> str:
-    return f"models/{architecture}/search.json"
-
-
-def report_record(architecture: str) -> str:
-    return f"reports/{architecture}/current.json"
-
-
-def predictions_record(cohort: str) -> str:
-    return f"predictions/{cohort}/current.json"
-
 
 JOB_TAG = "penumo/job"
 

@@ -11,7 +11,6 @@ from typing import Any
 from dagster import AssetExecutionContext, DataVersion, MaterializeResult, asset
 from pydantic import Field
 
-from penumo_assets.assets.dataset import current_training_set, split_channel
 from penumo_assets.assets.pages import mlflow_run, rounded
 from penumo_assets.assets.search import best_hyperparameters
 from penumo_assets.assets.shared import (
@@ -19,13 +18,13 @@ from penumo_assets.assets.shared import (
     OWNERS,
     TRAINING_POOL,
     launchpad_config,
-    model_record,
     parsed,
     run_job,
 )
 from penumo_assets.automation import TRAINING_SET_CHANGED
 from penumo_assets.configs.train import TrainConfig
 from penumo_assets.partitions import architectures
+from penumo_assets.records import ModelRecord, TrainingSetRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.spec import JobInput, JobSpec
 from penumo_assets.resources.storage.object_store import ObjectStore
@@ -69,7 +68,7 @@ def trained_model(
     """Train the partition's architecture and record the model as its newest."""
     settings = parsed(TrainConfig, config)
     architecture, store = context.partition_key, storage.store
-    dataset = current_training_set(store)
+    dataset = TrainingSetRecord.read(store)
     hyperparameters = {"model-type": architecture} | settings.to_hyperparameters()
     if config.from_search:
         hyperparameters |= best_hyperparameters(store, architecture)
@@ -79,7 +78,7 @@ def trained_model(
         asset="train",
         partition=architecture,
         arguments=tuple(text for name, value in hyperparameters.items() for text in (f"--{name}", value)),
-        inputs={split: split_channel(dataset, split) for split in SPLITS} | _pretrained(store, settings.pretrained),
+        inputs={split: dataset.split(split) for split in SPLITS} | _pretrained(store, settings.pretrained),
         outputs=("model", "data"),
         environment=tracking.job_environment(context.run.run_id),
         secrets=tracking.job_secrets(),
@@ -87,31 +86,25 @@ def trained_model(
     result = run_job(context, jobs, spec)
     prefix = f"models/{architecture}/{result.job_name}"
     store.copy(result.key("model", "model.tar.gz"), f"{prefix}/model.tar.gz")
-    record = {
-        "prefix": prefix,
-        "name": "model.tar.gz",
-        "job_name": result.job_name,
-        "dataset_digest": dataset["digest"],
-        "mlflow_run_id": result.values.get("mlflow_run_id"),
-        "values": result.values,
-    }
-    store.write_json(model_record(architecture), record)
+    ModelRecord(
+        prefix=prefix,
+        name="model.tar.gz",
+        job_name=result.job_name,
+        dataset_digest=dataset.digest,
+        mlflow_run_id=result.values.get("mlflow_run_id"),
+        values=result.values,
+    ).write(store, architecture)
     jobs.discard(result.job_name)
     return MaterializeResult(
         metadata={
             "mlflow_run": mlflow_run(tracking, result.values.get("mlflow_run_id")),
             **_plain(result.values),
-            "dataset_digest": dataset["digest"],
+            "dataset_digest": dataset.digest,
             "location": store.location(f"{prefix}/model.tar.gz"),
             **result.metadata,
         },
         data_version=DataVersion(result.job_name),
     )
-
-
-def current_model(store: ObjectStore, architecture: str) -> dict:
-    """The record of an architecture's newest model."""
-    return store.read_json(model_record(architecture))
 
 
 def _pretrained(store: ObjectStore, uri: str) -> dict[str, JobInput]:

@@ -6,8 +6,9 @@ from typing import Any
 from dagster import AssetCheckResult, AssetCheckSeverity, Config, asset_check
 from pydantic import Field
 
-from penumo_assets.assets.dataset import current_training_set, read_indices
+from penumo_assets.assets.dataset import read_indices
 from penumo_assets.assets.pages import pair_sheet, table
+from penumo_assets.records import TrainingSetRecord
 from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage
 
@@ -32,7 +33,7 @@ class ClassBalanceConfig(Config):
     description="No patient, and no image, stands in more than one split. Error: stops the run.",
 )
 def no_leakage(storage: Storage) -> AssetCheckResult:
-    index = read_indices(storage.store, current_training_set(storage.store))
+    index = read_indices(storage.store, TrainingSetRecord.read(storage.store))
     patients = Counter(patient for frame in index.values() for patient in set(frame["patient_id"]))
     images = Counter(digest for frame in index.values() for digest in set(frame["sha256"].dropna()))
     shared = sorted(patient for patient, splits in patients.items() if splits > 1)
@@ -83,7 +84,7 @@ def duplicates(config: DuplicatesConfig, storage: Storage) -> AssetCheckResult:
 def _whole_index(store: ObjectStore) -> Any:
     import pandas as pd
 
-    frames = read_indices(store, current_training_set(store))
+    frames = read_indices(store, TrainingSetRecord.read(store))
     return pd.concat([frame.assign(split=name.split("/")[0]) for name, frame in frames.items()], ignore_index=True)
 
 
@@ -94,7 +95,7 @@ def _whole_index(store: ObjectStore) -> Any:
 )
 def class_balance(config: ClassBalanceConfig, storage: Storage) -> AssetCheckResult:
     store = storage.store
-    dataset = store.read_json(f"{current_training_set(store)['prefix']}/dataset.json")
+    dataset = store.read_json(f"{TrainingSetRecord.read(store).prefix}/dataset.json")
     rows: list[dict[str, Any]] = []
     for name, split in dataset["splits"].items():
         for label in dataset["classes"]:

@@ -6,16 +6,16 @@ from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeve
 
 from penumo_assets.assets.evaluation import existing_reports
 from penumo_assets.assets.pages import table
-from penumo_assets.assets.shared import predictions_record
 from penumo_assets.checks.scope import cohorts_in_question, scope
 from penumo_assets.configs.train import Gates
 from penumo_assets.promotion import disagreement, read_champion
+from penumo_assets.records import PredictionsRecord, ReportRecord
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 from penumo_assets.resources.storage.root import Storage
 from penumo_assets.resources.tracking import Tracking
 
 
-def _architectures_in_question(context: AssetCheckExecutionContext, store: ObjectStore) -> dict[str, dict]:
+def _architectures_in_question(context: AssetCheckExecutionContext, store: ObjectStore) -> dict[str, ReportRecord]:
     """Report records of the run's architecture; of every one when a check is run by itself."""
     records = existing_reports(store)
     return {context.partition_key: records[context.partition_key]} if context.has_partition_key else records
@@ -38,7 +38,7 @@ def _gate_check(gate: str, description: str) -> Any:
         store = storage.store
         found: list[dict[str, Any]] = []
         for architecture, record in _architectures_in_question(context, store).items():
-            gates = store.read_json(f"{record['prefix']}/report.json")["gates"]
+            gates = store.read_json(f"{record.prefix}/report.json")["gates"]
             result = next((item for item in gates if item["gate"] == gate), None)
             passed, reason = (result["passed"], result["reason"]) if result else (True, "not asked for")
             found.append({"architecture": architecture, "passed": passed, "found": reason})
@@ -63,12 +63,12 @@ GATE_CHECKS = [_gate_check(name, field.description or "") for name, field in Gat
 def champion_agrees(storage: Storage, tracking: Tracking) -> AssetCheckResult:
     store = storage.store
     record = read_champion(store)
-    archive = f"{record['serving']['prefix']}/{record['serving']['name']}"
+    archive = f"{record.serving.prefix}/{record.serving.name}"
     problem = disagreement(store, tracking) or (None if store.exists(archive) else f"{archive} is gone")
     return AssetCheckResult(
         passed=problem is None,
         severity=AssetCheckSeverity.ERROR,
-        metadata={"problem": problem or "none", "version": record["version"]},
+        metadata={"problem": problem or "none", "version": record.version},
     )
 
 
@@ -83,7 +83,7 @@ def drift(context: AssetCheckExecutionContext, storage: Storage) -> AssetCheckRe
     rows: list[dict[str, Any]] = []
     for cohort in cohorts_in_question(context):
         try:
-            found = store.read_json(predictions_record(cohort))["drift"]
+            found = PredictionsRecord.read(store, cohort).drift
         except ObjectMissing:
             continue  # a cohort without predictions has not drifted
         rows += [{"cohort": cohort, **row} for row in found]

@@ -57,9 +57,9 @@ def _metrics(store: ObjectStore) -> Iterator[str]:
     records = existing_reports(store)
     yield f"{'held-out phantoms':<22}" + "".join(f"{name:<26}" for name in records).rstrip()
     for metric, title in METRICS.items():
-        yield f"{title:<22}" + "".join(f"{_estimate(item['values'], metric):<26}" for item in records.values()).rstrip()
+        yield f"{title:<22}" + "".join(f"{_estimate(item.values, metric):<26}" for item in records.values()).rstrip()
     for record in records.values():
-        yield f"report: {_place(store, record['prefix'] + '/report.html')}"
+        yield f"report: {_place(store, record.prefix + '/report.html')}"
 
 
 def _estimate(values: dict[str, Any], metric: str) -> str:

@@ -133,7 +133,7 @@ def rollback(version: str | None, reason: str) -> None:
         )
     except (NoChampion, StorageError) as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"champion: version {record['version']} ({record['architecture']}); previous: version {left}, withdrawn")
+    click.echo(f"champion: version {record.version} ({record.architecture}); previous: version {left}, withdrawn")
 
 
 @main.command()

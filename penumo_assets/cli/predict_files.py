@@ -50,14 +50,15 @@ def load_endpoint(store: ObjectStore, wanted: str) -> Endpoint:
         If there is no such model, or its archive cannot be used.
     """
     record = read_version(store, wanted)
-    prefix, name = record["serving"]["prefix"], record["serving"]["name"]
+    prefix, name = record.serving.prefix, record.serving.name
     with tempfile.TemporaryDirectory() as scratch:
         try:
             store.download(f"{prefix}/{name}", Path(scratch) / name)
             return model_fn(str(extract_model_archive(Path(scratch) / name, Path(scratch) / "model")))
         except (StorageError, ModelError) as error:
-            version = record["version"]
-            raise NoChampion(f"version {version} cannot be used: {error}. Materialize champion_model again") from error
+            raise NoChampion(
+                f"version {record.version} cannot be used: {error}. Materialize champion_model again"
+            ) from error
 
 
 def predict_files(endpoint: Endpoint, files: Iterable[Path], overlays: Path | None = None) -> Iterator[FileAnswer]:

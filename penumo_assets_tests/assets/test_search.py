@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import pytest
 from dagster import AssetExecutionContext
 
-from penumo_assets.assets.shared import TRAINING_SET_RECORD, search_record
 from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.search import SearchConfig, SearchSpace
+from penumo_assets.records import SearchRecord, TrainingSetRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.search import Trial, best_of, optuna_trials
 from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobSpec
@@ -115,7 +115,7 @@ def house(tmp_path) -> Iterator[House]:
     Landscape.specs.clear()
     with open_house(tmp_path) as house:
         names = [f"{split}/index.parquet" for split in ("train", "validation", "test")]
-        house.store.write_json(TRAINING_SET_RECORD, {"prefix": "training_set/x", "names": names, "digest": "d" * 64})
+        TrainingSetRecord(prefix="training_set/x", names=tuple(names), digest="d" * 64).write(house.store)
         yield replace(house, resources=house.resources | {"jobs": Landscape(storage=house.resources["storage"])})
 
 
@@ -126,10 +126,10 @@ def configuration(**values: object) -> dict:
 
 def test_the_best_trial_is_recorded_with_all_others(house: House) -> None:
     result = house.materialize("hyperparameter_search", partition="resnet34", config=configuration())
-    record = house.store.read_json(search_record("resnet34"))
-    values = [trial["value"] for trial in record["trials"] if trial["value"] is not None]
-    assert record["best"]["value"] == max(values)
-    assert len(record["trials"]) == 8
+    record = SearchRecord.read(house.store, "resnet34")
+    values = [trial.value for trial in record.trials if trial.value is not None]
+    assert record.best.value == max(values)
+    assert len(record.trials) == 8
     (event,) = result.asset_materializations_for_node("hyperparameter_search")
     assert event.metadata["failed"].value == 8 - len(values)
     assert len(event.metadata["trials"].records) == 8
@@ -151,13 +151,14 @@ def test_a_longer_search_repeats_no_training(house: House) -> None:
 def test_a_service_that_searches_is_left_to_it(house: House) -> None:
     tuned = replace(house, resources=house.resources | {"jobs": LandscapeTuner(storage=house.resources["storage"])})
     tuned.materialize("hyperparameter_search", partition="resnet50", config=configuration())
-    assert house.store.read_json(search_record("resnet50"))["best"]["job_name"] == "tuned-1"
+    assert SearchRecord.read(house.store, "resnet50").best.job_name == "tuned-1"
     assert Landscape.specs == []
 
 
 def test_training_follows_the_search_only_when_asked(house: House) -> None:
     best = {"learning-rate": "0.0123", "input-channels": "3"}
-    house.store.write_json(search_record("resnet34"), {"best": {"hyperparameters": best}})
+    found = SearchRecord(objective="validation_roc_auc", dataset_digest="d" * 64, best=Trial(0, best, 0.9))
+    found.write(house.store, "resnet34")
     for from_search, rate in ((True, "0.0123"), (False, "0.06")):
         settings = {"trained_model": {"from_search": from_search, "learning_rate": 0.06, "epochs": 7}}
         house.materialize(

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from penumo_assets.assets.segmenter import annotated, bundled_segmenter, current_segmenter
-from penumo_assets.assets.shared import SEGMENTER_RECORD
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.imaging.segment import BUNDLED
 from penumo_assets.phantoms import write_cohort
+from penumo_assets.records import SegmenterRecord
 from penumo_assets_tests.house import House, failure_of, open_house
 
 COHORT = "annotated"
@@ -29,7 +29,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 @pytest.fixture(autouse=True)
 def _nothing_recorded(house: House) -> None:
-    house.store.delete([SEGMENTER_RECORD])
+    house.store.delete([SegmenterRecord.key()])
 
 
 def settings(**values: object) -> dict:
@@ -38,7 +38,7 @@ def settings(**values: object) -> dict:
 
 def test_by_default_the_bundled_weights_are_recorded(house: House) -> None:
     house.materialize("lung_segmenter")
-    assert house.store.exists(SEGMENTER_RECORD)
+    assert house.store.exists(SegmenterRecord.key())
     assert current_segmenter(house.store) == bundled_segmenter()
 
 
@@ -71,7 +71,7 @@ def test_weights_that_miss_the_floor_are_refused_and_the_ones_before_stay(house:
     configuration = settings(source="retrain", retrain=SHORT | {"min_dice": 1.0})
     result = house.materialize("lung_segmenter", config=configuration, fails=True)
     assert "held-out Dice below min_dice 1.0 in annotated" in failure_of(result)
-    assert not house.store.exists(SEGMENTER_RECORD)
+    assert not house.store.exists(SegmenterRecord.key())
 
 
 def test_retraining_without_any_mask_says_what_to_land(house: House) -> None:
@@ -108,4 +108,4 @@ def test_weights_that_are_not_what_was_expected_are_refused_by_name(
     configuration = settings(source="weights", weights_uri=str(own), weights_sha256=sha256)
     result = house.materialize("lung_segmenter", config=configuration, fails=True)
     assert message in failure_of(result)
-    assert not house.store.exists(SEGMENTER_RECORD)
+    assert not house.store.exists(SegmenterRecord.key())

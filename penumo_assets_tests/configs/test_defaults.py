@@ -18,7 +18,8 @@ from penumo_assets.assets.search import trial_spec
 from penumo_assets.configs.prepare import BlurConfig, PrepareConfig
 from penumo_assets.configs.search import SearchConfig
 from penumo_assets.configs.train import Gates
-dataset = {"prefix": "training_set/1", "names": []}
+from penumo_assets.records import TrainingSetRecord
+dataset = TrainingSetRecord(prefix="training_set/1", names=(), digest="1")
 arguments = trial_spec("resnet34", dataset, SearchConfig(), {}).arguments
 print(PrepareLaunchpad().enhance.gaussian_blur.sigma, PrepareConfig.parse({}).enhance.gaussian_blur.sigma)
 print(BlurConfig(kernel_size=5).sigma, Gates.defaults().max_ece)

@@ -159,9 +159,9 @@ def test_single_films_are_answered_and_segmented(champions: Installation) -> Non
 def test_a_champion_is_rolled_back_to_the_one_before_and_to_a_version(champions: Installation) -> None:
     first, second = champions.block(OPERATIONS, "penumo rollback").strip().splitlines()
     champions.run(first)
-    assert read_champion(champions.house.store)["version"] == "2"
+    assert read_champion(champions.house.store).version == "2"
     champions.run(second)
-    assert read_champion(champions.house.store)["version"] == "3"
+    assert read_champion(champions.house.store).version == "3"
 
 
 @pytest.mark.slow

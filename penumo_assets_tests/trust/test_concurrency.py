@@ -12,7 +12,8 @@ from dagster import AssetExecutionContext, AssetKey, Failure
 
 from penumo_assets.cohort.publish import Manifest, keys_of, open_manifest, read_manifest, read_settings
 from penumo_assets.configs.prepare import PrepareConfig
-from penumo_assets.promotion import CHAMPION_RECORD, disagreement, rollback
+from penumo_assets.promotion import disagreement, read_champion, rollback
+from penumo_assets.records import ChampionRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.spec import JobResult, JobSpec
 from penumo_assets.resources.storage.file_store import FileStore
@@ -230,7 +231,7 @@ def test_the_champion_is_there_at_every_moment_of_promotions_and_rollbacks(regis
             assert version is not None
             record = registry.store.read_json(f"models/versions/{version}.json")
             assert registry.store.exists(f"{record['serving']['prefix']}/{record['serving']['name']}")
-            champion = registry.store.read_json(CHAMPION_RECORD)
+            champion = registry.store.read_json(ChampionRecord.key())
             assert registry.store.exists(f"{champion['serving']['prefix']}/{champion['serving']['name']}")
             looks += 1
         return looks
@@ -251,7 +252,7 @@ def test_two_promotions_at_once_end_with_alias_and_record_on_one_version(
 ) -> None:
     """The second happens whole between the first one's move of the aliases and of the record."""
     tracking, store = registry.resources["tracking"], registry.store
-    before = store.read_json(CHAMPION_RECORD)["version"]
+    before = read_champion(store).version
     point, others = type(tracking).point, [lambda: rollback(store, tracking, registry.resources["packages"])]
 
     def point_and_be_overtaken(self: object, version: str) -> str | None:
@@ -263,6 +264,6 @@ def test_two_promotions_at_once_end_with_alias_and_record_on_one_version(
     monkeypatch.setattr(type(tracking), "point", point_and_be_overtaken)
     registry.materialize("champion_model")
     assert others == []
-    assert store.read_json(CHAMPION_RECORD)["version"] == alias(registry, CHAMPION) == before
+    assert read_champion(store).version == alias(registry, CHAMPION) == before
     assert disagreement(store, tracking) is None
     assert run_check(registry, "champion_agrees")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from penumo_assets.assets.prepare import _prepare_spec
-from penumo_assets.assets.segmenter import Segmenter, _train_spec
+from penumo_assets.assets.segmenter import _train_spec
 from penumo_assets.cohort import plan
 from penumo_assets.cohort.landing import Label, LandedFile, Landing
 from penumo_assets.cohort.plan import PlanSettings, PreparePlan, plan_cohort
@@ -15,6 +15,7 @@ from penumo_assets.configs.prepare import Deidentify, PrepareConfig
 from penumo_assets.configs.segmenter import RetrainConfig
 from penumo_assets.jobs.manifest import STAGES
 from penumo_assets.jobs.prepare.work import key_id
+from penumo_assets.records import SegmenterRecord
 from penumo_assets.resources.compute.spec import JobSpec
 
 pytestmark = pytest.mark.trust
@@ -70,7 +71,9 @@ def test_another_patient_of_the_same_film_is_still_another_fingerprint(monkeypat
 def prepare_spec(monkeypatch: pytest.MonkeyPatch) -> JobSpec:
     monkeypatch.setattr(plan, "_redacted_id", lambda patient, key: "")
     monkeypatch.setattr(plan, "fingerprint", lambda *what: "the same under any key")
-    return _prepare_spec(planned("0123.dcm"), PrepareConfig(), "ward", Segmenter("", "", "weights"))
+    return _prepare_spec(
+        planned("0123.dcm"), PrepareConfig(), "ward", SegmenterRecord(prefix="", name="", sha256="weights")
+    )
 
 
 def segmenter_spec(monkeypatch: pytest.MonkeyPatch) -> JobSpec:
