@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dagster import Definitions, in_process_executor
+from dagster import Definitions, LoggerDefinition, in_process_executor
 
 from penumo_assets.assets.champion import champion_model
 from penumo_assets.assets.dataset import training_set
@@ -32,7 +32,9 @@ ASSETS: list[Any] = [
 ]
 
 
-def build_definitions(overrides: Mapping[str, Any] | None = None) -> Definitions:
+def build_definitions(
+    overrides: Mapping[str, Any] | None = None, loggers: Mapping[str, LoggerDefinition] | None = None
+) -> Definitions:
     """The whole application, with resources replaced by name: ``storage, jobs, tracking, packages``."""
     return Definitions(
         assets=ASSETS,
@@ -40,6 +42,7 @@ def build_definitions(overrides: Mapping[str, Any] | None = None) -> Definitions
         jobs=JOBS,
         sensors=sensors(),
         resources={**profile_resources(), **(overrides or {})},
+        loggers=loggers,
         # The work happens in jobs; a process per step would only add seconds of imports to every asset check.
         executor=in_process_executor,
     )

@@ -4,7 +4,6 @@ All of it happens below ``demo/`` in the root, on a Dagster instance, a key and 
 (`penumo_assets.cli.environment.use_demo`).
 """
 
-import os
 import re
 import sys
 import tempfile
@@ -17,9 +16,10 @@ from typing import Any
 import click
 from dagster._core.execution.execution_result import ExecutionResult
 
-from penumo_assets.cli.demo_runs import Runs
+from penumo_assets.cli.console import shows_everything
 from penumo_assets.cli.demo_summary import NOTICE, print_summary
 from penumo_assets.cli.environment import shown
+from penumo_assets.cli.runs import Runs, failures, why
 from penumo_assets.cli.terminal import Measure, Story, output_to
 from penumo_assets.cohort.land import land_folder
 from penumo_assets.cohort.publish import read_manifest
@@ -56,7 +56,6 @@ GATES = {
     "beat_shortcuts": True,
 }
 NO_GATES = {name: False if name == "beat_shortcuts" else None for name in GATES}
-LOG_VARIABLE = "PENUMO_LOG"
 
 
 @dataclass
@@ -71,8 +70,17 @@ class Demo:
     results: list[tuple[str | None, ExecutionResult]] = field(default_factory=list)
 
     def run(self, job: str, partition: str | None = None, config: Mapping[str, Any] | None = None) -> ExecutionResult:
-        """Execute a job and keep its result for the summary."""
-        result = self.runs.execute(job, partition, config or {})
+        """Execute a job and keep its result for the summary; a blocking check that did not pass is a result too.
+
+        Raises
+        ------
+        click.ClickException
+            If it failed, with what the failed step says.
+        """
+        ops = {op: {"config": values} for op, values in (config or {}).items()}
+        result = self.runs.execute(self.runs.repository.get_job(job), partition, {"ops": ops})
+        if not result.success and (found := failures(result)):
+            raise click.ClickException(f"{job}: {why(found)}")
         self.results.append((partition, result))
         return result
 
@@ -101,8 +109,7 @@ def run_demo(folder: Path, *, patients: int, epochs: int, gates: bool) -> None:
     click.ClickException
         If a step fails; the message names the log.
     """
-    debug = os.environ.get(LOG_VARIABLE, "").lower() == "debug"
-    log = None if debug else folder / "demo.log"
+    log = None if shows_everything() else folder / "demo.log"
     with _terminal(log) as story, open_instance() as instance:
         story.say(NOTICE)
         where = f" Log: {shown(log)}" if log else ""

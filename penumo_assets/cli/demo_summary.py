@@ -1,17 +1,14 @@
 """The end of the demo's story: what was made, how good it is, what is not green and why, and what to do next."""
 
-import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from dagster import AssetCheckEvaluation
 from dagster._core.execution.execution_result import ExecutionResult
 
 from penumo_assets.assets.evaluation import existing_reports
-from penumo_assets.cli.environment import shown
+from penumo_assets.cli.console import reason
+from penumo_assets.cli.environment import program, shown
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.resources.storage.object_store import ObjectStore
 
@@ -75,12 +72,7 @@ def _checks(results: Results) -> Iterator[str]:
     yield f"checks: {len(found) - len(failed)} passed, {len(failed)} did not" + (":" if failed else "")
     for partition, check in failed:
         of = check.asset_key.to_user_string() + (f" of {partition}" if partition else "")
-        yield f"  {check.check_name} on {of}: {_reason(check)}"
-
-
-def _reason(check: AssetCheckEvaluation) -> str:
-    plain = ((name, item.value) for name, item in check.metadata.items() if isinstance(item.value, str | int | float))
-    return check.description or ", ".join(f"{name} {value}" for name, value in plain)
+        yield f"  {check.check_name} on {of}: {reason(check)}"
 
 
 def _rejected(store: ObjectStore, results: Results) -> Iterator[str]:
@@ -103,13 +95,6 @@ def _next(store: ObjectStore, results: Results) -> Iterator[str]:
     for command, what in commands:
         yield f"  {command}"
         yield f"      {what}"
-
-
-def program(name: str) -> str:
-    """How to call a program of this environment: by its name where the shell would find it, or else by its path."""
-    path = Path(sys.executable).parent / name
-    found = shutil.which(name)
-    return name if found and Path(found).resolve() == path.resolve() else shown(path)
 
 
 def _place(store: ObjectStore, key: str) -> str:

@@ -6,6 +6,8 @@ the working directory has none. `make install` writes the file; its lines give w
 
 import os
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -96,3 +98,10 @@ def shown(path: Path | str) -> str:
     """A path as it is typed in the working directory: relative where that is shorter, quoted where a shell needs it."""
     path = Path(path)
     return shlex.quote(str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path))
+
+
+def program(name: str) -> str:
+    """How to call a program of this environment: by its name where the shell would find it, or else by its path."""
+    path = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    return name if found and Path(found).resolve() == path.resolve() else shown(path)

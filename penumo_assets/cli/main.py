@@ -156,6 +156,25 @@ def demo(context: click.Context, patients: int, epochs: int, gates: bool) -> Non
 
 
 @main.command()
+@click.argument("assets")
+@click.option("--partition", help="The cohort or the architecture.")
+@click.option(
+    "--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Run config, YAML or JSON."
+)
+@click.option("--config-json", help="Run config as JSON.")
+def launch(assets: str, partition: str | None, config: Path | None, config_json: str | None) -> None:
+    """Materialize ASSETS (names, or a selection such as group:imaging) and say what became of them.
+
+    What `dg launch --assets` does, but told in counts, reasons and verdicts. Exit status 1 if the run failed.
+    PENUMO_LOG=debug shows Dagster's whole log.
+    """
+    from penumo_assets.cli.launch import launch
+
+    if not launch(assets, partition, config, config_json):
+        raise SystemExit(1)
+
+
+@main.command()
 @click.option("--write", is_flag=True, help="First write the lines that .env of the checkout lacks.")
 def env(write: bool) -> None:
     """Show the settings in force, and where they come from."""

@@ -7,7 +7,7 @@ import pytest
 from dagster import AssetKey
 
 from penumo_assets.cli.demo import SWITCHED_ON
-from penumo_assets.cli.demo_runs import Runs
+from penumo_assets.cli.runs import Runs
 from penumo_assets.cohort.land import land_folder
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.definitions import build_definitions

@@ -1,0 +1,77 @@
+"""`penumo launch` says what became of a run, and refuses in a sentence: no stack trace for what a user did."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from dagster import DagsterInstance
+
+from penumo_assets.cli.main import main
+from penumo_assets.phantoms import write_cohort
+
+Penumo = Callable[..., Result]
+
+
+@pytest.fixture
+def penumo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Penumo:
+    """The command line, on a root of its own and without a key."""
+    monkeypatch.setenv("PENUMO_ROOT", str(tmp_path / "root"))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    for name in ("PENUMO_DEID_KEY", "MLFLOW_TRACKING_URI", "PENUMO_LOG"):
+        monkeypatch.delenv(name, raising=False)
+    return lambda *arguments: CliRunner().invoke(main, arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["raw_image"], "'raw_image' selects no assets. There are: champion_model, "),
+        (["group:imaging", "--partition", "nowhere"], "there is no cohort 'nowhere' (cohorts: none; land it first"),
+        (["predictions"], "name a cohort by --partition"),
+        (["trained_model", "--partition", "resnet18"], "no architecture 'resnet18' (architectures: resnet34, resnet50"),
+        (["training_set", "--partition", "ward-7"], "these assets have no partitions"),
+        (["raw_images,trained_model"], "a launch each"),
+        (["training_set", "--config-json", "{"], "the configuration cannot be read"),
+        (["training_set", "--config-json", "[]"], "must be a mapping"),
+        (["training_set", "--config-json", '{"ops": {"training_set": {"config": {"cohort": []}}}}'], '"cohort"'),
+    ],
+)
+def test_what_cannot_run_is_refused_in_a_sentence(penumo: Penumo, arguments: list[str], words: str) -> None:
+    result = penumo("launch", *arguments)
+    assert result.exit_code == 1
+    assert "Error: " in result.output
+    assert words in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.slow
+def test_a_launch_ends_in_counts_reasons_and_verdicts(penumo: Penumo, tmp_path: Path) -> None:
+    write_cohort(tmp_path / "films", "ward-7", patients=3, seed=1, dicom=False)
+    penumo("land", "ward-7", str(tmp_path / "films"))
+    result = penumo("launch", "group:imaging", "--partition", "ward-7")
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    assert "raw_images [ward-7]: 5 images, 2 rejected, 7 computed, 0 removed" in lines
+    assert "  truncated at stage raw: 1" in lines
+    assert any(re.fullmatch(r"checks: [1-9]\d* passed, 1 did not:", line) for line in lines)
+    assert [line.split(":")[0] for line in lines if "(warning)" in line] == ["  reject_rate on raw_images (warning)"]
+    assert lines[-1] == "the run succeeded"
+    assert "Traceback" not in result.output
+    assert len(lines) < 40
+    with DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
+        (run,) = instance.get_runs()
+        assert run.job_name == "prepare"
+        assert run.remote_job_origin is not None
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_says_why_in_the_assets_words(penumo: Penumo, tmp_path: Path) -> None:
+    write_cohort(tmp_path / "films", "ward-7", patients=2, seed=1, dicom=True, broken=False)
+    penumo("land", "ward-7", str(tmp_path / "films"))
+    result = penumo("launch", "group:imaging", "--partition", "ward-7")
+    assert result.exit_code == 1
+    assert "patient ids must be pseudonymised, but PENUMO_DEID_KEY is not set: set it to a secret" in result.output
+    assert "Traceback" not in result.output
+    assert result.output.splitlines()[-1] == "the run failed; PENUMO_LOG=debug shows its whole log"
