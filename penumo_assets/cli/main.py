@@ -31,6 +31,7 @@ def run() -> None:
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def land(cohort: str, folder: Path) -> None:
     """Copy FOLDER (images, optional labels.csv and masks/) into landing as COHORT and register the partition."""
+    from penumo_assets.cli.environment import program, settings
     from penumo_assets.cohort.land import land_folder
     from penumo_assets.instance import open_instance
     from penumo_assets.resources.profile import storage_root
@@ -44,8 +45,11 @@ def land(cohort: str, folder: Path) -> None:
         raise click.ClickException(str(error)) from error
     for name in landed.left_out:
         click.echo(f"Left out, as no plain file or by its name: {name}", err=True)
-    click.echo(f"Landed {landed.files} files as cohort {cohort}. Prepare it with:")
-    click.echo(f"  dg launch --assets 'group:imaging' --partition {cohort}")
+    known = settings()
+    click.echo(f"Landed {landed.files} files as cohort {cohort}.")
+    click.echo(f"  root: {known['PENUMO_ROOT']}; Dagster's instance: {known['DAGSTER_HOME']} ({known['read from']})")
+    click.echo("Prepare it with:")
+    click.echo(f"  {program('penumo')} launch 'group:imaging' --partition {cohort}")
 
 
 @main.command()

@@ -84,8 +84,8 @@ class Runs:
             if job.selection.resolve(graph) == keys:
                 return self.repository.get_job(job.name)
         found = self.repository.get_implicit_job_def_for_assets(keys)
-        if found is None:
-            raise click.ClickException("assets by cohort, by architecture and by neither need a launch each")
+        if found is None or len({graph.get(key).partitions_def for key in keys} - {None}) > 1:
+            raise click.ClickException("assets by cohort and assets by architecture need a launch each")
         return found.get_subset(asset_selection=set(keys))
 
     def _partition_tags(self, job: JobDefinition, partition: str | None) -> dict[str, str]:
