@@ -2,14 +2,18 @@
 
 import errno
 import os
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from threading import Thread
 
 import boto3
 import pytest
 
+from penumo_assets.resources.storage import s3 as s3_module
 from penumo_assets.resources.storage.file_store import FileStore
 from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore, StorageError
 from penumo_assets.resources.storage.root import open_store
@@ -232,6 +236,8 @@ def test_a_link_in_a_folder_is_not_followed(tmp_path: Path) -> None:
 def test_roots_are_folders_and_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(open_store(str(tmp_path)), FileStore)
     assert open_store((tmp_path / "a b").as_uri()).uri("x/y") == (tmp_path / "a b").as_uri() + "/x/y"
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     assert open_store("s3://films/below/").uri("x") == "s3://films/below/x"
     with pytest.raises(StorageError, match="expected a folder"):
@@ -242,7 +248,7 @@ def test_roots_are_folders_and_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("fault", ["SlowDown", "InternalError", "reset"])
 @pytest.mark.parametrize("method", ["GET", "PUT", "HEAD", "POST"])
-def test_a_passing_fault_is_retried(s3: S3Server, bucket: S3Store, fault: str, method: str, tmp_path: Path) -> None:
+def test_a_transient_fault_is_retried(s3: S3Server, bucket: S3Store, fault: str, method: str, tmp_path: Path) -> None:
     bucket.write("raw/a", b"film")
     s3.fail(method, fault, times=2)
     bucket.write("raw/b", b"film")
@@ -328,11 +334,39 @@ def test_missing_credentials_are_named_at_once(s3: S3Server, monkeypatch: pytest
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    store = S3Store("films", "")
-    for call in (lambda: store.read("a"), lambda: list(store.list_objects("a"))):
-        with pytest.raises(StorageError, match="no AWS credentials; set AWS_ACCESS_KEY_ID"):
-            call()
+    with pytest.raises(StorageError, match="no AWS credentials; set AWS_ACCESS_KEY_ID"):
+        S3Store("films", "")
     assert s3.seen == []
+
+
+def test_credentials_that_change_are_asked_for_again(
+    s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Those of a role live for hours, a code location for weeks: both clients must go on with the next ones."""
+    calls = tmp_path / "calls"
+    answer = {"Version": 1, "AccessKeyId": "testing", "SecretAccessKey": "testing", "SessionToken": "t"}
+    program = tmp_path / "credentials.py"
+    program.write_text(
+        "import datetime, json, pathlib\n"
+        f"calls = pathlib.Path({str(calls)!r})\n"
+        "calls.write_text(calls.read_text() + 'x' if calls.exists() else 'x')\n"
+        # Less than ten minutes to live: boto3 renews such credentials at every use.
+        "end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=4)\n"
+        f"print(json.dumps({answer!r} | {{'Expiration': end.isoformat()}}))\n"
+    )
+    config = tmp_path / "config"
+    config.write_text(f"[default]\ncredential_process = {sys.executable} {program}\n")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setattr(s3_module, "_CREDENTIALS_LIVE", timedelta(seconds=1))
+    store = S3Store("films", "")
+    store.write("a", b"x")
+    before = len(calls.read_text())
+    time.sleep(0.2)  # obstore asks at most every tenth of a second
+    store.read("a")
+    assert len(calls.read_text()) > before, "obstore asks boto3 again when what it was given has aged"
 
 
 def test_a_missing_region_is_named(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from dagster import DagsterInstance
 
-from penumo_assets.resources.compute.local.processes import ROOT_VARIABLE
+from penumo_assets.resources.compute.local.claims import ROOT_VARIABLE
 from penumo_assets.resources.compute.local.runner import LocalJobRunner
 from penumo_assets.resources.profile import embedded_resources
 from penumo_assets.resources.storage.file_store import FileStore

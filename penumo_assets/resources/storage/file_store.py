@@ -19,8 +19,8 @@ from penumo_assets.resources.storage.object_store import (
     ObjectStore,
     StorageError,
     check_key,
+    redacted,
     refuse_large,
-    told,
 )
 
 
@@ -42,7 +42,7 @@ class FileStore(ObjectStore):
         """
         path = self.path(key)
         if not stat.S_ISREG(path.lstat().st_mode) or path.resolve() != path:
-            raise StorageError(f"{told(key)} is no plain file")
+            raise StorageError(f"{redacted(key)} is no plain file")
         return path
 
     def list_objects(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
@@ -100,7 +100,7 @@ class FileStore(ObjectStore):
             except ObjectMissing:
                 found = None
             if found != version:
-                raise ObjectChanged(f"{told(key)} was written by somebody else meanwhile")
+                raise ObjectChanged(f"{redacted(key)} was written by somebody else meanwhile")
             # A record stands for the objects it names: they must be on the disk before it is, should the power fail.
             os.sync()
             write_atomic(self.path(key), data, durable=True)
@@ -118,7 +118,7 @@ class FileStore(ObjectStore):
         if source == target:
             return
         if not self.exists(source):
-            raise ObjectMissing(f"there is no object {told(source)}")
+            raise ObjectMissing(f"there is no object {redacted(source)}")
         self._place(self._plain(source), target, _link_or_copy)
 
     def adopt_folder(self, folder: Path, prefix: str) -> list[str]:
@@ -168,7 +168,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, which the system takes back from a process that dies."""
+    """Hold the folder's lock, which the system releases when the process ends, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -195,6 +195,6 @@ def file_errors(key: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise ObjectMissing(f"there is no object {told(key)}") from None
+        raise ObjectMissing(f"there is no object {redacted(key)}") from None
     except OSError as error:
-        raise StorageError(f"{told(key)}: {error.strerror or type(error).__name__}") from None
+        raise StorageError(f"{redacted(key)}: {error.strerror or type(error).__name__}") from None

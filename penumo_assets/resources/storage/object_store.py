@@ -79,7 +79,7 @@ def check_key(key: str) -> str:
         If it does not.
     """
     if not is_key(key):
-        raise StorageError(f"not a valid object key: {told(key)!r}")
+        raise StorageError(f"not a valid object key: {redacted(key)!r}")
     return key
 
 
@@ -88,7 +88,7 @@ def is_landed(key: str) -> bool:
     return key.startswith("landing/")
 
 
-def told(key: str) -> str:
+def redacted(key: str) -> str:
     """How messages name an object: one in landing by its cohort alone, because its name can be a patient's."""
     folder, *below = key.split("/", 2)
     return f"{folder}/{below[0]}/…" if folder == "landing" and len(below) == 2 else key
@@ -97,7 +97,7 @@ def told(key: str) -> str:
 def refuse_large(key: str, size: int, max_bytes: int | None) -> None:
     """Raise StorageError for an object of more than ``max_bytes``; ``None``: any size will do."""
     if max_bytes is not None and size > max_bytes:
-        raise StorageError(f"{told(key)} is larger than the {max_bytes} bytes allowed for it")
+        raise StorageError(f"{redacted(key)} is larger than the {max_bytes} bytes allowed for it")
 
 
 class ObjectStore(ABC):

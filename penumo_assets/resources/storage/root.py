@@ -16,8 +16,8 @@ from penumo_assets.resources.storage.object_store import ObjectStore, StorageErr
 def open_store(root: str, kms_key: str = "", *, fail_fast: bool = False) -> ObjectStore:
     """The store at ``root``: ``s3://bucket/prefix``, ``file:///folder`` or a folder.
 
-    ``kms_key`` encrypts what is written to a bucket; empty for the bucket's own default. ``fail_fast`` is for
-    callers that would rather be told within half a minute that a bucket does not answer than wait for it.
+    ``kms_key`` encrypts what is written to a bucket; empty for the bucket's own default. With
+    ``fail_fast``, listing and deleting fail within half a minute where a bucket does not answer.
 
     Raises
     ------

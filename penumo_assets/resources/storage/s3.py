@@ -13,17 +13,23 @@ reader, who then rejects that file alone: there a digest that stays wrong is pas
 
 import hashlib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import Any
+from urllib.parse import urlparse
 
 import boto3
 import obstore
 from botocore.config import Config
+from botocore.exceptions import NoCredentialsError
+from obstore.auth.boto3 import Boto3CredentialProvider
+from obstore.store import S3Store as Transfer
 
 from penumo_assets.jobs.contract import write_atomic
 from penumo_assets.resources.storage.file_store import file_errors
@@ -35,11 +41,10 @@ from penumo_assets.resources.storage.object_store import (
     StorageError,
     check_key,
     is_landed,
+    redacted,
     refuse_large,
-    told,
 )
 from penumo_assets.resources.storage.s3_errors import HeadersUnread, RequestInvalid, named, translated
-from penumo_assets.resources.storage.s3_transfer import open_transfer
 
 PART_BYTES = 16 * 2**20
 _MAX_PARTS = 10_000  # the API's limit for one object
@@ -52,20 +57,20 @@ _DIGEST = "penumo-sha256"
 _ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")  # the storage classes that a listing names and nobody reads from
 _DELETE_BATCH = 1000  # the API's limit
 _LARGE_AT_ONCE = 2  # with the two above: at most 128 MiB of parts in memory
+_AWS_HOST = re.compile(r"s3([.-][a-z0-9-]+)?\.amazonaws\.com(\.cn)?")
+# boto3 renews credentials that have less than ten minutes to live; obstore asks for them five minutes before this.
+_CREDENTIALS_LIVE = timedelta(minutes=10)
 
 
 class S3Store(ObjectStore):
     """Objects in a bucket below a prefix. Endpoint, region and credentials come from the AWS environment.
 
+    Opening it raises StorageError if there is no region or there are no credentials.
+
     Parameters
     ----------
     kms_key : id or ARN of the KMS key that encrypts what is written; empty for the bucket's own default.
     fail_fast : list and delete with one retry and short time-outs.
-
-    Raises
-    ------
-    StorageError
-        If no region is set.
     """
 
     workers = 32
@@ -82,16 +87,8 @@ class S3Store(ObjectStore):
         timeouts: Any = {"connect_timeout": 5, "read_timeout": 10 if fail_fast else READ_TIMEOUT_SECONDS}
         with translated(self.root_uri, self.bucket):
             self._client = session.client("s3", region_name=region, config=Config(retries=retries, **timeouts))
+            self._objects = _open_transfer(session, region, self._client.meta.endpoint_url, bucket, kms_key)
         self._kms_key = kms_key
-        self._objects = open_transfer(
-            session,
-            region=region,
-            address=self._client.meta.endpoint_url,
-            bucket=bucket,
-            kms_key=kms_key,
-            max_retries=MAX_RETRIES,
-            read_timeout=READ_TIMEOUT_SECONDS,
-        )
         self._large = BoundedSemaphore(_LARGE_AT_ONCE)
 
     def _key(self, key: str) -> str:
@@ -113,9 +110,8 @@ class S3Store(ObjectStore):
                     yield ObjectInfo(item["Key"][skip:], item["Size"], etag, archived=_is_archived(item))
 
     def folders(self, prefix: str) -> list[str]:
-        found = [
-            item["Prefix"] for page in self._pages(prefix, Delimiter="/") for item in page.get("CommonPrefixes", [])
-        ]
+        pages = self._pages(prefix, Delimiter="/")
+        found = [item["Prefix"] for page in pages for item in page.get("CommonPrefixes", [])]
         return sorted(name.rstrip("/").rsplit("/", 1)[-1] for name in found)
 
     def exists(self, key: str) -> bool:
@@ -169,7 +165,7 @@ class S3Store(ObjectStore):
                 if found == data:
                     return
                 if now != version:
-                    raise ObjectChanged(f"{told(key)} was written by somebody else meanwhile") from None
+                    raise ObjectChanged(f"{redacted(key)} was written by somebody else meanwhile") from None
                 if pause is None:
                     raise
                 time.sleep(pause)
@@ -250,13 +246,10 @@ class S3Store(ObjectStore):
             with translated(source, self.bucket):
                 obstore.copy(self._objects, self._key(source), self._key(target))
         except RequestInvalid:
-            self._copy_parts(source, target)
-
-    def _copy_parts(self, source: str, target: str) -> None:
-        encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self._kms_key} if self._kms_key else {}
-        origin = {"Bucket": self.bucket, "Key": self._key(source)}
-        with translated(source, self.bucket):
-            self._client.copy(origin, self.bucket, self._key(target), ExtraArgs=encryption)
+            encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self._kms_key} if self._kms_key else {}
+            origin = {"Bucket": self.bucket, "Key": self._key(source)}
+            with translated(source, self.bucket):
+                self._client.copy(origin, self.bucket, self._key(target), ExtraArgs=encryption)
 
     def delete(self, keys: Iterable[str]) -> None:
         names = [{"Key": self._key(key)} for key in keys]
@@ -267,6 +260,27 @@ class S3Store(ObjectStore):
             if answer.get("Errors"):
                 first = answer["Errors"][0]
                 raise named(first.get("Key", self.root_uri), self.bucket, first.get("Code", "unknown"))
+
+
+def _open_transfer(session: boto3.Session, region: str, address: str, bucket: str, kms_key: str) -> Transfer:
+    """obstore's client of ``bucket`` at the endpoint ``address`` that boto3 has found, with its credentials."""
+    if session.get_credentials() is None:
+        raise NoCredentialsError
+    endpoint = urlparse(address)
+    hosted = bool(_AWS_HOST.fullmatch(endpoint.hostname or "")) and "." not in bucket
+    host = f"{bucket}.{endpoint.netloc}" if hosted else endpoint.netloc
+    kms: Any = {"aws_server_side_encryption": "aws:kms", "aws_sse_kms_key_id": kms_key}
+    http: Any = {"allow_http": endpoint.scheme == "http", "connect_timeout": "5s", "timeout": "600s"}
+    return Transfer(
+        bucket,
+        region=region,
+        endpoint=f"{endpoint.scheme}://{host}{endpoint.path}",
+        virtual_hosted_style_request=hosted,
+        client_options=http | {"read_timeout": f"{READ_TIMEOUT_SECONDS}s"},
+        retry_config={"max_retries": MAX_RETRIES, "retry_timeout": timedelta(minutes=3)},
+        credential_provider=Boto3CredentialProvider(session, ttl=_CREDENTIALS_LIVE),
+        **(kms | {"aws_sse_bucket_key_enabled": True} if kms_key else {}),
+    )
 
 
 def _is_archived(item: dict[str, Any]) -> bool:
@@ -281,4 +295,6 @@ def _digest_of(path: Path) -> Any:
 
 
 def _changed(key: str) -> StorageError:
-    return StorageError(f"{told(key)}: its bytes are not those that were stored; check the network, then the object")
+    return StorageError(
+        f"{redacted(key)}: its bytes are not those that were stored; check the network, then the object"
+    )

@@ -12,7 +12,7 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError, UnauthenticatedError
 
-from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, StorageError, told
+from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, StorageError, redacted
 
 _CODES = (re.compile(r"<Code>(\w+)</Code>"), re.compile(r"status code: (\d{3})"), re.compile("(without LOCATION)"))
 _HEADERS = re.compile("contained non UTF-8 characters|containing non-ASCII data")
@@ -50,7 +50,7 @@ def translated(what: str, bucket: str) -> Iterator[None]:
     StorageError
         Otherwise.
     """
-    what = told(what)
+    what = redacted(what)
     try:
         yield
     except NoCredentialsError:
@@ -76,7 +76,7 @@ def translated(what: str, bucket: str) -> Iterator[None]:
 
 def named(what: str, bucket: str, code: str) -> StorageError:
     """The error that S3's ``code`` means, with the variable to look at."""
-    what = told(what)
+    what = redacted(what)
     if code in _ABSENT:
         return ObjectMissing(f"there is no object {what}")
     if code == "InvalidRequest":

@@ -1,15 +1,22 @@
-"""Who is at work in a folder: locks that the system takes back from a process that dies, however it dies."""
+"""Which processes work in a job's folder: the locks that they hold on it, and the processes themselves.
+
+The operating system releases a lock when the process that holds it ends, however it ends.
+"""
 
 import fcntl
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 CLAIM_NAME = "claim.json"
+ROOT_VARIABLE = "PENUMO_OPT_ML"
 
 
 def claim(folder: Path, work: Mapping[str, Any]) -> int | None:
@@ -42,7 +49,7 @@ def is_held(folder: Path) -> bool:
 def use(folder: Path) -> int | None:
     """Take a share in a folder in which nobody works any more, so that nobody clears it away; close it to let go.
 
-    Call it, and `is_used`, while `folder_lock` the folder above; None if the folder has gone.
+    Call it, and `is_used`, under the `folder_lock` of the folder above; None if the folder has gone.
     """
     try:
         handle = os.open(folder, os.O_RDONLY)
@@ -58,7 +65,7 @@ def is_used(folder: Path) -> bool:
 
 
 def work_of(folder: Path) -> Any:
-    """What a folder was claimed for; None if that cannot be told."""
+    """What a folder was claimed for; None if that is not known."""
     try:
         return json.loads((folder / CLAIM_NAME).read_bytes())
     except (OSError, ValueError):
@@ -77,3 +84,22 @@ def _is_locked(path: Path, kind: int) -> bool:
     finally:
         os.close(handle)
     return False
+
+
+def family_of(root: Path) -> list[psutil.Process]:
+    """Every process of the job whose files lie below ``root``: each has inherited the variable that says so."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(ROOT_VARIABLE) == str(root):
+                found.append(process)
+    return found
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """End them at once, and wait until they have gone."""
+    survivors = list(processes)
+    for process in survivors:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(survivors, timeout=5)

@@ -17,7 +17,6 @@ from pydantic import ValidationError
 import penumo_assets
 from penumo_assets.jobs.contract import RESULT_NAME, ResultFile, cores, write_atomic
 from penumo_assets.resources.compute.local import claims, supervisor
-from penumo_assets.resources.compute.local.processes import ROOT_VARIABLE, family_of, kill
 from penumo_assets.resources.compute.spec import JobFailed, JobSpec
 from penumo_assets.resources.storage.object_store import ObjectStore
 
@@ -98,7 +97,7 @@ class LocalJob:
 
     def end_remains(self, heir: Path) -> None:
         """Of an attempt that failed only its log stays: its processes end, its checkpoints go to ``heir``."""
-        kill(family_of(self.opt_ml))
+        claims.kill(claims.family_of(self.opt_ml))
         checkpoints = self.opt_ml / "checkpoints"
         if checkpoints.is_dir():
             checkpoints.rename(heir / "checkpoints")
@@ -121,7 +120,7 @@ class LocalJob:
         package_parent = str(Path(penumo_assets.__file__).parent.parent)
         environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         environment |= {
-            ROOT_VARIABLE: str(self.opt_ml),
+            claims.ROOT_VARIABLE: str(self.opt_ml),
             "PYTHONPATH": package_parent,
             "PYTHONUNBUFFERED": "1",
             "SM_CURRENT_HOST": "algo-1",
@@ -160,13 +159,13 @@ class LocalJob:
 
     def stop(self) -> None:
         """Stop all of its processes: politely, by their supervisor if it lives, then by force."""
-        family, record = family_of(self.opt_ml), self.folder / "process.json"
+        family, record = claims.family_of(self.opt_ml), self.folder / "process.json"
         leader = json.loads(record.read_bytes())["pid"] if record.exists() else None
         for process in [process for process in family if process.pid == leader] or family:
             with suppress(psutil.NoSuchProcess):
                 process.terminate()
         _, left = psutil.wait_procs(family, timeout=10)
-        kill(left)
+        claims.kill(left)
         self.remove_inputs()
 
     def remove_inputs(self) -> None:

@@ -3,7 +3,7 @@
 Started in a session of its own, it runs the program, writes its output to ``log.txt`` and, at the
 end, how it ended to ``exit.json``; whatever the program left running ends with it. It knows only the standard
 library, so it starts at once and weighs little. Both it and the program hold the job's claim (a lock that the system
-takes back from the dead), so the job counts as running while either lives.
+releases when the last of them ends), so the job counts as running while either lives.
 """
 
 import json
