@@ -51,7 +51,8 @@ class Record(BaseModel):
 
 
 class TrainingSetRecord(Record):
-    """The current training set: objects ``prefix/name``, the digest of its content, and the cohorts in it."""
+    """The current training set: objects ``prefix/name``, the digest of its content, the cohorts in it, and
+    whether they are phantoms."""
 
     KEY = "training_set/current.json"
 
@@ -59,6 +60,7 @@ class TrainingSetRecord(Record):
     names: tuple[str, ...]
     digest: str
     cohorts: tuple[str, ...] = ()
+    phantoms: bool = False
 
     @staticmethod
     def prefix_of(digest: str) -> str:

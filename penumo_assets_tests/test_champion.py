@@ -18,6 +18,7 @@ from penumo_assets.assets.inference import chosen_model
 from penumo_assets.cli.main import main
 from penumo_assets.cohort.publish import ManifestHead, dump_manifest, manifest_key
 from penumo_assets.configs.prepare import PrepareConfig
+from penumo_assets.metrics.report.content import GateResult
 from penumo_assets.promotion import NoChampion, read_champion, read_version, rollback
 from penumo_assets.resources.model_package import Approval, SageMakerModelPackages
 from penumo_assets.resources.storage.file_store import FileStore
@@ -221,10 +222,10 @@ def test_without_a_champion_predictions_say_what_to_do(house: House) -> None:
 def test_a_model_nobody_asked_enough_of_waits_for_a_person(two_champions: House) -> None:
     assert read_champion(two_champions.store).approval == "PendingManualApproval"
     gates = ("min_roc_auc_low", "min_sensitivity", "max_ece", "min_subgroup_roc_auc", "require_no_leakage")
-    report = {"gates": [{"gate": name, "passed": True} for name in gates]}
-    assert approval_of(report) is Approval.approved
-    assert approval_of({"gates": report["gates"][:-1]}) is Approval.pending
-    assert approval_of({"gates": [{**report["gates"][0], "passed": False}, *report["gates"][1:]]}) is Approval.rejected
+    passed = [GateResult(gate=name, limit=0.5, value=0.6, passed=True, reason="0.6 is at least 0.5") for name in gates]
+    assert approval_of(passed) is Approval.approved
+    assert approval_of(passed[:-1]) is Approval.pending
+    assert approval_of([passed[0].model_copy(update={"passed": False}), *passed[1:]]) is Approval.rejected
 
 
 def test_the_serving_archive_holds_rule_settings_and_origin(house: House) -> None:

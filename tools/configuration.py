@@ -111,7 +111,8 @@ ENVIRONMENT: tuple[tuple[str, str, str], ...] = (
         "PENUMO_DEID_KEY",
         "none",
         "Secret of 16 bytes or more that pseudonymises patient ids and file names (HMAC-SHA-256); without it DICOM is "
-        "refused. With another key a patient and an image get other ids.",
+        "refused. With another key a patient and an image get other ids: "
+        "a cohort takes one only from a launch with `rekey: true`.",
     ),
     ("PENUMO_SETTLE_SECONDS", "60", "How long a landing folder must be unchanged before a sensor runs it."),
     ("PENUMO_EVENTS_QUEUE_URL", "none", "SQS queue with the bucket's event notifications, for `landing_events`."),

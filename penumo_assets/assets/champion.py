@@ -11,7 +11,7 @@ own gate results and chooses among those that passed.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,10 +33,12 @@ from penumo_assets.assets.pages import listed, rounded, table
 from penumo_assets.assets.segmenter import current_segmenter
 from penumo_assets.assets.shared import OWNERS, SERVING
 from penumo_assets.automation import REPORTS_UPDATED
-from penumo_assets.cohort.publish import read_manifest, read_settings
+from penumo_assets.cohort.publish import open_manifest, read_manifest, read_settings
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.gates import choose_champion
+from penumo_assets.metrics.report.content import GateResult, Report, read_report
+from penumo_assets.partitions import cohorts
 from penumo_assets.promotion import Winner, promote
 from penumo_assets.records import DecisionRule, ReportRecord, TrainingSetRecord
 from penumo_assets.resources.model_package import Approval, ModelPackages
@@ -59,7 +61,7 @@ class Candidate:
     """An architecture's newest report, and why it may not win; ``None`` if it may."""
 
     record: ReportRecord
-    report: Mapping[str, Any]
+    report: Report
     refused: str | None
 
 
@@ -83,7 +85,8 @@ def champion_model(
     """Judge the reports that exist, and promote the winner."""
     store = storage.store
     withdrawn = {} if config.allow_withdrawn else tracking.withdrawn_runs()
-    candidates = find_candidates(store, withdrawn)
+    films = films_among(store, context.instance.get_dynamic_partitions(str(cohorts.name)))
+    candidates = find_candidates(store, withdrawn, films)
     if not candidates:
         raise Failure("no evaluation report exists: materialize evaluation_report first", allow_retries=False)
     architecture = choose_champion(
@@ -124,11 +127,20 @@ def champion_model(
     )
 
 
-def find_candidates(store: ObjectStore, withdrawn: Mapping[str, str]) -> dict[str, Candidate]:
+def films_among(store: ObjectStore, names: Iterable[str]) -> list[str]:
+    """The cohorts that hold prepared images of patients, and not phantoms."""
+    manifests = (open_manifest(store, name) for name in sorted(names))
+    return [item.cohort for item in manifests if not item.phantoms and any(row.stages for row in item.rows)]
+
+
+def find_candidates(
+    store: ObjectStore, withdrawn: Mapping[str, str], films: Sequence[str] = ()
+) -> dict[str, Candidate]:
     """Each architecture's newest report, judged.
 
     Refused are reports about another training set than the current one (their validation figures cannot be
-    compared), models that were rolled back (``withdrawn``, by training run), and those that failed a gate.
+    compared), models that were rolled back (``withdrawn``, by training run), those that failed a gate, and models of
+    phantoms where there are cohorts of ``films``.
     """
     found: dict[str, Candidate] = {}
     records = existing_reports(store)
@@ -136,21 +148,23 @@ def find_candidates(store: ObjectStore, withdrawn: Mapping[str, str]) -> dict[st
         return found
     dataset_digest = TrainingSetRecord.read(store).digest
     for name, record in records.items():
-        report = store.read_json(f"{record.prefix}/report.json")
-        failed = [f"{gate['gate']} ({gate['reason']})" for gate in report["gates"] if not gate["passed"]]
+        report = read_report(store.read(f"{record.prefix}/report.json"))
+        failed = [f"{gate.gate} ({gate.reason})" for gate in report.gates if not gate.passed]
         refused = f"did not pass {'; '.join(failed)}" if failed else None
         if reason := withdrawn.get(record.model.mlflow_run_id or ""):
             refused = f"withdrawn: {reason}"
-        if report["data"]["digest"] != dataset_digest:
+        if films and report.phantoms:
+            refused = f"it was trained on phantoms, and there are films ({', '.join(films)}): train on those"
+        if report.data.digest != dataset_digest:
             refused = "its report is about another training set: materialize evaluation_report again"
         found[name] = Candidate(record, report, refused)
     return found
 
 
-def approval_of(report: Mapping[str, Any]) -> Approval:
+def approval_of(gates: Sequence[GateResult]) -> Approval:
     """Approved if every gate was asked for and passed; left to a person if some were not asked for."""
-    asked = {gate["gate"] for gate in report["gates"]}
-    if not all(gate["passed"] for gate in report["gates"]):
+    asked = {gate.gate for gate in gates}
+    if not all(gate.passed for gate in gates):
         return Approval.rejected
     return Approval.approved if asked.issuperset(APPROVING_GATES) else Approval.pending
 
@@ -160,18 +174,18 @@ def _winner(store: ObjectStore, architecture: str, candidate: Candidate) -> tupl
     prepare, doubts = _prepared_with(store)
     segmenter = current_segmenter(store)
     report = candidate.report
-    asked = {gate["gate"] for gate in report["gates"]}
+    asked = {gate.gate for gate in report.gates}
     if absent := [name for name in Gates.model_fields if name in APPROVING_GATES and name not in asked]:
         doubts.append(f"gates that were switched off: {', '.join(absent)}")
     winner = Winner(
         architecture=architecture,
         model=candidate.record.model,
         report=candidate.record.prefix,
-        rule=DecisionRule.model_validate(report["decision_rule"]),
+        rule=DecisionRule.model_validate(report.decision_rule.model_dump()),
         prepare=prepare,
         segmenter=(segmenter.prefix, segmenter.name) if segmenter.prefix else None,
-        approval=approval_of(report),
-        phantoms=report["phantoms"],
+        approval=approval_of(report.gates),
+        phantoms=report.phantoms,
     )
     return winner, doubts
 
@@ -188,7 +202,7 @@ def _prepared_with(store: ObjectStore) -> tuple[dict[str, Any], list[str]]:
 
 
 def _validation_auc(candidate: Candidate) -> float | None:
-    return candidate.report["performance"]["validation"]["roc_auc"]["value"]
+    return candidate.report.performance.validation["roc_auc"].value
 
 
 def _table(candidates: Mapping[str, Candidate]) -> TableMetadataValue:

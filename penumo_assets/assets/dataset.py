@@ -6,7 +6,7 @@ Enters: `npz_tensors` of every cohort, by their manifests. Leaves: packed shards
 import io
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dagster import (
@@ -93,7 +93,9 @@ def training_set(
     prefix = TrainingSetRecord.prefix_of(digest)
     names = result.outputs["dataset"]
     store.copy_all((result.key("dataset", name), f"{prefix}/{name}") for name in names)
-    TrainingSetRecord(prefix=prefix, names=names, digest=digest, cohorts=tuple(chosen)).write(store)
+    TrainingSetRecord(
+        prefix=prefix, names=names, digest=digest, cohorts=tuple(chosen), phantoms=bool(found.phantoms)
+    ).write(store)
     jobs.discard(result.job_name)
     dataset = store.read_json(f"{prefix}/dataset.json")
     return MaterializeResult(
@@ -123,6 +125,7 @@ class Trainable:
     versions: dict[str, str | None]
     without: list[dict[str, str]]
     no_patient: int
+    phantoms: set[str] = field(default_factory=set)
 
 
 def trainable(store: ObjectStore, chosen: Sequence[str]) -> Trainable:
@@ -143,8 +146,16 @@ def trainable(store: ObjectStore, chosen: Sequence[str]) -> Trainable:
         mine = [pack_item(cohort, row) for row in labelled if is_trainable(row)]
         found.items.extend(mine)
         no_patient += len(labelled) - len(mine)
+        if mine and manifest.phantoms:
+            found.phantoms.add(cohort)
         if not mine:
             found.without.append({"cohort": cohort, "why": why_untrainable(manifest.rows)})
+    if films := {item["cohort"] for item in found.items} - found.phantoms if found.phantoms else set():
+        raise Failure(
+            f"phantoms ({', '.join(sorted(found.phantoms))}) and films ({', '.join(sorted(films))}) never train "
+            "together: name the cohorts of one kind in `cohorts`",
+            allow_retries=False,
+        )
     if not found.items:
         reasons = "; ".join(f"{each['cohort']}: {each['why']}" for each in found.without) or "there is no cohort"
         raise Failure(f"no labelled tensors to train on. {reasons}", allow_retries=False)

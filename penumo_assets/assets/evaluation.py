@@ -31,7 +31,7 @@ from penumo_assets.assets.shared import (
     run_job,
 )
 from penumo_assets.automation import INPUTS_UPDATED, REPORT_FRESHNESS
-from penumo_assets.cohort.publish import read_manifest, read_settings
+from penumo_assets.cohort.publish import open_manifest, read_settings
 from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.report.content import Report, read_report
 from penumo_assets.metrics.report.context import Study
@@ -177,7 +177,8 @@ def report_context(store: ObjectStore, dataset: TrainingSetRecord) -> dict[str, 
     flow: dict[str, dict[str, Any]] = {}
     dices, phantoms = [], False
     for cohort in dataset.cohorts:
-        rows = read_manifest(store, cohort)
+        manifest = open_manifest(store, cohort)
+        rows = manifest.rows
         rejected = Counter(row.code or "" for row in rows if row.status == "rejected")
         labelled = sum(row.label is not None for row in rows if "npz" in row.stages)
         usable = sum("npz" in row.stages for row in rows)
@@ -199,7 +200,7 @@ def report_context(store: ObjectStore, dataset: TrainingSetRecord) -> dict[str, 
                         "iou": facts["iou"],
                     }
                 )
-        phantoms = phantoms or any(row.extra.get("phantom") == "true" for row in rows)
+        phantoms = phantoms or manifest.phantoms
     return {
         "flow": flow,
         "dice": dices,

@@ -17,6 +17,7 @@ from dagster import (
     MaterializeResult,
     multi_asset,
 )
+from pydantic import Field
 
 from penumo_assets.assets.pages import listed, reason_table, reject_counts, reject_table, stage_preview, table
 from penumo_assets.assets.segmenter import current_segmenter
@@ -31,7 +32,7 @@ from penumo_assets.assets.shared import (
 from penumo_assets.automation import SETTLED_COHORT
 from penumo_assets.cohort.errors import LandingError
 from penumo_assets.cohort.landing import read_landing
-from penumo_assets.cohort.plan import PlanSettings, PreparePlan, plan_cohort
+from penumo_assets.cohort.plan import PlanSettings, PreparePlan, are_phantoms, plan_cohort
 from penumo_assets.cohort.publish import (
     TRIES,
     Manifest,
@@ -46,7 +47,14 @@ from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.identity import doubts, label_counts
 from penumo_assets.jobs.manifest import STAGE_TABLE, STAGES, ManifestRow, load_rows, stage_version
-from penumo_assets.jobs.prepare.work import KEY_VARIABLE, dump_work, key_from_environment, key_id
+from penumo_assets.jobs.prepare.work import (
+    DEMO_KEY,
+    KEY_VARIABLE,
+    dump_work,
+    key_fingerprint,
+    key_from_environment,
+    key_id,
+)
 from penumo_assets.jobs.quality import identity_counts
 from penumo_assets.partitions import cohorts
 from penumo_assets.records import SegmenterRecord
@@ -55,7 +63,16 @@ from penumo_assets.resources.compute.spec import JobInput, JobResult, JobSpec
 from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore, StorageError
 from penumo_assets.resources.storage.root import Storage
 
-PrepareLaunchpad = launchpad_config(PrepareConfig)
+PrepareLaunchpad: Any = launchpad_config(PrepareConfig)
+
+
+class PrepareCohortConfig(PrepareLaunchpad):
+    """How a cohort is prepared, and what a launch may do once."""
+
+    rekey: bool = Field(
+        default=False,
+        description="Prepare with another PENUMO_DEID_KEY than before: every patient and image gets another id.",
+    )
 
 
 @multi_asset(
@@ -81,19 +98,19 @@ PrepareLaunchpad = launchpad_config(PrepareConfig)
 )
 def prepare_cohort(
     context: AssetExecutionContext,
-    config: PrepareLaunchpad,  # type: ignore[valid-type]
+    config: PrepareCohortConfig,
     storage: Storage,
     jobs: JobRunner,
 ) -> Iterator[MaterializeResult]:
     """Compute what changed in one cohort, publish it, and say what became of every file."""
     cohort, store = context.partition_key, storage.store
     stages = tuple(stage for stage in STAGES if AssetKey(STAGE_TABLE[stage].asset) in context.selected_asset_keys)
-    settings = parsed(PrepareConfig, config)
+    settings, rekey = parsed(PrepareConfig, config), config.rekey
     tries = TRIES
     while True:
         base = open_manifest(store, cohort)
         try:
-            done = _bring_up_to_date(context, store, jobs, base, settings, stages)
+            done = _bring_up_to_date(context, store, jobs, base, settings, stages, rekey)
             break
         except (StorageError, Failure):
             tries -= 1
@@ -124,12 +141,21 @@ def _bring_up_to_date(
     base: Manifest,
     config: PrepareConfig,
     stages: tuple[str, ...],
+    rekey: bool,
 ) -> Done:
     """Compute and publish what differs between a cohort's landing and its manifest."""
     segmenter = current_segmenter(store)
-    settings = PlanSettings(config, segmenter.sha256, key_id(), stages)
+    settings = PlanSettings(config, segmenter.sha256, key_id(), stages, key_fingerprint())
     try:
-        landing = read_landing(store, base.cohort, config.labels, key_from_environment())
+        key = key_from_environment()
+        if not rekey:
+            _require_same_key(base)
+        landing = read_landing(store, base.cohort, config.labels, key)
+        if not are_phantoms(landing) and key == DEMO_KEY.encode():
+            raise LandingError(
+                f"cohort {base.cohort!r} holds films, and {KEY_VARIABLE} is the demo's, which everybody knows: set a "
+                "secret of your own"
+            )
         plan = plan_cohort(landing, base.rows, settings)
     except (LandingError, JobError) as error:
         raise Failure(str(error), allow_retries=False) from error
@@ -147,6 +173,16 @@ def _bring_up_to_date(
     elif base.head.job:  # the run that published may have ended before it had removed its job's outputs
         jobs.discard(base.head.job)
     return Done(plan, publication, result)
+
+
+def _require_same_key(base: Manifest) -> None:
+    """Refuse to give what was prepared other ids, unless somebody asks for that."""
+    if base.head.key not in (None, key_fingerprint()) and any(row.stages for row in base.rows):
+        before = f"with another {KEY_VARIABLE}" if base.head.key else f"without {KEY_VARIABLE}"
+        raise LandingError(
+            f"cohort {base.cohort!r} was prepared {before}: set it as it was, or launch once with rekey: true, which "
+            "computes the cohort anew and gives every patient and image another id"
+        )
 
 
 def _prepare_spec(plan: PreparePlan, config: PrepareConfig, cohort: str, segmenter: SegmenterRecord) -> JobSpec:

@@ -8,6 +8,7 @@ from penumo_assets.assets.evaluation import existing_reports
 from penumo_assets.assets.pages import table
 from penumo_assets.checks.scope import cohorts_in_question, scope
 from penumo_assets.configs.train import Gates
+from penumo_assets.metrics.report.content import read_report
 from penumo_assets.promotion import disagreement, read_champion
 from penumo_assets.records import PredictionsRecord, ReportRecord
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
@@ -38,9 +39,9 @@ def _gate_check(gate: str, description: str) -> Any:
         store = storage.store
         found: list[dict[str, Any]] = []
         for architecture, record in _architectures_in_question(context, store).items():
-            gates = store.read_json(f"{record.prefix}/report.json")["gates"]
-            result = next((item for item in gates if item["gate"] == gate), None)
-            passed, reason = (result["passed"], result["reason"]) if result else (True, "not asked for")
+            gates = read_report(store.read(f"{record.prefix}/report.json")).gates
+            result = next((item for item in gates if item.gate == gate), None)
+            passed, reason = (result.passed, result.reason) if result else (True, "not asked for")
             found.append({"architecture": architecture, "passed": passed, "found": reason})
         return AssetCheckResult(
             passed=all(item["passed"] for item in found),

@@ -13,12 +13,10 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from penumo_assets.jobs.contract import write_atomic
-from penumo_assets.jobs.prepare.work import KEY_VARIABLE
+from penumo_assets.jobs.prepare.work import DEMO_KEY, KEY_VARIABLE
 from penumo_assets.resources.profile import home, local_folder, storage_root
 
 NAME = ".env"
-DEMO_KEY = "phantoms-have-no-secrets"
-"""The phantoms' patients do not exist. A real cohort needs a secret that its owner keeps."""
 
 # Else a user's alerts would tell of the demo's failures, and its models be offered where a user's are.
 _NOT_THE_DEMOS = (

@@ -43,12 +43,14 @@ class PreparePlan:
 
 @dataclass(frozen=True)
 class PlanSettings:
-    """What, beside the landed files, decides what must be computed; ``key_id`` as `jobs.work.key_id` makes it."""
+    """What, beside the landed files, decides what must be computed; key and fingerprint as `jobs.prepare.work` makes
+    them."""
 
     config: PrepareConfig
     segmenter_digest: str
     key_id: str = field(repr=False)
     stages: tuple[str, ...]
+    key_fingerprint: str = ""
 
 
 def image_id_of(source: str) -> str:
@@ -109,6 +111,27 @@ def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: Pla
     rows += [_absent(label) for source, label in sorted(landing.labels.items()) if source not in listed]
     gone = before.keys() - listed - {row.source for row in rows}
     return PreparePlan(tuple(items), tuple(rows), tuple(sorted(gone)))
+
+
+def are_phantoms(landing: Landing) -> bool:
+    """Whether labels.csv says of all its landed images that a program drew them.
+
+    Raises
+    ------
+    LandingError
+        If it says so of some.
+    """
+    drawn = {
+        landing.labels[file.source].extra.get("phantom") == "true"
+        for file in landing.files
+        if file.source in landing.labels
+    }
+    if len(drawn) > 1:
+        raise LandingError(
+            f"cohort {landing.cohort!r} mixes phantoms and films: land each as a cohort of its own, or mend the column "
+            "phantom of labels.csv"
+        )
+    return drawn == {True}
 
 
 def npz_name(row: ManifestRow, config: PrepareConfig) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from penumo_assets.cohort.landing import Landing
-from penumo_assets.cohort.plan import DUPLICATE, PlanSettings, PreparePlan, apply_landing, npz_name
+from penumo_assets.cohort.plan import DUPLICATE, PlanSettings, PreparePlan, apply_landing, are_phantoms, npz_name
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.manifest import STAGE_TABLE, STAGES, ManifestError, ManifestRow, dump_rows, load_rows
 from penumo_assets.resources.compute.spec import JobResult
@@ -28,15 +28,18 @@ TRIES = 5  # of planning again where other runs publish meanwhile
 class ManifestHead(BaseModel):
     """The first line of a manifest.
 
-    ``settings`` is how the stages were set when they last ran. ``superseded`` names the objects that this manifest has
-    replaced, and ``job`` the job whose outputs it took over: should the run die before it has removed them, the next
-    one does.
+    ``settings`` is how the stages were set when they last ran, ``phantoms`` whether a program drew the images, and
+    ``key`` the fingerprint of the key that made the pseudonyms; None where an earlier version did not say.
+    ``superseded`` names the objects that this manifest has replaced, and ``job`` the job whose outputs it took over:
+    should the run die before it has removed them, the next one does.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_: Literal["penumo/manifest/1"] = Field("penumo/manifest/1", alias="schema")
     settings: dict[str, Any] = {}
+    phantoms: bool | None = None
+    key: str | None = None
     superseded: tuple[str, ...] = ()
     job: str | None = None
 
@@ -53,6 +56,13 @@ class Manifest:
     rows: tuple[ManifestRow, ...] = ()
     version: str | None = None
     digest: str = ""
+
+    @property
+    def phantoms(self) -> bool:
+        """Whether a program drew the cohort's images."""
+        if self.head.phantoms is None:
+            return any(row.extra.get("phantom") == "true" for row in self.rows)
+        return self.head.phantoms
 
 
 @dataclass(frozen=True)
@@ -155,6 +165,8 @@ def plan_publication(
     head = ManifestHead(
         schema="penumo/manifest/1",
         settings=_settings(base.head.settings, settings),
+        phantoms=are_phantoms(landing),
+        key=settings.key_fingerprint,
         superseded=tuple(sorted(keys_of(base.rows) - keys_of(rows))),
         job=job.job_name if job else None,
     )
@@ -172,7 +184,10 @@ def publish(store: ObjectStore, base: Manifest, publication: Publication) -> Non
         If an object to copy is gone: another run has finished and removed the outputs of the same job.
     """
     store.delete(base.head.superseded)
-    if publication.rows == base.rows and publication.head.settings == base.head.settings:
+    lasting = {"settings", "phantoms", "key"}
+    if publication.rows == base.rows and publication.head.model_dump(include=lasting) == base.head.model_dump(
+        include=lasting
+    ):
         return
     try:
         store.copy_all(publication.copies)

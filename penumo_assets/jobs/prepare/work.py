@@ -13,6 +13,8 @@ from penumo_assets.jobs.manifest import ManifestRow
 
 # The variable with the pseudonymisation key: the orchestrator passes it on, the prepare job reads it.
 KEY_VARIABLE = "PENUMO_DEID_KEY"
+DEMO_KEY = "phantoms-have-no-secrets"
+"""The phantoms' patients do not exist, so everybody may know their key. A film needs a secret that its owner keeps."""
 
 
 class WorkItem(BaseModel):
@@ -56,6 +58,12 @@ def key_id() -> str:
     """
     key = os.environ.get(KEY_VARIABLE, "").encode()
     return hmac.new(key, b"penumo key id", hashlib.sha256).hexdigest() if key else ""
+
+
+def key_fingerprint() -> str:
+    """Tells in a manifest which key a cohort was prepared with; empty without one. It is no way back to the key, and
+    tests a guess no better than the pseudonyms beside it do."""
+    return hmac.new(key_id().encode(), b"penumo key fingerprint", hashlib.sha256).hexdigest()[:16] if key_id() else ""
 
 
 def key_from_environment() -> bytes | None:
