@@ -29,7 +29,8 @@ from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.jobs.shards import Split
 from penumo_assets.metrics.intervals import PatientBootstrap
 from penumo_assets.metrics.ranking import Ranking
-from penumo_assets.models.classifier import load_classifier, normalise
+from penumo_assets.models.classifier import load_classifier
+from penumo_assets.models.inputs import normalise
 from penumo_assets.resources.storage.root import open_store
 
 PACKAGE = str(Path(__file__).parents[1])

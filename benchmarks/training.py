@@ -28,12 +28,8 @@ from penumo_assets.jobs.shards import INDEX_COLUMNS, DatasetFile, Split, SplitCo
 from penumo_assets.jobs.train.augment import augment, draw
 from penumo_assets.jobs.train.batches import Loader
 from penumo_assets.jobs.train.fit import precision_of
-from penumo_assets.models.classifier import (
-    build_classifier,
-    default_normalisation,
-    standardise,
-    to_unit_images,
-)
+from penumo_assets.models.classifier import build_classifier
+from penumo_assets.models.inputs import default_normalisation, standardise, to_unit_images
 
 NORMALISATION = default_normalisation(4)
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -12,6 +12,7 @@ from dagster import AssetSelection, DagsterInstance, ExecuteInProcessResult, mat
 
 from penumo_assets.checks import ASSET_CHECKS
 from penumo_assets.cohort.land import land_folder
+from penumo_assets.configs.train import Architecture
 from penumo_assets.definitions import ASSETS
 from penumo_assets.resources.profile import embedded_resources
 from penumo_assets.resources.storage.object_store import ObjectStore
@@ -64,7 +65,7 @@ def open_house(folder: Path, *, processes: bool = False) -> Iterator[House]:
             patch.delenv(name, raising=False)
         resources = embedded_resources()
         if not processes:
-            use_tiny_networks(patch.setitem, ("resnet34", "resnet50"))
+            use_tiny_networks(patch.setattr, Architecture)
             database = folder / "root" / "mlflow" / "mlflow.db"
             database.parent.mkdir(parents=True, exist_ok=True)
             database.write_bytes(_empty_database())

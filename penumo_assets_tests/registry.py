@@ -10,7 +10,8 @@ from dagster import AssetSelection, materialize
 from penumo_assets.checks import ASSET_CHECKS
 from penumo_assets.definitions import ASSETS
 from penumo_assets.metrics.report.assemble import build_report
-from penumo_assets.models import classifier
+from penumo_assets.models.classifier import save_classifier
+from penumo_assets.models.inputs import default_normalisation
 from penumo_assets_tests.house import House
 from penumo_assets_tests.metrics.synthetic import evaluation
 from penumo_assets_tests.models.tiny import TinyNetwork
@@ -87,12 +88,12 @@ def _mlflow_run(house: House, job: str) -> tuple[str, str]:
 def _write_archive(house: House, architecture: str, key: str) -> None:
     metadata = {
         "schema": "penumo/model/1", "architecture": architecture, "classes": ["normal", "pneumonia"],
-        "input_channels": 4, "image_size": 64, "normalisation": classifier.default_normalisation(4), "threshold": 0.5,
+        "input_channels": 4, "image_size": 64, "normalisation": default_normalisation(4), "threshold": 0.5,
         "split_salt": "s", "dataset_digest": DATA, "metrics": {}, "versions": {}, "hyperparameters": {},
     }  # fmt: skip
     torch.manual_seed(0)
     folder = house.folder / "trained"
-    classifier.save_classifier(folder, TinyNetwork(2, 4), metadata)
+    save_classifier(folder, TinyNetwork(2, 4), metadata)
     with tarfile.open(house.folder / "model.tar.gz", "w:gz") as archive:
         for path in sorted(folder.iterdir()):
             archive.add(path, path.name)

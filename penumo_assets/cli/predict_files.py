@@ -17,7 +17,8 @@ from penumo_assets.imaging.formats.files import read_plain_file
 from penumo_assets.jobs.contract import write_atomic
 from penumo_assets.jobs.infer.__main__ import overlay, png_bytes
 from penumo_assets.jobs.infer.handler import DISCLAIMER, BadRequest, Endpoint, answer, input_fn, model_fn, prepared
-from penumo_assets.models.classifier import ModelError, extract_model_archive
+from penumo_assets.models.archive import extract_model_archive
+from penumo_assets.models.errors import ModelError
 from penumo_assets.promotion import NoChampion, read_version
 from penumo_assets.resources.storage.object_store import ObjectStore, StorageError, printable
 

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from penumo_assets.configs.base import StrictModel, defaults_from
+from penumo_assets.configs.train import Architecture
 
 
 @defaults_from("inference_config.yaml")
@@ -10,7 +11,7 @@ class InferenceConfig(StrictModel):
     """Settings of an inference job."""
 
     model_version: str = Field(
-        pattern=r"^(champion|previous|[0-9]+|resnet34|resnet50)$",
+        pattern=rf"^(champion|previous|[0-9]+|{'|'.join(Architecture)})$",
         description="The registry's alias champion or previous, a version number, or an architecture's newest model.",
     )
     batch_size: int = Field(ge=1, le=65_536, description="Images per forward pass.")

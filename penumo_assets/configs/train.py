@@ -18,7 +18,7 @@ PICKLES = (".pth", ".pt", ".bin", ".pkl", ".ckpt")
 
 
 class Architecture(StrEnum):
-    """The networks that can be trained."""
+    """The networks that can be trained: each name is a module of ``models/``."""
 
     resnet34 = "resnet34"
     resnet50 = "resnet50"

@@ -1,10 +1,10 @@
-"""A classifier as it is stored and used: weights (safetensors), metadata (JSON), and how to feed it.
+"""A classifier as it is built and stored: a network, its weights (safetensors) and its metadata (JSON).
 
 Nothing here unpickles: a model file from elsewhere can be wrong, but it cannot run code.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,49 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from torch.nn import functional
 
 from penumo_assets.configs.documents import DocumentError, parse_json
-from penumo_assets.models import resnet34, resnet50
-from penumo_assets.models.archive import METADATA_NAME, WEIGHTS_NAME, extract_model_archive
+from penumo_assets.models import architectures
+from penumo_assets.models.archive import METADATA_NAME, WEIGHTS_NAME
 from penumo_assets.models.errors import ModelError
-from penumo_assets.models.first_convolution import fit_first_convolution
+from penumo_assets.models.inputs import TENSOR_CHANNELS, TENSOR_SIZE
+from penumo_assets.models.pretrained import load_pretrained
 from penumo_assets.models.safetensors_header import refuse_huge_header
 
-__all__ = [
-    "ARCHITECTURES",
-    "ModelError",
-    "ModelMetadata",
-    "build_classifier",
-    "default_normalisation",
-    "extract_model_archive",
-    "imagenet_weights",
-    "load_classifier",
-    "normalise",
-    "read_weights",
-    "save_classifier",
-    "standardise",
-    "to_unit_images",
-]
-
-WEIGHTS_SUFFIX = ".safetensors"
 MAX_METADATA_BYTES = 16 * 2**20
-TENSOR_SIZE = 224
-TENSOR_CHANNELS = 4
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-MASK_MEAN = 0.5
-MASK_STD = 0.5
-
-_BUILDERS: dict[str, Callable[[int, int], nn.Module]] = {
-    "resnet34": resnet34.resnet34,
-    "resnet50": resnet50.resnet50,
-}
-_IMAGENET: dict[str, Callable[[], dict]] = {
-    "resnet34": resnet34.imagenet_weights,
-    "resnet50": resnet50.imagenet_weights,
-}
-ARCHITECTURES = tuple(_BUILDERS)
 
 
 class Normalisation(BaseModel):
@@ -107,7 +74,7 @@ def build_classifier(
     Parameters
     ----------
     architecture : str
-        ``resnet34`` or ``resnet50``.
+        One of `configs.train.Architecture`.
     pretrained : mapping, optional
         A state dict in torchvision's names (a prefix such as ``module.`` is removed). Its last
         layer is used only if it has as many classes; its first is fitted to ``input_channels``.
@@ -117,59 +84,15 @@ def build_classifier(
     ModelError
         If the architecture is unknown, the counts make no sense, or the weights are for another network.
     """
-    if architecture not in _BUILDERS:
-        raise ModelError(f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}")
+    module = architectures.module_of(architecture)
     if classes < 2:
         raise ModelError(f"a classifier needs at least 2 classes, got {classes}")
     if input_channels not in (3, 4):
         raise ModelError(f"input_channels must be 3 (image) or 4 (image and lung mask), got {input_channels}")
-    model = _BUILDERS[architecture](classes, input_channels)
+    model: nn.Module = module.build(classes, input_channels)
     if pretrained is not None:
-        _load_pretrained(model, architecture, pretrained, input_channels)
+        load_pretrained(model, architecture, pretrained, input_channels)
     return model
-
-
-def imagenet_weights(architecture: str) -> dict[str, torch.Tensor]:
-    """ImageNet weights from torchvision's server or the local cache.
-
-    Raises
-    ------
-    ModelError
-        If they cannot be fetched; the message says how to give weights without a network.
-    """
-    if architecture not in _IMAGENET:
-        raise ModelError(f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}")
-    try:
-        return _IMAGENET[architecture]()
-    except (OSError, RuntimeError) as error:
-        raise ModelError(
-            f"the ImageNet weights of {architecture} cannot be fetched ({type(error).__name__}: {error}). "
-            "Without a network, put a torchvision state dict as .safetensors in storage and give its URI "
-            "as pretrained, which becomes the training job's channel 'pretrained'; or train with pretrained=none."
-        ) from error
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict from a ``.safetensors`` file; pickles (``.pth``, ``.pt``, ``.bin``) are refused, whatever they hold.
-
-    Raises
-    ------
-    ModelError
-        If the file is of another kind, cannot be read, or holds no tensors.
-    """
-    if path.suffix != WEIGHTS_SUFFIX:
-        raise ModelError(
-            f"{path.name}: only {WEIGHTS_SUFFIX} is read, because a pickle can run code. Convert weights that you "
-            "trust with safetensors.torch.save_file(torch.load(path, weights_only=True), 'weights.safetensors')"
-        )
-    try:
-        refuse_huge_header(path)
-        weights = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"{path.name} cannot be read as weights: {type(error).__name__}") from error
-    if not weights:
-        raise ModelError(f"{path.name} is not a state dict: a mapping of layer names to tensors")
-    return weights
 
 
 def save_classifier(folder: Path, model: nn.Module, metadata: Mapping[str, Any]) -> None:
@@ -216,48 +139,6 @@ def load_classifier(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     return model.eval().to(memory_format=torch.channels_last), metadata  # type: ignore[call-overload]
 
 
-def to_unit_images(batch: torch.Tensor, input_channels: int, image_size: int) -> torch.Tensor:
-    """(N, 224, 224, 4) uint8 -> (N, input_channels, image_size, image_size) float32 in 0..1, channels_last.
-
-    Channels are red, green, blue and lung mask; three of them leave the mask out. Shrinking
-    averages over the area, so that no frequency folds back.
-
-    Raises
-    ------
-    ValueError
-        If the batch is not (N, 224, 224, 4) uint8.
-    """
-    if batch.ndim != 4 or tuple(batch.shape[1:]) != (TENSOR_SIZE, TENSOR_SIZE, TENSOR_CHANNELS):
-        raise ValueError(f"expected a batch (N, {TENSOR_SIZE}, {TENSOR_SIZE}, {TENSOR_CHANNELS}), got {batch.shape}")
-    if batch.dtype != torch.uint8:
-        raise ValueError(f"expected uint8 images, got {batch.dtype}")
-    images = batch[..., :input_channels].permute(0, 3, 1, 2)  # NHWC in memory is channels_last
-    images = images.to(torch.float32, memory_format=torch.channels_last).mul_(1 / 255)
-    if image_size != TENSOR_SIZE:
-        images = functional.interpolate(images, size=(image_size, image_size), mode="area")
-    return images.contiguous(memory_format=torch.channels_last)
-
-
-def standardise(images: torch.Tensor, normalisation: Mapping[str, list[float]]) -> torch.Tensor:
-    """Subtract the mean and divide by the deviation of each channel of (N, C, H, W) images in 0..1, in place."""
-    shape = (1, -1, 1, 1)
-    mean = torch.tensor(normalisation["mean"], dtype=images.dtype).view(shape).to(images.device, non_blocking=True)
-    std = torch.tensor(normalisation["std"], dtype=images.dtype).view(shape).to(images.device, non_blocking=True)
-    return images.sub_(mean).div_(std)
-
-
-def normalise(batch: torch.Tensor, metadata: Mapping[str, Any]) -> torch.Tensor:
-    """(N, 224, 224, 4) uint8 -> what the network takes: (N, C, size, size) float32, channels_last, same device."""
-    images = to_unit_images(batch, metadata["input_channels"], metadata["image_size"])
-    return standardise(images, metadata["normalisation"])
-
-
-def default_normalisation(input_channels: int) -> dict[str, list[float]]:
-    """ImageNet's statistics for the image, so that its weights fit, and -1/+1 for the mask."""
-    mean, std = [*IMAGENET_MEAN, MASK_MEAN], [*IMAGENET_STD, MASK_STD]
-    return {"mean": mean[:input_channels], "std": std[:input_channels]}
-
-
 def _validated(values: Any, name: str) -> dict[str, Any]:
     try:
         metadata = ModelMetadata.model_validate(values)
@@ -267,36 +148,8 @@ def _validated(values: Any, name: str) -> dict[str, Any]:
             for item in error.errors(include_url=False, include_input=False)
         )
         raise ModelError(f"{name} is not valid: {problems}") from error
-    if metadata.architecture not in ARCHITECTURES:
-        raise ModelError(
-            f"{name}: unknown architecture {metadata.architecture!r}: this version knows {', '.join(ARCHITECTURES)}"
-        )
+    try:
+        architectures.module_of(metadata.architecture)
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
     return metadata.model_dump(by_alias=True)
-
-
-def _load_pretrained(
-    model: nn.Module, architecture: str, weights: Mapping[str, torch.Tensor], input_channels: int
-) -> None:
-    weights = {_bare(name): tensor for name, tensor in weights.items()}
-    own = model.state_dict()
-    if "conv1.weight" not in weights or weights["conv1.weight"].ndim != 4:
-        raise ModelError(f"the pretrained weights are not for {architecture}: they have no conv1.weight")
-    weights = fit_first_convolution(weights, input_channels)
-    for name in ("fc.weight", "fc.bias"):
-        if name not in weights or weights[name].shape != own[name].shape:
-            weights[name] = own[name]
-    wrong = [name for name, tensor in own.items() if name not in weights or weights[name].shape != tensor.shape]
-    surplus = sorted(set(weights) - set(own))
-    if wrong or surplus:
-        example = (wrong + surplus)[0]
-        raise ModelError(
-            f"the pretrained weights are not for {architecture}: {len(wrong)} layers missing or of another shape, "
-            f"{len(surplus)} unknown (for example {example})"
-        )
-    model.load_state_dict(weights)
-
-
-def _bare(name: str) -> str:
-    for prefix in ("module.", "model.", "backbone.", "encoder."):
-        name = name.removeprefix(prefix)
-    return name

@@ -6,7 +6,7 @@ from penumo_assets.models.first_convolution import widen_first_convolution
 from penumo_assets.models.torchvision_ops import torchvision
 
 
-def resnet34(classes: int, input_channels: int) -> nn.Module:
+def build(classes: int, input_channels: int) -> nn.Module:
     """Untrained ResNet34: (N, input_channels, H, W) float -> (N, classes) logits."""
     model = torchvision.models.resnet34(weights=None, num_classes=classes, zero_init_residual=True)
     return widen_first_convolution(model, input_channels)

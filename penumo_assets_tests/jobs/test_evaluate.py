@@ -16,7 +16,8 @@ from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.evaluate import __main__ as evaluate
 from penumo_assets.jobs.shards import INDEX_COLUMNS, TrainingSet
 from penumo_assets.metrics.report.content import read_report
-from penumo_assets.models.classifier import build_classifier, default_normalisation, normalise, save_classifier
+from penumo_assets.models.classifier import build_classifier, save_classifier
+from penumo_assets.models.inputs import default_normalisation, normalise
 
 CLASSES = ["normal", "pneumonia"]
 IMAGES = {"train": 16, "validation": 20, "test": 26}

@@ -13,7 +13,8 @@ from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.infer import __main__ as infer
 from penumo_assets.jobs.infer import handler
 from penumo_assets.metrics.report.pictures import with_contour, with_heat
-from penumo_assets.models.classifier import build_classifier, default_normalisation, load_classifier, save_classifier
+from penumo_assets.models.classifier import build_classifier, load_classifier, save_classifier
+from penumo_assets.models.inputs import default_normalisation
 from penumo_assets_tests.jobs.training_samples import tensor, write_inputs
 from penumo_assets_tests.models.tiny import use_tiny_networks
 
@@ -22,7 +23,7 @@ CLASSES = ["normal", "pneumonia"]
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    use_tiny_networks(monkeypatch.setitem)
+    use_tiny_networks(monkeypatch.setattr)
     torch.manual_seed(0)
 
 

@@ -15,7 +15,9 @@ from penumo_assets.cohort.plan import PlanSettings, PreparePlan, plan_cohort
 from penumo_assets.cohort.publish import open_manifest, plan_publication, publish, read_manifest
 from penumo_assets.configs.prepare import DecodeConfig, LabelsConfig, PrepareConfig
 from penumo_assets.imaging.decode import decode_png, encode_png
+from penumo_assets.imaging.film import film_to_tensor
 from penumo_assets.imaging.pack import load_npz
+from penumo_assets.imaging.segment import LungSegmenter
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.manifest import STAGES, ManifestRow, load_rows
 from penumo_assets.jobs.prepare import __main__ as prepare
@@ -254,3 +256,21 @@ def test_an_image_that_kills_its_process_becomes_a_rejected_row(house: House) ->
     plan = plan_cohort(read_landing(house.store, COHORT, LABELS, None), [], SETTINGS)
     row, _ = prepare._crashed(plan.items[0])
     assert (row.status, row.stage, row.code, row.attempted) == ("rejected", "raw", "unexpected_error", {})
+
+
+@pytest.mark.parametrize("on_gray", [True, False])
+def test_the_batch_and_a_single_film_make_the_same_tensor_bit_for_bit(house: House, on_gray: bool) -> None:
+    # A narrow one, a colour one and a DICOM file go through the network together in the batch, each by itself after it.
+    config = PrepareConfig.parse({"segment": {"seg_on_gray": on_gray}})
+    film, _ = draw_phantom(3, height=96, width=64)
+    gray = (film >> 4).astype(np.uint8)
+    house.land("narrow.png", cv2.imencode(".png", gray)[1].tobytes())
+    house.land("colour.png", cv2.imencode(".png", np.dstack([gray, gray // 2, 255 - gray]))[1].tobytes())
+    house.land("film.dcm", dicom_bytes((draw_phantom(4, height=80, width=100)[0] >> 4).astype(np.uint16)))
+    house.materialize(replace(SETTINGS, config=config))
+    segmenter = LungSegmenter()
+    for source, row in house.rows.items():
+        single = film_to_tensor((house.landing / source).read_bytes(), config, segmenter)
+        np.testing.assert_array_equal(single.tensor, load_npz(house.root / row.stages["npz"].key))
+        assert row.stages["masks"].facts.get("fallback", "") == ", ".join(single.mask_problems)
+    assert len(house.rows) == 3

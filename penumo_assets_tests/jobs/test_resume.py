@@ -46,7 +46,7 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _tiny_on_one_thread(monkeypatch):
-    use_tiny_networks(monkeypatch.setitem)
+    use_tiny_networks(monkeypatch.setattr)
     torch.set_num_threads(1)  # sums in another order differ in their last bit
 
 
@@ -68,7 +68,7 @@ def never_killed(dataset, tmp_path_factory):
         key = tuple(options)
         if key not in models:
             with pytest.MonkeyPatch.context() as monkeypatch:
-                use_tiny_networks(monkeypatch.setitem)
+                use_tiny_networks(monkeypatch.setattr)
                 opt_ml = tmp_path_factory.mktemp("whole")
                 use_channels(monkeypatch, opt_ml, dataset)
                 train.main(options)

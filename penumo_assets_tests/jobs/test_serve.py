@@ -18,7 +18,8 @@ import yaml
 from penumo_assets.configs.prepare import OnBadMask, PrepareConfig
 from penumo_assets.imaging.pack import npz_bytes
 from penumo_assets.jobs.infer import handler, serve
-from penumo_assets.models.classifier import build_classifier, default_normalisation, save_classifier
+from penumo_assets.models.classifier import build_classifier, save_classifier
+from penumo_assets.models.inputs import default_normalisation
 from penumo_assets.phantoms import write_cohort
 from penumo_assets.phantoms.cohort import PLANTED_BIRTH_DATE, PLANTED_NAME
 from penumo_assets_tests.jobs.training_samples import tensor
@@ -50,7 +51,7 @@ def endpoint_folder(tmp_path_factory):
 def endpoint(endpoint_folder):
     folder = endpoint_folder
     with pytest.MonkeyPatch.context() as monkeypatch:
-        use_tiny_networks(monkeypatch.setitem)
+        use_tiny_networks(monkeypatch.setattr)
         torch.manual_seed(0)
         save_classifier(folder, build_classifier("resnet34", 2, 4), METADATA)
         values = PrepareConfig().model_dump(mode="json")
@@ -148,8 +149,8 @@ def test_the_command_serves_an_archive(tmp_path, endpoint, endpoint_folder):
         for path in endpoint_folder.iterdir():
             tar.add(path, path.name)
     program = (
-        "from penumo_assets.models import classifier; from penumo_assets_tests.models.tiny import TinyNetwork\n"
-        "classifier._BUILDERS['resnet34'] = TinyNetwork\n"
+        "from penumo_assets_tests.models.tiny import use_tiny_networks\n"
+        "use_tiny_networks()\n"
         "from penumo_assets.jobs.infer import serve; import sys; serve.main(sys.argv[1:])\n"
     )
     command = [sys.executable, "-u", "-c", program, "--model", str(archive), "--port", "0"]

@@ -17,7 +17,8 @@ from penumo_assets.jobs.scores import validation_scores, youden_threshold
 from penumo_assets.jobs.shards import Split, split_of
 from penumo_assets.jobs.train import __main__ as train
 from penumo_assets.jobs.train.batches import Loader, epoch_batches, own_part
-from penumo_assets.models.classifier import build_classifier, load_classifier, normalise, save_classifier
+from penumo_assets.models.classifier import build_classifier, load_classifier, save_classifier
+from penumo_assets.models.inputs import normalise
 from penumo_assets_tests.jobs.training_samples import (
     CONFIG,
     packed_set,
@@ -40,7 +41,7 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    use_tiny_networks(monkeypatch.setitem)
+    use_tiny_networks(monkeypatch.setattr)
 
 
 @pytest.fixture

@@ -12,18 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from penumo_assets.models import classifier
-from penumo_assets.models.classifier import (
-    ModelError,
-    build_classifier,
-    default_normalisation,
-    extract_model_archive,
-    imagenet_weights,
-    load_classifier,
-    normalise,
-    read_weights,
-    save_classifier,
-)
+from penumo_assets.models import resnet34
+from penumo_assets.models.archive import extract_model_archive
+from penumo_assets.models.classifier import build_classifier, load_classifier, save_classifier
+from penumo_assets.models.errors import ModelError
+from penumo_assets.models.inputs import default_normalisation, normalise
+from penumo_assets.models.pretrained import imagenet_weights, read_weights
 from penumo_assets_tests.models.tiny import use_tiny_networks
 
 
@@ -47,7 +41,7 @@ def metadata(**changes):
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    use_tiny_networks(monkeypatch.setitem)
+    use_tiny_networks(monkeypatch.setattr)
 
 
 @pytest.fixture
@@ -169,7 +163,7 @@ def test_imagenet_weights_without_a_network_say_how_to_give_a_uri(monkeypatch):
     def offline():
         raise OSError("Name or service not known")
 
-    monkeypatch.setitem(classifier._IMAGENET, "resnet34", offline)
+    monkeypatch.setattr(resnet34, "imagenet_weights", offline)
     with pytest.raises(ModelError, match="give its URI as pretrained"):
         imagenet_weights("resnet34")
 

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from penumo_assets.configs.train import Architecture
 from penumo_assets.models.classifier import build_classifier
+from penumo_assets.models.errors import ModelError
 from penumo_assets.models.first_convolution import fit_first_convolution
 from penumo_assets.models.torchvision_ops import torchvision
 
@@ -45,6 +47,25 @@ def test_a_gray_first_layer_answers_the_same_to_replicated_gray():
     image = torch.rand(1, 1, 32, 32)
     wide = torch.cat([image.repeat(1, 3, 1, 1), torch.rand(1, 1, 32, 32)], dim=1)
     torch.testing.assert_close(torch.conv2d(wide, fitted), torch.conv2d(image, gray))
+
+
+@pytest.mark.parametrize("architecture", Architecture)
+def test_every_listed_architecture_is_a_module_that_builds_and_answers(architecture):
+    assert build_classifier(architecture, 3, 4).eval()(torch.rand(2, 4, 64, 64)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("architecture", PUBLISHED_WEIGHTS)
+def test_weights_of_torchvisions_first_generation_are_taken(architecture):
+    # They were saved before batch norm counted batches: 267 of ResNet50's 320 entries.
+    torch.manual_seed(1)
+    own = getattr(torchvision.models, architecture)(weights=None, num_classes=1000)
+    old = {name: tensor for name, tensor in own.state_dict().items() if not name.endswith("num_batches_tracked")}
+    assert len(old) < len(own.state_dict())
+    model = build_classifier(architecture, 1000, 3, old)
+    images = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(model.eval()(images), own.eval()(images))
+    with pytest.raises(ModelError, match="1 layers missing"):
+        build_classifier(architecture, 2, 3, {n: t for n, t in old.items() if n != "layer1.0.bn1.running_var"})
 
 
 def test_a_last_layer_for_other_classes_is_left_as_initialised():

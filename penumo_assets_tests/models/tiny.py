@@ -1,11 +1,11 @@
 """A network of three thousand weights in the place of a ResNet, for tests of everything around it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 
-from penumo_assets.models import classifier
+from penumo_assets.models.architectures import module_of
 
 
 class TinyNetwork(nn.Module):
@@ -22,7 +22,7 @@ class TinyNetwork(nn.Module):
         return self.fc(self.layer4(self.bn1(self.conv1(images)).relu()).mean(dim=(2, 3)))
 
 
-def use_tiny_networks(setitem=dict.__setitem__, names: Sequence[str] = ("resnet34",)) -> None:
-    """Make ``build_classifier(name, ...)`` build a ``TinyNetwork`` (pass ``monkeypatch.setitem`` in tests)."""
+def use_tiny_networks(setattr=setattr, names: Iterable[str] = ("resnet34",)) -> None:
+    """Make ``build_classifier(name, ...)`` build a ``TinyNetwork`` (pass ``monkeypatch.setattr`` in tests)."""
     for name in names:
-        setitem(classifier._BUILDERS, name, TinyNetwork)
+        setattr(module_of(name), "build", TinyNetwork)

@@ -20,8 +20,8 @@ from penumo_assets.imaging.pack import NpzError, load_npz, npz_bytes
 from penumo_assets.imaging.segment import WeightsError, parse_lung_unet
 from penumo_assets.jobs.infer.handler import BadRequest, input_fn
 from penumo_assets.models.archive import extract_model_archive, read_member
-from penumo_assets.models.classifier import read_weights
 from penumo_assets.models.errors import ModelError
+from penumo_assets.models.pretrained import read_weights
 from penumo_assets.resources.serving import write_serving_archive
 from penumo_assets_tests.trust.hostile_archives import METADATA, archives, tar_gz, zipped
 

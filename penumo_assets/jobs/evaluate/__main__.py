@@ -41,7 +41,7 @@ from penumo_assets.metrics.report.html import Picture, render_html
 from penumo_assets.metrics.report.inputs import Evaluation
 from penumo_assets.metrics.report.pictures import jpeg_data_uri, with_contour, with_heat
 from penumo_assets.metrics.scores import ScoreError
-from penumo_assets.models.classifier import normalise
+from penumo_assets.models.inputs import normalise
 
 SCORED_SPLITS = ("validation", "test")
 REPORT_NAME = "report.json"

@@ -11,7 +11,9 @@ from penumo_assets.configs.documents import DocumentError, parse_json
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.shards import TrainingSet
 from penumo_assets.metrics.report.context import Context
-from penumo_assets.models.classifier import ModelError, extract_model_archive, load_classifier
+from penumo_assets.models.archive import extract_model_archive
+from penumo_assets.models.classifier import load_classifier
+from penumo_assets.models.errors import ModelError
 
 PREDICTIONS_NAME = "predictions.parquet"
 

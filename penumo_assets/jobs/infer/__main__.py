@@ -26,7 +26,8 @@ from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.infer.predictor import Classifier
 from penumo_assets.metrics.drift import drift_rows, image_statistics
 from penumo_assets.metrics.report.pictures import with_contour, with_heat
-from penumo_assets.models.classifier import ModelError, extract_model_archive
+from penumo_assets.models.archive import extract_model_archive
+from penumo_assets.models.errors import ModelError
 
 MODEL_ARCHIVE = "model.tar.gz"
 PREDICTIONS_NAME = "predictions.parquet"

@@ -17,11 +17,11 @@ import numpy as np
 from penumo_assets.configs.documents import DocumentError, parse_json
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.film import Segmenter, film_to_tensor
 from penumo_assets.imaging.pack import NpzError, load_npz
-from penumo_assets.imaging.segment import LungSegmenter
-from penumo_assets.imaging.segment_pspnet import PSPNetSegmenter, open_segmenter
+from penumo_assets.imaging.segment_pspnet import open_segmenter
 from penumo_assets.jobs.infer.predictor import Classifier
-from penumo_assets.jobs.infer.single_image import PreparedImage, prepare_image
+from penumo_assets.jobs.quality import quality_flags
 from penumo_assets.models.errors import ModelError
 
 NPZ_TYPES = ("application/x-npz", "application/npz")
@@ -37,12 +37,22 @@ class BadRequest(ValueError):
 
 
 @dataclass(frozen=True)
+class PreparedImage:
+    """A tensor (224, 224, 4) uint8, and of the image it was made from: format, view, `jobs/quality.py`'s flags."""
+
+    tensor: np.ndarray
+    format: str
+    view: str | None
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Endpoint:
     """A classifier, how images were prepared for it, and what is known of its origin (``serving.json``)."""
 
     classifier: Classifier
     prepare: PrepareConfig
-    segmenter: LungSegmenter | PSPNetSegmenter
+    segmenter: Segmenter
     origin: Mapping[str, Any]
 
 
@@ -121,9 +131,11 @@ def prepared(image: PreparedImage | bytes, endpoint: Endpoint) -> PreparedImage:
     if isinstance(image, PreparedImage):
         return image
     try:
-        return prepare_image(image, endpoint.prepare, endpoint.segmenter)
+        film = film_to_tensor(image, endpoint.prepare, endpoint.segmenter)
     except ImageRejected as rejection:
         raise BadRequest(f"{rejection.code}: {rejection.reason}") from rejection
+    flags = quality_flags(film.decoded.notes, film.decoded.tags.burned_in, film.mask_problems)
+    return PreparedImage(film.tensor, film.decoded.format, film.decoded.tags.view, flags)
 
 
 def answer(endpoint: Endpoint, image: PreparedImage) -> dict[str, Any]:

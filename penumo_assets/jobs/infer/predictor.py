@@ -14,7 +14,9 @@ from penumo_assets.metrics.calibration import softmax
 from penumo_assets.metrics.classification import decide
 from penumo_assets.metrics.grad_cam import grad_cam
 from penumo_assets.metrics.performance import DecisionRule
-from penumo_assets.models.classifier import ModelError, load_classifier, normalise
+from penumo_assets.models.classifier import load_classifier
+from penumo_assets.models.errors import ModelError
+from penumo_assets.models.inputs import normalise
 
 RULE_NAME = "decision_rule.json"
 

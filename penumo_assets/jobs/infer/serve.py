@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from penumo_assets.jobs.infer.handler import BadRequest, Endpoint, input_fn, model_fn, output_fn, predict_fn
-from penumo_assets.models.classifier import extract_model_archive
+from penumo_assets.models.archive import extract_model_archive
 
 MAX_BODY_BYTES = 64 * 1024**2
 

@@ -16,7 +16,6 @@ from penumo_assets.jobs.contract import JobError, processing_input, processing_o
 from penumo_assets.jobs.manifest import STAGES, StageOutput
 from penumo_assets.jobs.prepare.work import WorkItem
 
-LETTERBOX_SIZE = 512
 log = logging.getLogger("prepare")
 
 
@@ -40,7 +39,7 @@ class Image:
     def letterbox(self) -> Letterbox:
         assert self.item.row.height
         assert self.item.row.width
-        return Letterbox.fit(self.item.row.height, self.item.row.width, LETTERBOX_SIZE)
+        return Letterbox.fit(self.item.row.height, self.item.row.width)
 
 
 def guarded(image: Image, stage: str, step: Callable[[Image], None]) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from penumo_assets.configs.prepare import OnBadMask, SegmentConfig
+from penumo_assets.configs.prepare import SegmentConfig
 from penumo_assets.imaging.decode import encode_png
 from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.film import lung_mask, lung_probabilities
 from penumo_assets.imaging.formats.files import read_plain_file
-from penumo_assets.imaging.segment import assess_mask, clean_mask, segmentable
 from penumo_assets.imaging.segment_pspnet import BackendUnavailable, open_segmenter
 from penumo_assets.imaging.truth import MAX_BYTES, read_mask, unite
 from penumo_assets.jobs.contract import JobError, processing_input
@@ -35,36 +35,26 @@ class MaskStage:
 
     def make(self, images: list[Image]) -> None:
         """Lung probabilities for a batch, then one mask per image."""
-        planes = [segmentable(image.square, self.config.seg_on_gray) for image in images if image.square is not None]
+        squares = [image.square for image in images if image.square is not None]
         started = time.process_time()
-        flat = self.segmenter.predict(np.concatenate(planes))
+        probabilities = lung_probabilities(squares, self.segmenter, self.config.seg_on_gray)
         each = (time.process_time() - started) / len(images)
-        start = 0
-        for image, plane in zip(images, planes, strict=True):
+        for image, probability in zip(images, probabilities, strict=True):
             image.seconds["segment"] = each
-            probability = flat[start : start + len(plane)].mean(axis=0)
-            start += len(plane)
             guarded(image, "masks", partial(self._mask, probability=probability))
 
     def _mask(self, image: Image, probability: np.ndarray) -> None:
-        content = image.letterbox.content
-        mask = clean_mask(probability, content, self.config.threshold)
-        assessment = assess_mask(mask, content, self.config.plausibility)
+        lungs = lung_mask(probability, image.letterbox.content, self.config)
         facts: dict[str, Any] = {
-            "area_fraction": round(assessment.area_fraction, 4),
-            "left_fraction": round(assessment.left_fraction, 4),
-            "right_fraction": round(assessment.right_fraction, 4),
+            "area_fraction": round(lungs.assessment.area_fraction, 4),
+            "left_fraction": round(lungs.assessment.left_fraction, 4),
+            "right_fraction": round(lungs.assessment.right_fraction, 4),
         }
-        facts |= _against_truth(image, mask)
-        if assessment.problems:
-            problems = ", ".join(assessment.problems)
-            if self.config.on_bad_mask is OnBadMask.reject:
-                raise ImageRejected("implausible_mask", f"the lung mask is not plausible: {problems}")
-            facts["fallback"] = problems
-            mask = np.zeros_like(mask)
-            mask[content] = 255
-        image.mask = mask
-        store(image, "masks", f"{image.item.row.image_id}.png", encode_png(mask), facts)
+        facts |= _against_truth(image, lungs.found)
+        if lungs.assessment.problems:
+            facts["fallback"] = ", ".join(lungs.assessment.problems)
+        image.mask = lungs.used
+        store(image, "masks", f"{image.item.row.image_id}.png", encode_png(lungs.used), facts)
 
 
 def _against_truth(image: Image, mask: np.ndarray) -> dict[str, float]:

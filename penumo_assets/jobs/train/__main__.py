@@ -27,7 +27,7 @@ from torch import nn
 
 from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.search import FINAL_OBJECTIVE
-from penumo_assets.configs.train import TrainConfig, hyperparameter_fields
+from penumo_assets.configs.train import Architecture, TrainConfig, hyperparameter_fields
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.scores import validation_scores
@@ -36,15 +36,9 @@ from penumo_assets.jobs.train.checkpoint import Checkpoints
 from penumo_assets.jobs.train.distributed import World, gpu_names, join_world, launch, processes_per_host
 from penumo_assets.jobs.train.fit import Progress, Training
 from penumo_assets.jobs.training_log import TrainingLog
-from penumo_assets.models.classifier import (
-    ARCHITECTURES,
-    WEIGHTS_SUFFIX,
-    ModelError,
-    build_classifier,
-    imagenet_weights,
-    read_weights,
-    save_classifier,
-)
+from penumo_assets.models.classifier import build_classifier, save_classifier
+from penumo_assets.models.errors import ModelError
+from penumo_assets.models.pretrained import WEIGHTS_SUFFIX, imagenet_weights, read_weights
 
 MODULE = "penumo_assets.jobs.train"
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "penumo-assets")
@@ -55,7 +49,9 @@ logger = logging.getLogger(__name__)
 def build_parser() -> argparse.ArgumentParser:
     """One option per hyperparameter, with the description and default of its field."""
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--model-type", default="resnet34", help=f"architecture: {' or '.join(ARCHITECTURES)}")
+    parser.add_argument(
+        "--model-type", default=Architecture.resnet34.value, help=f"architecture: {' or '.join(Architecture)}"
+    )
     defaults = TrainConfig.defaults().to_hyperparameters()
     for name, _, field in hyperparameter_fields():
         text = f"{field.description} (default: {defaults[name]})".replace("%", "%%")
@@ -79,8 +75,8 @@ def parse_arguments(argv: list[str] | None) -> tuple[str, TrainConfig, int, int]
         config = TrainConfig.from_hyperparameters(given)
     except ConfigError as error:
         raise JobError(str(error)) from error
-    if arguments.model_type not in ARCHITECTURES:
-        raise JobError(f"unknown architecture {arguments.model_type!r}: choose one of {', '.join(ARCHITECTURES)}")
+    if arguments.model_type not in list(Architecture):
+        raise JobError(f"unknown architecture {arguments.model_type!r}: choose one of {', '.join(Architecture)}")
     return arguments.model_type, config, arguments.threads, arguments.processes_per_host
 
 

@@ -27,7 +27,7 @@ from penumo_assets.jobs.train.augment import augment, draw
 from penumo_assets.jobs.train.batches import Batch, Loader, epoch_batches
 from penumo_assets.jobs.train.checkpoint import Checkpoints
 from penumo_assets.jobs.train.distributed import World, share_batch_norm
-from penumo_assets.models.classifier import default_normalisation, standardise, to_unit_images
+from penumo_assets.models.inputs import default_normalisation, standardise, to_unit_images
 
 LOSS_CHECK_STEPS = 25
 EVALUATION_BATCH = 128

@@ -12,7 +12,8 @@ import torch
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
-from penumo_assets.models.classifier import load_classifier, normalise
+from penumo_assets.models.classifier import load_classifier
+from penumo_assets.models.inputs import normalise
 
 ARTIFACT = "classifier"
 
