@@ -1,54 +1,63 @@
-"""Optimizer, learning rate over the steps, and the moving average of the weights."""
+"""Optimizer, learning rate over the steps, and the moving average of the weights, for every training."""
 
 import copy
 import math
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
 
 from penumo_assets.configs.train import Optimizer, Scheduler, TrainConfig
 
+Network = TypeVar("Network", bound=nn.Module)
+
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019) or SGD with Nesterov momentum, in the fused implementation.
 
     Weights of convolutions and of the last layer decay; biases and batch norm do not. The last
-    layer has groups of its own (``head``: True), so that the others can be held still.
+    layer has groups of its own, so that the others can be held still.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        groups.setdefault((name.startswith("fc."), parameter.ndim > 1), []).append(parameter)
-    parameters = [
-        {"params": members, "weight_decay": config.weight_decay if decays else 0.0, "head": head}
-        for (head, decays), members in groups.items()
-    ]
+    parameters = weight_groups(model, config.weight_decay)
     if config.optimizer is Optimizer.sgd:
         return torch.optim.SGD(parameters, lr=config.learning_rate, momentum=0.9, nesterov=True, fused=True)
     return torch.optim.AdamW(parameters, lr=config.learning_rate, fused=True)
 
 
-def learning_rate_factor(step: int, steps_per_epoch: int, config: TrainConfig, head: bool) -> float:
-    """What ``config.learning_rate`` is multiplied by at ``step`` (from 0), 0 to 1.
+def weight_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """A model's parameters as an optimizer's groups: what decays and what does not, the last layer (``fc``) apart."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        groups.setdefault((name.startswith("fc."), parameter.ndim > 1), []).append(parameter)
+    return [
+        {"params": members, "weight_decay": weight_decay if decays else 0.0, "head": head}
+        for (head, decays), members in groups.items()
+    ]
 
-    Linear warm-up, then the schedule down to 0 at the end of the last epoch. A frozen layer has 0.
+
+def rate_factor(step: int, warmup: int, total: int, scheduler: Scheduler, floor: float = 0.0) -> float:
+    """What the peak learning rate is multiplied by at ``step`` (from 0) of ``total``, 0 to 1.
+
+    Linear warm-up over ``warmup`` steps, then the schedule down to ``floor`` at the end.
     """
-    if not head and step < config.freeze_epochs * steps_per_epoch:
-        return 0.0
-    warmup, total = config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, total - warmup)
-    if config.scheduler is Scheduler.cosine:
-        return 0.5 * (1 + math.cos(math.pi * progress))
-    if config.scheduler is Scheduler.linear:
-        return 1 - progress
-    return 1.0
+    shape = {
+        Scheduler.cosine: 0.5 * (1 + math.cos(math.pi * progress)),
+        Scheduler.linear: 1 - progress,
+        Scheduler.constant: 1.0,
+    }
+    return floor + (1 - floor) * shape[scheduler]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps_per_epoch: int, config: TrainConfig) -> None:
-    """Give every group its learning rate for ``step``."""
+    """Give every group its learning rate for ``step``; all but the last layer stand still while they are frozen."""
+    warmup, total = config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch
+    rate = config.learning_rate * rate_factor(step, warmup, total, config.scheduler)
+    frozen = step < config.freeze_epochs * steps_per_epoch
     for group in optimizer.param_groups:
-        group["lr"] = config.learning_rate * learning_rate_factor(step, steps_per_epoch, config, group["head"])
+        group["lr"] = 0.0 if frozen and not group["head"] else rate
 
 
 def last_layers_rate(optimizer: torch.optim.Optimizer) -> float:
@@ -56,14 +65,14 @@ def last_layers_rate(optimizer: torch.optim.Optimizer) -> float:
     return next(float(group["lr"]) for group in optimizer.param_groups if group["head"])
 
 
-class MovingAverage:
+class MovingAverage(Generic[Network]):
     """Exponential moving average of a model's weights and statistics (Polyak & Juditsky 1992).
 
     The decay grows from 0 as (1 + step) / (10 + step) up to ``decay``, so that a short training is
     not dominated by its random start. With ``decay`` 0 the average is the model itself.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: Network, decay: float) -> None:
         self.decay = decay
         self.model = copy.deepcopy(model).eval().requires_grad_(False) if decay > 0 else model
 

@@ -4,8 +4,15 @@ import os
 from urllib.parse import unquote, urlsplit
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
+EXPERIMENT_VARIABLE = "MLFLOW_EXPERIMENT_NAME"
+DEFAULT_EXPERIMENT = "pneumonia"
 USER_VARIABLE = "MLFLOW_TRACKING_USERNAME"
 SECRET_VARIABLES = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+
+
+def experiment_from_environment() -> str:
+    """``MLFLOW_EXPERIMENT_NAME``, or the one default for jobs and orchestrator."""
+    return os.environ.get(EXPERIMENT_VARIABLE) or DEFAULT_EXPERIMENT
 
 
 def uri_from_environment() -> str:

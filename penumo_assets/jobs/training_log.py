@@ -1,4 +1,6 @@
-"""What MLflow gets to know of a training. Without ``MLFLOW_TRACKING_URI`` nothing is sent anywhere.
+"""What MLflow gets to know of a training, the classifier's or the segmenter's.
+
+Without ``MLFLOW_TRACKING_URI`` nothing is sent anywhere.
 
 dagster-mlflow is of no use here: it opens one run per Dagster run from inside the Dagster process,
 while a training runs in a container of its own, one per architecture.
@@ -6,7 +8,8 @@ while a training runs in a container of its own, one per architecture.
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +18,27 @@ import pandas as pd
 
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.shards import IMAGE_SHAPE, DatasetFile
-from penumo_assets.jobs.tracking_address import URI_VARIABLE, told, uri_from_environment
+from penumo_assets.jobs.tracking_address import (
+    URI_VARIABLE,
+    experiment_from_environment,
+    told,
+    uri_from_environment,
+)
 
 SYSTEM_METRICS_SECONDS = 5
 DIGEST_LENGTH = 36  # MLflow's limit
-DEFAULT_EXPERIMENT = "penumo_assets"
 
 logger = logging.getLogger(__name__)
+
+
+def lineage() -> dict[str, str]:
+    """Tags that lead from a run back to the code, the job and the Dagster run, as far as the environment tells."""
+    tags = {
+        "penumo.code_version": os.environ.get("PENUMO_CODE_VERSION", ""),
+        "penumo.job_name": os.environ.get("TRAINING_JOB_NAME", ""),
+        "dagster_run_id": os.environ.get("PENUMO_DAGSTER_RUN_ID", ""),
+    }
+    return {name: value for name, value in tags.items() if value}
 
 
 class TrainingLog:
@@ -35,14 +52,26 @@ class TrainingLog:
         self._mlflow: Any = None
         self._uri = ""
 
-    def start(self, run_id: str | None, tags: dict[str, str]) -> None:
-        """Begin a run, or go on with ``run_id`` after a restart.
+    @contextmanager
+    def run(self, tags: dict[str, str], run_id: str | None = None) -> Iterator["TrainingLog"]:
+        """A run for as long as the block lasts, with ``tags`` and those of `lineage`; FAILED where it raises.
+
+        ``run_id`` goes on with a run after a restart; without it MLflow takes ``MLFLOW_RUN_ID`` or begins a new one.
 
         Raises
         ------
         JobError
             If the tracking server named by MLFLOW_TRACKING_URI does not answer.
         """
+        self._start(run_id, lineage() | tags)
+        status = "FAILED"
+        try:
+            yield self
+            status = "FINISHED"
+        finally:
+            self._attempt(lambda mlflow: mlflow.end_run(status))
+
+    def _start(self, run_id: str | None, tags: dict[str, str]) -> None:
         uri = uri_from_environment()
         if not uri:
             return
@@ -51,7 +80,7 @@ class TrainingLog:
 
         try:
             mlflow.set_tracking_uri(uri)
-            mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", DEFAULT_EXPERIMENT))
+            mlflow.set_experiment(experiment_from_environment())
             mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
             run = mlflow.start_run(
                 run_id=run_id,
@@ -81,10 +110,13 @@ class TrainingLog:
 
         self._attempt(send)
 
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        self._attempt(lambda mlflow: mlflow.log_metrics(dict(values), step=step))
+
     def epoch(self, record: dict[str, Any]) -> None:
         """One epoch's figures, at their step."""
         values = {name: value for name, value in record.items() if name != "epoch" and value is not None}
-        self._attempt(lambda mlflow: mlflow.log_metrics(values, step=record["epoch"]))
+        self.metrics(values, record["epoch"])
 
     def finish(
         self,
@@ -126,10 +158,6 @@ class TrainingLog:
 
         self._attempt(send)
         return sent[0] if sent else None
-
-    def end(self, status: str) -> None:
-        """Close the run as FINISHED, FAILED or KILLED."""
-        self._attempt(lambda mlflow: mlflow.end_run(status))
 
     def _attempt(self, send: Callable[..., Any]) -> None:
         if self._mlflow is None:

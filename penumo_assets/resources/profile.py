@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import penumo_assets
+from penumo_assets.jobs.tracking_address import experiment_from_environment
 from penumo_assets.resources.compute.local.runner import LocalJobRunner
 from penumo_assets.resources.compute.sagemaker.start import SECRET_SUFFIX
 from penumo_assets.resources.model_package import ModelPackages, NoModelPackages, SageMakerModelPackages
@@ -125,7 +126,7 @@ def aws_resources() -> dict[str, Any]:
 
 def _tracking_names() -> dict[str, str]:
     return {
-        "experiment": os.environ.get("MLFLOW_EXPERIMENT_NAME") or "pneumonia",
+        "experiment": experiment_from_environment(),
         "registered_model": os.environ.get("PENUMO_REGISTERED_MODEL") or "pneumonia-classifier",
         "ui_url": os.environ.get("PENUMO_MLFLOW_UI", ""),
     }

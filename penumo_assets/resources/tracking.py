@@ -20,6 +20,7 @@ from dagster import ConfigurableResource, Failure
 from pydantic import Field
 
 from penumo_assets.jobs.tracking_address import (
+    DEFAULT_EXPERIMENT,
     SECRET_VARIABLES,
     URI_VARIABLE,
     USER_VARIABLE,
@@ -47,7 +48,7 @@ class Tracking(ConfigurableResource):
     artifact_root: str = Field(
         default="", description="Where a new experiment keeps artifacts; empty: the server decides."
     )
-    experiment: str = Field(default="pneumonia", description="MLflow experiment of the training runs.")
+    experiment: str = Field(default=DEFAULT_EXPERIMENT, description="MLflow experiment of the training runs.")
     registered_model: str = Field(default="pneumonia-classifier", description="Name in the MLflow model registry.")
     ui_url: str = Field(default="", description="Address of the MLflow UI for links from asset pages; empty: no links.")
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from penumo_assets.configs.train import TrainConfig
+from penumo_assets.jobs.checkpoint import Checkpoints
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.train import __main__ as train
 from penumo_assets.jobs.train import fit
-from penumo_assets.jobs.train.checkpoint import Checkpoints
 from penumo_assets.jobs.train.distributed import World, share_batch_norm
 from penumo_assets_tests.jobs import tiny_train
 from penumo_assets_tests.jobs.training_samples import packed_set, read_result, use_channels
@@ -155,7 +155,7 @@ def test_a_half_written_checkpoint_leaves_the_one_before(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("penumo_assets.jobs.train.checkpoint.os.fsync", full_disk)
+    monkeypatch.setattr("penumo_assets.jobs.checkpoint.os.fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         checkpoints.save({"n": 2}, best_epoch=0)
     assert checkpoints.load() == {"n": 1}

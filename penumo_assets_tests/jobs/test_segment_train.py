@@ -1,11 +1,11 @@
 """The training program under the container contract, on phantoms a few pixels wide."""
 
-import contextlib
 import json
 import shutil
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 
 from penumo_assets.imaging.segment import LungSegmenter, load_lung_unet
 from penumo_assets.jobs import contract
+from penumo_assets.jobs.checkpoint import Checkpoints
 from penumo_assets.jobs.segment_train import __main__ as segment_train
 from penumo_assets.jobs.segment_train.data import read_channel, shrink
 from penumo_assets.jobs.segment_train.fit import Batches, Plan, Stage, loss_of, train
@@ -139,6 +140,11 @@ class Stopped(Exception):
     pass
 
 
+def checkpoints(container: Path, name: str) -> Checkpoints:
+    (container / name).mkdir()
+    return Checkpoints(container / name, "fingerprint")
+
+
 def test_an_interrupted_training_ends_with_the_same_weights(container: Path) -> None:
     pairs = read_channel(container / "input" / "data" / "train")[0]
 
@@ -149,28 +155,27 @@ def test_an_interrupted_training_ends_with_the_same_weights(container: Path) -> 
     def ignore(metrics: dict[str, float], step: int) -> None:
         return None
 
-    whole = train(pairs, small_plan(), container / "whole.pt", "d", 2, ignore).state_dict()
+    whole = train(pairs, small_plan(), checkpoints(container, "whole"), 2, ignore).state_dict()
     with pytest.raises(Stopped):
-        train(pairs, small_plan(), container / "broken.pt", "d", 2, stop_at_four)
+        train(pairs, small_plan(), checkpoints(container, "broken"), 2, stop_at_four)
     steps: list[int] = []
-    resumed = train(pairs, small_plan(), container / "broken.pt", "d", 2, lambda metrics, step: steps.append(step))
+    resumed = train(pairs, small_plan(), checkpoints(container, "broken"), 2, lambda metrics, step: steps.append(step))
     assert steps[0] == 4  # the checkpoint of step 2 was the last
     for name, tensor in resumed.state_dict().items():
         torch.testing.assert_close(tensor, whole[name], msg=name)
 
 
-def test_a_checkpoint_of_other_data_is_not_used(container: Path) -> None:
-    pairs = read_channel(container / "input" / "data" / "train")[0]
-    steps: list[int] = []
-    for digest in ("one", "two"):
-        train(pairs, small_plan(), container / "lung.pt", digest, 2, lambda metrics, step: steps.append(step))
-    assert steps == [2, 4, 6, 2, 4, 6]
+def test_a_checkpoint_of_other_data_is_refused(container: Path) -> None:
+    segment_train.main(FLAGS)
+    phantoms(container / "input" / "data" / "train", 12, "other", first=50)
+    with pytest.raises(contract.JobError, match="a checkpoint folder of its own"):
+        segment_train.main(FLAGS)
 
 
 def test_training_learns_the_phantoms(container: Path) -> None:
     pairs = read_channel(container / "input" / "data" / "train")[0]
     kept, held_out = segment_train.divide(pairs, small_plan())
-    model = train(kept, small_plan(stages=(Stage(64, 60),)), container / "lung.pt", "d", 1000, lambda *_: None)
+    model = train(kept, small_plan(stages=(Stage(64, 60),)), checkpoints(container, "lung"), 1000, lambda *_: None)
     images, masks = (torch.from_numpy(part[:, None]).float() for part in shrink(held_out, 64))
     with torch.inference_mode():
         found, truth = model(images) > 0, masks > 127
@@ -180,7 +185,7 @@ def test_training_learns_the_phantoms(container: Path) -> None:
 
 def test_saved_weights_differ_from_the_model_by_half_precision_only(container: Path) -> None:
     pairs = read_channel(container / "input" / "data" / "train")[0]
-    model = train(pairs, small_plan(), container / "lung.pt", "d", 10, lambda metrics, step: None)
+    model = train(pairs, small_plan(), checkpoints(container, "lung"), 10, lambda metrics, step: None)
     loaded, _ = load_lung_unet(segment_train.save_weights(model, container, {}))
     for name, tensor in loaded.state_dict().items():
         if not name.endswith("num_batches_tracked"):
@@ -244,15 +249,23 @@ class FakeMlflow(types.ModuleType):
 
     def __init__(self) -> None:
         super().__init__("mlflow")
-        self.runs: list[str | None] = []
+        self.statuses: list[str] = []
         self.metrics: dict[str, list[int]] = {}
         self.params: dict[str, object] = {}
 
-    def start_run(self, run_id: str | None, run_name: str, tags: dict[str, str]) -> contextlib.AbstractContextManager:
-        self.runs.append(run_id)
+    def start_run(self, run_id: str | None, run_name: str, tags: dict[str, str], log_system_metrics: bool) -> Any:
         self.tags = tags
-        info = types.SimpleNamespace(run_id=run_id)
-        return contextlib.nullcontext(types.SimpleNamespace(info=info))
+        return types.SimpleNamespace(info=types.SimpleNamespace(run_id=run_id or "new"))
+
+    def end_run(self, status: str) -> None:
+        self.statuses.append(status)
+
+    def set_tracking_uri(self, uri: str) -> None: ...
+
+    def set_experiment(self, name: str) -> None:
+        self.experiment = name
+
+    def set_system_metrics_sampling_interval(self, seconds: int) -> None: ...
 
     def log_params(self, params: dict[str, object]) -> None:
         self.params |= params
@@ -263,17 +276,17 @@ class FakeMlflow(types.ModuleType):
             self.metrics.setdefault(name, []).append(step)
 
 
-def test_with_a_tracking_server_losses_and_dice_are_logged_to_the_given_run(
+def test_with_a_tracking_server_losses_and_dice_are_logged_to_a_run_of_the_default_experiment(
     container: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = FakeMlflow()
     monkeypatch.setitem(sys.modules, "mlflow", fake)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking")
-    monkeypatch.setenv("MLFLOW_RUN_ID", "abc")
     monkeypatch.setenv("PENUMO_DAGSTER_RUN_ID", "dagster-1")
     segment_train.main(FLAGS)
-    assert fake.runs == ["abc"]
-    assert fake.tags == {"dagster_run_id": "dagster-1"}
+    assert fake.statuses == ["FINISHED"]
+    assert fake.experiment == "pneumonia"
+    assert fake.tags == {"dagster_run_id": "dagster-1", "penumo.architecture": "LungUNet"}
     assert fake.metrics["loss"] == [2, 4, 5]
     assert fake.metrics["held_out/phantom/as_is/dice"] == [5]
     assert fake.params["segmenter_batch_size"] == 4

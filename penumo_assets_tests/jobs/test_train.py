@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from penumo_assets.configs.train import AugmentConfig, TrainConfig
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
-from penumo_assets.jobs.optimisation import MovingAverage, learning_rate_factor, make_optimizer
+from penumo_assets.jobs.optimisation import MovingAverage, make_optimizer, set_learning_rate
 from penumo_assets.jobs.scores import validation_scores, youden_threshold
 from penumo_assets.jobs.shards import Split, split_of
 from penumo_assets.jobs.train import __main__ as train
@@ -301,11 +301,15 @@ def test_batches_arrive_in_order_whoever_reads_them(dataset, workers):
 
 def test_the_learning_rate_warms_up_and_falls_to_zero():
     config = TrainConfig(epochs=10, warmup_epochs=2, freeze_epochs=1)
-    head = [learning_rate_factor(step, 5, config, head=True) for step in range(50)]
+    optimizer = make_optimizer(build_classifier("resnet34", 2, 4), config)
+    rates = []
+    for step in range(50):
+        set_learning_rate(optimizer, step, 5, config)
+        rates.append({group["head"]: group["lr"] / config.learning_rate for group in optimizer.param_groups})
+    head, body = [rate[True] for rate in rates], [rate[False] for rate in rates]
     assert head[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert all(a >= b for a, b in pairwise(head[9:]))
     assert 0 < head[-1] < 0.01
-    body = [learning_rate_factor(step, 5, config, head=False) for step in range(50)]
     assert body[:5] == [0] * 5
     assert body[5:] == head[5:]
 

@@ -69,7 +69,7 @@ def test_a_serving_archive_holds_nothing_of_a_model_but_metadata_and_weights(tmp
     folder = extract_model_archive(tmp_path / "model.tar.gz", tmp_path / "model")
     assert (folder / "metadata.json").read_bytes() == METADATA
     assert (folder / "model.safetensors").read_bytes() == b"weights"
-    assert (folder / "code" / "penumo_assets" / "jobs" / "infer.py").is_file()
+    assert (folder / "code" / "penumo_assets" / "jobs" / "infer" / "__main__.py").is_file()
     assert "1" in (folder / "serving.json").read_text()
     assert not [path for path in folder.rglob("*") if path.is_file() and b"not ours" in path.read_bytes()]
 

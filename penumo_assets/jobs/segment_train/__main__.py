@@ -11,10 +11,7 @@ import argparse
 import hashlib
 import json
 import logging
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,12 +22,13 @@ from safetensors.torch import save
 
 from penumo_assets.imaging.segment import BUNDLED, LungSegmenter, load_lung_unet
 from penumo_assets.jobs import contract
+from penumo_assets.jobs.checkpoint import Checkpoints
 from penumo_assets.jobs.csv_cells import plain_row
 from penumo_assets.jobs.segment_train.augment import AugmentConfig
 from penumo_assets.jobs.segment_train.data import Pair, assign_folds, read_channel
-from penumo_assets.jobs.segment_train.fit import Plan, Stage, Tracker, train
+from penumo_assets.jobs.segment_train.fit import Plan, Stage, train
 from penumo_assets.jobs.segment_train.score import ROW_FIELDS, VARIANTS, score, summarise
-from penumo_assets.jobs.tracking_address import URI_VARIABLE, told, uri_from_environment
+from penumo_assets.jobs.training_log import TrainingLog
 from penumo_assets.models.lung_unet import LungUNet, LungUNetConfig
 
 LOG = logging.getLogger("segment_train")
@@ -224,52 +222,22 @@ def main(argv: list[str] | None = None) -> None:
     digest = hashlib.sha256((plan.digest() + data_digest(kept)).encode()).hexdigest()
     LOG.info("training on %s; held out %s; external %s", counts_of(kept), counts_of(held_out), counts_of(external))
     started = time.monotonic()
-    with tracking("lung_unet", asdict(plan)) as (track, run_id):
-        checkpoint = contract.checkpoint_dir() / "lung_unet.pt"
-        model = train(kept, plan, checkpoint, digest, arguments.log_every, track, initial)
+    checkpoints, log = Checkpoints(contract.checkpoint_dir(), digest), TrainingLog()
+    with log.run({"penumo.architecture": "LungUNet"}):
+        log.parameters({f"segmenter_{name}": value for name, value in asdict(plan).items()})
+        model = train(kept, plan, checkpoints, arguments.log_every, log.metrics, initial)
         facts = {"training_data": counts_of(kept), "data_sha256": data_digest(kept), "plan": asdict(plan)}
         weights = save_weights(model, contract.model_dir(), facts)
         scores = evaluate(weights, {"held_out": held_out, "external": external}, arguments.variants)
         flat = {
             f"{g}/{s}/{k}": v for g, t in scores.items() for s, r in t.items() for k, v in r.items() if k in METRICS
         }
-        track(flat, plan.steps)
+        log.metrics(flat, plan.steps)
     values = {"sha256": json.loads((contract.model_dir() / FACTS_NAME).read_text())["sha256"], "scores": scores}
-    values |= {"refused": [asdict(refusal) for refusal in refused], "mlflow_run_id": run_id}
+    values |= {"refused": [asdict(refusal) for refusal in refused], "mlflow_run_id": log.run_id}
     values |= {"steps": plan.steps, "seconds": round(time.monotonic() - started, 1), **facts}
     LOG.info("scores %s", json.dumps(scores))
     contract.write_result(contract.output_data_dir(), "segment_train", values)
-
-
-@contextmanager
-def tracking(name: str, parameters: dict) -> Iterator[tuple[Tracker, str | None]]:
-    """Log to MLflow when ``MLFLOW_TRACKING_URI`` is set (into ``MLFLOW_RUN_ID`` when that is), else nowhere.
-
-    Yields what logs metrics, and the run's id.
-
-    Raises
-    ------
-    JobError
-        If the server does not take the run.
-    """
-    if not (uri := uri_from_environment()):
-        yield lambda metrics, step: None, None
-        return
-    import mlflow  # takes seconds, and a job without a server should not pay them
-
-    dagster_run = os.environ.get("PENUMO_DAGSTER_RUN_ID")
-    tags = {"dagster_run_id": dagster_run} if dagster_run else {}
-    try:
-        started = mlflow.start_run(run_id=os.environ.get("MLFLOW_RUN_ID"), run_name=name, tags=tags)
-    except Exception as error:
-        raise contract.JobError(f"MLflow at {URI_VARIABLE} cannot be used: {told(error, uri)}") from None
-    with started as run:
-        mlflow.log_params({f"segmenter_{key}": value for key, value in parameters.items()})
-
-        def track(metrics: dict[str, float], step: int) -> None:
-            mlflow.log_metrics(metrics, step=step)
-
-        yield track, run.info.run_id
 
 
 if __name__ == "__main__":

@@ -3,18 +3,19 @@
 import hashlib
 import json
 import logging
-import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from penumo_assets.configs.train import Scheduler
+from penumo_assets.jobs.checkpoint import Checkpoints
+from penumo_assets.jobs.optimisation import MovingAverage, rate_factor, weight_groups
 from penumo_assets.jobs.segment_train.augment import AugmentConfig, augment
 from penumo_assets.jobs.segment_train.data import Pair, sampling_weights, shrink
 from penumo_assets.models.lung_unet import LungUNet, to_device
@@ -61,11 +62,8 @@ class Plan:
 
     def rate_at(self, step: int) -> float:
         """Learning rate: a linear rise over the first 5 %, then a half cosine down to 1 % of the peak."""
-        warm = max(1, self.steps // 20)
-        if step < warm:
-            return self.learning_rate * (step + 1) / warm
-        share = (step - warm) / max(1, self.steps - warm)
-        return self.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2)
+        factor = rate_factor(step, max(1, self.steps // 20), self.steps, Scheduler.cosine, floor=0.01)
+        return self.learning_rate * factor
 
     def digest(self) -> str:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
@@ -87,14 +85,10 @@ class Trainer:
         torch.manual_seed(plan.seed)
         self.plan, self.device, self.step = plan, device, 0
         self.model = to_device(LungUNet(), device)
-        self.average = to_device(LungUNet(), device).eval()
         if initial is not None:
             self.model.load_state_dict(initial.state_dict())
-        self.average.load_state_dict(self.model.state_dict())
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        plain = [p for p in self.model.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": plan.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=plan.learning_rate)
+        self.average = MovingAverage(self.model, plan.ema_decay)
+        self.optimiser = torch.optim.AdamW(weight_groups(self.model, plan.weight_decay), lr=plan.learning_rate)
 
     def update(self, images: Tensor, targets: Tensor) -> float:
         """One batch; returns its loss."""
@@ -106,46 +100,27 @@ class Trainer:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         self.optimiser.step()
+        self.average.update(self.model, self.step)
         self.step += 1
-        self._average()
         return float(loss.detach())
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        # Early on, a long memory would only remember the random start.
-        decay = min(self.plan.ema_decay, self.step / (self.step + 10))
-        for kept, new in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
-            if kept.is_floating_point():
-                kept.lerp_(new, 1 - decay)
-            else:
-                kept.copy_(new)
+    def save(self, checkpoints: Checkpoints) -> None:
+        """Write a checkpoint that `resume` goes on from."""
+        state = {name: part.state_dict() for name, part in self._parts().items()}
+        checkpoints.save(state | {"step": self.step})
 
-    def save(self, path: Path, digest: str) -> None:
-        """Write a checkpoint that `resume` accepts."""
-        state = {
-            "plan": digest,
-            "step": self.step,
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-        }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        os.replace(partial, path)
-
-    def resume(self, path: Path, digest: str) -> None:
-        """Go on from ``path`` if it is there and was written under the same plan and data."""
-        if not path.exists():
+    def resume(self, checkpoints: Checkpoints) -> None:
+        """Go on from the checkpoint, if there is one; raises JobError if it is of another plan or other data."""
+        state = checkpoints.load()
+        if state is None:
             return
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["plan"] != digest:
-            LOG.warning("%s belongs to another plan or other data: starting anew", path.name)
-            return
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
         self.step = state["step"]
         LOG.info("resumed at step %d", self.step)
+
+    def _parts(self) -> dict[str, Any]:
+        return {"model": self.model, "average": self.average.model, "optimiser": self.optimiser}
 
 
 class Batches:
@@ -176,20 +151,18 @@ class Batches:
 def train(
     pairs: list[Pair],
     plan: Plan,
-    checkpoint: Path,
-    digest: str,
+    checkpoints: Checkpoints,
     log_every: int,
     track: Tracker,
     initial: LungUNet | None = None,
 ) -> LungUNet:
     """Run the plan to its end and return the averaged model, in eval mode.
 
-    Starts from ``initial``, else at random; goes on from ``checkpoint`` when ``digest``, the identity of plan and
-    data, is the one it was written under.
+    Starts from ``initial``, else at random; goes on from the checkpoint, if there is one.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trainer, batches = Trainer(plan, device, initial), Batches(pairs, plan, device)
-    trainer.resume(checkpoint, digest)
+    trainer.resume(checkpoints)
     losses: list[float] = []
     started = time.monotonic()
     while trainer.step < plan.steps:
@@ -199,5 +172,5 @@ def train(
             losses.clear()
             LOG.info("step %d/%d loss %.4f %.0f s", trainer.step, plan.steps, mean, time.monotonic() - started)
             track({"loss": mean, "learning_rate": plan.rate_at(trainer.step)}, trainer.step)
-            trainer.save(checkpoint, digest)
-    return trainer.average.eval()
+            trainer.save(checkpoints)
+    return trainer.average.model.eval()

@@ -7,6 +7,7 @@ import numpy as np
 
 from penumo_assets.imaging.segment import LungSegmenter, clean_mask
 from penumo_assets.jobs.segment_train.data import Pair
+from penumo_assets.metrics.segmentation import overlap
 
 ROW_FIELDS = ("file", "patient_id", "source", "variant", "dice", "iou")
 
@@ -42,9 +43,9 @@ def score(segmenter: LungSegmenter, pairs: Sequence[Pair], variants: Sequence[st
         for pair in pairs:
             probability = segmenter.predict(VARIANTS[variant](pair)[None])[0]
             found, truth = clean_mask(probability, pair.box.content) > 0, pair.mask > 0
-            overlap, total = np.count_nonzero(found & truth), np.count_nonzero(found) + np.count_nonzero(truth)
-            dice = 2 * overlap / total if total else 1.0
-            values = (pair.file, pair.patient_id, pair.source, variant, dice, dice / (2 - dice))
+            agreement = overlap(truth, found)
+            dice, iou = (1.0, 1.0) if np.isnan(agreement.dice) else (agreement.dice, agreement.iou)
+            values = (pair.file, pair.patient_id, pair.source, variant, dice, iou)
             rows.append(dict(zip(ROW_FIELDS, values, strict=True)))
     return rows
 

@@ -15,7 +15,7 @@ import platform
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Event
@@ -29,10 +29,10 @@ from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.search import FINAL_OBJECTIVE
 from penumo_assets.configs.train import Architecture, TrainConfig, hyperparameter_fields
 from penumo_assets.jobs import contract
+from penumo_assets.jobs.checkpoint import Checkpoints
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.scores import validation_scores
 from penumo_assets.jobs.shards import INDEX_NAME, Split
-from penumo_assets.jobs.train.checkpoint import Checkpoints
 from penumo_assets.jobs.train.distributed import World, gpu_names, join_world, launch, processes_per_host
 from penumo_assets.jobs.train.fit import Progress, Training
 from penumo_assets.jobs.training_log import TrainingLog
@@ -145,17 +145,14 @@ def package_versions() -> dict[str, str]:
     return {name: text for name, text in versions.items() if text}
 
 
-def lineage_tags(architecture: str, train: Split) -> dict[str, str]:
-    """What leads from the MLflow run back to the data, the code and the Dagster run."""
-    tags = {
+def data_tags(architecture: str, train: Split) -> dict[str, str]:
+    """What leads from the MLflow run back to the data."""
+    cohorts = ",".join(train.dataset.cohorts)[:5000]
+    return {
         "penumo.architecture": architecture,
         "penumo.dataset_digest": train.dataset.digest,
-        "penumo.cohorts": ",".join(train.dataset.cohorts)[:5000],
-        "penumo.code_version": os.environ.get("PENUMO_CODE_VERSION", ""),
-        "penumo.job_name": os.environ.get("TRAINING_JOB_NAME", ""),
-        "dagster_run_id": os.environ.get("PENUMO_DAGSTER_RUN_ID", ""),
+        "penumo.cohorts": cohorts,
     }
-    return {name: value for name, value in tags.items() if value}
 
 
 @contextmanager
@@ -258,18 +255,13 @@ def train(world: World, architecture: str, config: TrainConfig, stop_requested: 
     resumed, log = training.resume(), TrainingLog()
     if resumed:
         logger.info("going on from the checkpoint: epoch %d", training.progress.epoch)
-    if world.is_main:
-        log.start(training.progress.mlflow_run_id, lineage_tags(architecture, splits["train"]))
+    tags = data_tags(architecture, splits["train"])
+    with log.run(tags, training.progress.mlflow_run_id) if world.is_main else nullcontext():
         training.progress.mlflow_run_id = log.run_id
         log.parameters({"model-type": architecture, **config.to_hyperparameters()})
         log.dataset(dataset)
-    status = "FAILED"
-    try:
         training.run(log.epoch)
         finish(training, log, architecture, config)
-        status = "FINISHED"
-    finally:
-        log.end(status)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -19,13 +19,13 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from penumo_assets.configs.train import ClassWeighting, MixedPrecision, StoppingMetric, TrainConfig
+from penumo_assets.jobs.checkpoint import Checkpoints
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.optimisation import MovingAverage, last_layers_rate, make_optimizer, set_learning_rate
 from penumo_assets.jobs.scores import validation_scores
 from penumo_assets.jobs.shards import Split
 from penumo_assets.jobs.train.augment import augment, draw
 from penumo_assets.jobs.train.batches import Batch, Loader, epoch_batches
-from penumo_assets.jobs.train.checkpoint import Checkpoints
 from penumo_assets.jobs.train.distributed import World, share_batch_norm
 from penumo_assets.models.inputs import default_normalisation, standardise, to_unit_images
 

@@ -1,7 +1,8 @@
 """Checkpoints from which a killed training goes on as if nothing had happened.
 
-``last.pt`` holds everything that changes from step to step; ``best-<epoch>.safetensors`` the best
-weights so far. Both are written under another name first, so a reader sees a whole file or none.
+For the classifier and the lung segmenter. ``last.pt`` holds everything that changes from step to step;
+``best-<epoch>.safetensors`` the best weights so far, where a training keeps them apart. Both are written under another
+name first, so a reader sees a whole file or none.
 SageMaker copies the folder to S3 while the job runs and back when it starts again.
 """
 
@@ -29,7 +30,7 @@ class Checkpoints:
         self.folder = folder
         self.fingerprint = fingerprint
 
-    def save(self, state: dict[str, Any], best_epoch: int) -> None:
+    def save(self, state: dict[str, Any], best_epoch: int = 0) -> None:
         """Replace ``last.pt``; best weights other than ``best_epoch``'s are removed after it stands."""
         values = {"schema": SCHEMA, "fingerprint": self.fingerprint, "best_epoch": best_epoch, "state": state}
         temporary = self.folder / f".{LAST_NAME}.tmp"
@@ -64,7 +65,7 @@ class Checkpoints:
         Raises
         ------
         JobError
-            If the checkpoint is of another training: other data, architecture or hyperparameters.
+            If the checkpoint is of another training: other data, architecture or settings.
         """
         path = self.folder / LAST_NAME
         if not path.is_file():
@@ -77,7 +78,7 @@ class Checkpoints:
             return None
         if not whole or values["fingerprint"] != self.fingerprint:
             raise JobError(
-                "the checkpoint folder holds another training (other data, architecture or hyperparameters): "
+                "the checkpoint folder holds another training (other data, architecture or settings): "
                 "give this job a checkpoint folder of its own"
             )
         best = values["best_epoch"]
