@@ -22,7 +22,6 @@ from dagster._core.remote_representation.external_data import RepositorySnap
 from penumo_assets.definitions import build_definitions
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.prepare.work import KEY_VARIABLE
-from penumo_assets.jobs.segment_train import __main__ as segment_train
 from penumo_assets.jobs.training_log import TrainingLog
 from penumo_assets.phantoms import write_cohort
 from penumo_assets.resources.alerts import AlertError, post_webhook
@@ -271,16 +270,12 @@ def _ask_the_registry() -> None:
 
 
 def _begin_a_training() -> None:
-    TrainingLog().start(None, {})
-
-
-def _begin_a_segmenters_training() -> None:
-    with segment_train.tracking("a run", {}):
+    with TrainingLog().run({}):
         pytest.fail("nobody took the run")
 
 
 @pytest.mark.parametrize("address", SECRET_ADDRESSES)
-@pytest.mark.parametrize("ask", [_ask_the_registry, _begin_a_training, _begin_a_segmenters_training])
+@pytest.mark.parametrize("ask", [_ask_the_registry, _begin_a_training])
 def test_no_error_of_the_tracking_server_quotes_such_an_address(
     address: str, ask: Callable[[], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
