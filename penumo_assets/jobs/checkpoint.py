@@ -24,11 +24,15 @@ logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints of one training in ``folder``; ``fingerprint`` says which training that is."""
+    """The checkpoints of one training in ``folder``; ``fingerprint`` says which training that is.
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
+    With ``over_others``, the checkpoint of another training is not refused: training begins anew, over it.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str, over_others: bool = False) -> None:
         self.folder = folder
         self.fingerprint = fingerprint
+        self.over_others = over_others
 
     def save(self, state: dict[str, Any], best_epoch: int = 0) -> None:
         """Replace ``last.pt``; best weights other than ``best_epoch``'s are removed after it stands."""
@@ -75,6 +79,9 @@ class Checkpoints:
             whole = values["schema"] == SCHEMA
         except Exception as error:  # a file cut short raises many types; the remedy is the same
             logger.warning("the checkpoint cannot be read (%s); training begins anew", type(error).__name__)
+            return None
+        if whole and values["fingerprint"] != self.fingerprint and self.over_others:
+            logger.warning("the checkpoint belongs to other data or settings; training begins anew")
             return None
         if not whole or values["fingerprint"] != self.fingerprint:
             raise JobError(

@@ -222,7 +222,7 @@ def main(argv: list[str] | None = None) -> None:
     digest = hashlib.sha256((plan.digest() + data_digest(kept)).encode()).hexdigest()
     LOG.info("training on %s; held out %s; external %s", counts_of(kept), counts_of(held_out), counts_of(external))
     started = time.monotonic()
-    checkpoints, log = Checkpoints(contract.checkpoint_dir(), digest), TrainingLog()
+    checkpoints, log = Checkpoints(contract.checkpoint_dir(), digest, over_others=True), TrainingLog()
     with log.run({"penumo.architecture": "LungUNet"}):
         log.parameters({f"segmenter_{name}": value for name, value in asdict(plan).items()})
         model = train(kept, plan, checkpoints, arguments.log_every, log.metrics, initial)

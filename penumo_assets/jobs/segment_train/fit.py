@@ -110,7 +110,7 @@ class Trainer:
         checkpoints.save(state | {"step": self.step})
 
     def resume(self, checkpoints: Checkpoints) -> None:
-        """Go on from the checkpoint, if there is one; raises JobError if it is of another plan or other data."""
+        """Go on from the checkpoint, if there is one."""
         state = checkpoints.load()
         if state is None:
             return
