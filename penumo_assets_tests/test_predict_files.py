@@ -144,5 +144,16 @@ def test_a_lost_archive_is_an_error_in_words(root: Path, films: dict[str, Path])
     assert str(root) not in done.output
 
 
+def test_a_folder_stands_for_its_images(root: Path, films: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("b.png", "ward/a.png", ".hidden.png", "masks/b.png"):
+        (tmp_path / "films" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "films" / name).write_bytes(films["png"].read_bytes())
+    (tmp_path / "films" / "labels.csv").write_text("file,patient_id,label\n")
+    done = predict("--json", tmp_path / "films", films["png"])
+    assert done.exit_code == 0, done.output
+    named = [Path(json.loads(line)["file"]) for line in done.output.splitlines()]
+    assert named == [tmp_path / "films" / "b.png", tmp_path / "films" / "ward" / "a.png", films["png"]]
+
+
 def test_no_file_is_a_usage_error(root: Path) -> None:
     assert predict().exit_code == 2

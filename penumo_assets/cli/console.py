@@ -9,7 +9,16 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from dagster import AssetCheckEvaluation, AssetCheckSeverity, DagsterEvent, DagsterEventType, LoggerDefinition
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckSeverity,
+    DagsterEvent,
+    DagsterEventType,
+    FloatMetadataValue,
+    IntMetadataValue,
+    LoggerDefinition,
+    TextMetadataValue,
+)
 from dagster._core.execution.plan.objects import StepFailureData
 
 from penumo_assets.cli.runs import by_a_check
@@ -17,6 +26,7 @@ from penumo_assets.cli.runs import by_a_check
 LOG_VARIABLE = "PENUMO_LOG"
 _COUNTED = {"dagster/row_count": "images", "rejected": "rejected", "computed": "computed", "removed": "removed"}
 _FOLLOWS = "Dependencies for step"  # what a failed step keeps from running is no reason of its own
+_PLAIN = (TextMetadataValue, IntMetadataValue, FloatMetadataValue)  # no pictures, no tables
 _SHOWN = ("architecture", "model_version", "source", "test_roc_auc", "splits", "report")
 
 
@@ -102,9 +112,7 @@ def reason(check: AssetCheckEvaluation) -> str:
         return check.description
     tables = (getattr(item.value, "records", []) for item in check.metadata.values())
     found = [str(record.data["found"]) for records in tables for record in records if "found" in record.data]
-    plain = [
-        f"{name} {item.value}" for name, item in check.metadata.items() if isinstance(item.value, str | int | float)
-    ]
+    plain = [f"{name} {item.value}" for name, item in check.metadata.items() if isinstance(item, _PLAIN)]
     return "; ".join(found) or ", ".join(plain)
 
 

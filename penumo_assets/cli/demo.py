@@ -49,8 +49,8 @@ TRAINING = {
 # Every gate is asked. The floors are for phantoms and a minute's training: the defaults are for films.
 GATES = {
     "min_roc_auc_low": 0.6,
-    "min_sensitivity": 0.6,
-    "min_specificity": 0.6,
+    "min_sensitivity": 0.5,
+    "min_specificity": 0.5,
     "max_ece": 0.25,
     "min_subgroup_roc_auc": 0.5,
     "beat_shortcuts": True,

@@ -88,18 +88,18 @@ def segment(folder: Path, out: Path) -> None:
 
 
 @main.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE…", type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, metavar="PATH…", type=click.Path(path_type=Path))
 @click.option("--overlay", type=click.Path(file_okay=False, path_type=Path), help="Folder for Grad-CAM pictures.")
 @click.option("--model", default="champion", show_default=True, help="champion, previous, or a version number.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 def predict(files: tuple[Path, ...], overlay: Path | None, model: str, as_json: bool) -> None:
-    """Classify DICOM, PNG or JPEG files (or NPZ tensors) with the champion. Not a medical device.
+    """Classify DICOM, PNG or JPEG files (or NPZ tensors), and all in folders, with the champion. Not a medical device.
 
     Exit status: 0 if every file got an answer, 1 if there is no such model, 3 if some file could not be used.
     """
     import json
 
-    from penumo_assets.cli.predict_files import DISCLAIMER, as_text, load_endpoint, predict_files
+    from penumo_assets.cli.predict_files import DISCLAIMER, as_text, films, load_endpoint, predict_files
     from penumo_assets.promotion import NoChampion
     from penumo_assets.resources.profile import storage_root
     from penumo_assets.resources.storage.object_store import StorageError
@@ -110,7 +110,7 @@ def predict(files: tuple[Path, ...], overlay: Path | None, model: str, as_json: 
     except (NoChampion, StorageError) as error:
         raise click.ClickException(str(error)) from error
     refused = 0
-    for item in predict_files(endpoint, files, overlay):
+    for item in predict_files(endpoint, films(files), overlay):
         refused += item.answer is None
         click.echo(json.dumps(item.as_dict()) if as_json else as_text(item))
     if not as_json:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from penumo_assets.cohort.names import in_mask_folder, is_hidden, is_labels
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.formats.files import read_plain_file
 from penumo_assets.jobs.contract import write_atomic
@@ -90,6 +91,18 @@ def predict_files(endpoint: Endpoint, files: Iterable[Path], overlays: Path | No
             yield FileAnswer(file, found, f"no overlay: {error.strerror}")
         else:
             yield FileAnswer(file, found, overlay=target)
+
+
+def films(paths: Iterable[Path]) -> Iterator[Path]:
+    """The files named, and the images below the folders named, by name; not what is hidden, labels.csv or masks/."""
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        for file in sorted(path.rglob("*")):
+            name = file.relative_to(path).as_posix()
+            if not (file.is_dir() or is_hidden(name) or is_labels(name) or in_mask_folder(name)):
+                yield file
 
 
 def as_text(item: FileAnswer) -> str:

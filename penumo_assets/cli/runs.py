@@ -23,7 +23,7 @@ from dagster._core.execution.execution_result import ExecutionResult
 from dagster._core.execution.plan.objects import StepFailureData
 from dagster._core.remote_origin import RemoteRepositoryOrigin
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, SensorInstigatorData
-from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget
 
 from penumo_assets.automation import JOBS
 from penumo_assets.partitions import cohorts
@@ -31,6 +31,9 @@ from penumo_assets.resources.profile import home
 
 # The one repository of a code location whose definitions have no name.
 _REPOSITORY = "__repository__"
+_INSTALLED = ModuleTarget(
+    "penumo_assets.definitions", attribute=None, working_directory=None, location_name="penumo_assets"
+)
 
 
 class Runs:
@@ -39,7 +42,10 @@ class Runs:
     def __init__(self, instance: DagsterInstance, definitions: Definitions) -> None:
         self.instance = instance
         self.repository = definitions.get_repository_def()
-        (location,) = WorkspaceFileTarget([str(home() / "workspace.yaml")]).create_origins()
+        # Where the package is installed without its checkout, the location is what that file would say.
+        file = home() / "workspace.yaml"
+        target = WorkspaceFileTarget([str(file)]) if file.exists() else _INSTALLED
+        (location,) = target.create_origins()
         self._origin = RemoteRepositoryOrigin(location, _REPOSITORY)
 
     def execute(self, job: JobDefinition, partition: str | None, config: Mapping[str, Any]) -> ExecutionResult:

@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -65,7 +65,9 @@ def check(command: Command, files: Path) -> None:
     """Raise if the program would refuse the command. Words that stand for a path become ``files`` or a file in it."""
     program, *arguments = command.words
     if program == "penumo":
-        parse(penumo, [_placed(word, files) for word in arguments])
+        given = parse(penumo, [_placed(word, files) for word in arguments])
+        if arguments[0] == "launch":
+            _check_launch(given)
     elif program == "dagster":
         parse(dagster_cli, arguments)
     elif program == "dg":
@@ -94,7 +96,12 @@ def _check_dg(arguments: Sequence[str]) -> None:
     if arguments[0] != "launch":
         assert arguments[0] in ("dev", "list", "check"), arguments
         return
-    given = launch_command.make_context("launch", list(arguments[1:])).params
+    _check_launch(launch_command.make_context("launch", list(arguments[1:])).params)
+
+
+def _check_launch(given: Mapping[str, Any]) -> None:
+    """Whether assets, partition and configuration of `penumo launch` or `dg launch` are there and fit each other."""
+    arguments = dict(given)
     definitions = _definitions()
     graph = definitions.resolve_asset_graph()
     keys = AssetSelection.from_coercible(given["assets"].split(",")).resolve(graph)

@@ -1,10 +1,11 @@
-"""The bash blocks of README.md and docs/operations.md, run as they stand there, one after the other, on phantoms.
+"""The blocks of docs/tutorial.md and docs/operations.md, run as they stand there, one after the other, on phantoms.
 
 What a page leaves to its reader is put in: a folder of films, a key, a place for Dagster's instance. Models come from
 trainings of a minute instead of the ones that the pages launch at their defaults; what is not run has a reason here.
 """
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,13 +22,21 @@ from penumo_assets.resources.profile import embedded_resources
 from penumo_assets_tests.docs.commands import CHECKOUT, blocks
 from penumo_assets_tests.house import House
 
-README, OPERATIONS = CHECKOUT / "README.md", CHECKOUT / "docs" / "operations.md"
-TRAINING_LINE = "dg launch --assets 'key:trained_model or key:evaluation_report' --partition resnet34\n"
+README, TUTORIAL, OPERATIONS = (CHECKOUT / name for name in ("README.md", "docs/tutorial.md", "docs/operations.md"))
+TRAINING_LINE = "penumo launch trained_model,evaluation_report --partition resnet34\n"
 TINY = {"epochs": 1, "warmup_epochs": 0, "resolution": 32, "batch_size": 16, "num_workers": 0}
 OPEN = dict.fromkeys(("min_roc_auc_low", "min_sensitivity", "max_ece", "min_subgroup_roc_auc"))
 # A word of each block that is run below, and of each that is not, with the reason.
 RUN = {
-    README: ("penumo land ward-7", '"npz": {"filename"', "penumo predict"),
+    TUTORIAL: (
+        "penumo env",
+        "penumo land ward-7",
+        "penumo rejected",
+        '"npz": {"filename"',
+        "launch training_set",
+        "penumo predict",
+        "penumo segment",
+    ),
     OPERATIONS: (
         "penumo land ward-7",
         "dagster sensor start",
@@ -40,13 +49,15 @@ RUN = {
     ),
 }
 NOT_RUN = {
+    TUTORIAL: {"make demo": "penumo_assets_tests/test_demo.py runs it"},
     README: {
+        "penumo land ward-7": "the tutorial's lines, which are run: see below",
         "make test    #": "sets up an environment; .ci/run does, and the demo takes minutes",
         "make emulate": "penumo_assets_tests/aws runs the whole graph on the same emulator",
         "PENUMO_PROFILE=aws": "needs an account",
     },
     OPERATIONS: {
-        "--partition resnet50": "two trainings at their defaults take minutes; the rest is README's",
+        "--partition resnet50": "two trainings at their defaults take minutes; the rest is the tutorial's",
         "hyperparameter_search": "a dozen trainings; penumo_assets_tests/assets/test_search.py runs small ones",
         '"source": "retrain"': "a training of an hour; penumo_assets_tests/assets/test_segmenter.py runs a small one",
         "git pull": "changes the checkout",
@@ -78,16 +89,23 @@ class Installation:
         return done.stdout
 
 
-@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
+def test_the_short_way_in_the_readme_is_the_tutorials() -> None:
+    (short,) = [block for block in blocks(README) if "penumo land ward-7" in block]
+    tutorial = {line.strip() for block in blocks(TUTORIAL) for line in block.splitlines()}
+    lines = [line.split("  #")[0].strip() for line in short.splitlines()]
+    assert [line for line in lines if not any(known.startswith(line) for known in tutorial)] == []
+
+
+@pytest.mark.parametrize("page", NOT_RUN, ids=lambda page: page.name)
 def test_every_block_is_run_or_there_is_a_reason_why_not(page: Path) -> None:
     for block in blocks(page):
-        known = [words for words in (*RUN[page], *NOT_RUN[page]) if words in block]
+        known = [words for words in (*RUN.get(page, ()), *NOT_RUN[page]) if words in block]
         assert len(known) == 1, block
 
 
 @pytest.fixture(scope="module")
 def landed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """ward-7 landed and prepared by README's first lines, and the training set packed; ward-8 landed."""
+    """ward-7 landed and prepared by the tutorial's lines, and the training set packed; ward-8 landed."""
     folder = tmp_path_factory.mktemp("docs")
     # Of these twelve patients the hash puts some of either class on each side.
     write_cohort(folder / "ward-7", "film-7", patients=12, seed=0, dicom=False)
@@ -112,23 +130,24 @@ def landed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
             patch.setenv(name, value)
         with open_instance() as instance:
             here = Installation(House(instance, embedded_resources(), folder), environment)
-            before, _ = here.block(README, "penumo land ward-7").split(TRAINING_LINE)
-            here.run(before)
+            here.run(here.block(TUTORIAL, "penumo land ward-7"))
+            here.run(here.block(TUTORIAL, "launch training_set").replace(TRAINING_LINE, ""))
             here.house.land("ward-8", folder / "ward-8")
             yield here
 
 
 @pytest.fixture(scope="module")
 def champions(landed: Installation) -> Installation:
-    """Three champions, one after the other; the last one by README's own command, with predictions."""
-    _, after = landed.block(README, "penumo land ward-7").split(TRAINING_LINE)
+    """Three champions, one after the other; the last one by the tutorial's own command, with predictions."""
     for seed in range(3):
         landed.house.materialize("trained_model", partition="resnet34", config={"trained_model": TINY | {"seed": seed}})
         evaluation = {"evaluation_report": {"bootstrap": 50, "gates": OPEN}}
         landed.house.materialize("evaluation_report", partition="resnet34", config=evaluation)
         if seed < 2:
             landed.house.materialize("champion_model")
-    landed.run(after)
+    said = landed.run(landed.block(TUTORIAL, "penumo predict"), landed.house.folder)
+    assert "film.dcm: " in said
+    assert "PHANTOMS" in said
     return landed
 
 
@@ -145,14 +164,27 @@ def test_a_champion_is_chosen_and_predicts(champions: Installation) -> None:
 
 
 @pytest.mark.slow
-def test_single_films_are_answered_and_segmented(champions: Installation) -> None:
-    lines = champions.block(README, "penumo predict").splitlines()
-    script = "\n".join(line for line in lines if not line.startswith("penumo rollback"))
-    said = champions.run(script, champions.house.folder)
-    assert "film.dcm" in said
-    assert "PHANTOMS" in said
+def test_single_films_are_answered_with_pictures(champions: Installation) -> None:
     assert any((champions.house.folder / "pictures").iterdir())
-    assert (champions.house.folder / "masks" / "segment.csv").is_file()
+
+
+@pytest.mark.slow
+def test_the_python_example_prepares_a_film_and_asks_the_champion_both_ways(champions: Installation) -> None:
+    (example,) = re.findall(r"^```python\n(.*?)^```", (CHECKOUT / "docs" / "python.md").read_text(), re.M | re.S)
+    assert len([line for line in example.splitlines() if line]) <= 14
+    (champions.house.folder / "example.py").write_text(example)
+    said = champions.run(f"{sys.executable} example.py", champions.house.folder)
+    answers = [[float(number) for number in re.findall(r"\d\.\d+(?:e-\d+)?", line)] for line in said.splitlines()]
+    assert answers[0] == pytest.approx(answers[1], abs=1e-4)
+    assert sum(answers[0]) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_settings_and_rejected_files_are_shown_and_a_folder_is_segmented(landed: Installation) -> None:
+    assert str(landed.house.folder / "root") in landed.run(landed.block(TUTORIAL, "penumo env"))
+    assert "broken_text.dcm" in landed.run(landed.block(TUTORIAL, "penumo rejected"))
+    landed.run(landed.block(TUTORIAL, "penumo segment"), landed.house.folder)
+    assert (landed.house.folder / "masks" / "segment.csv").is_file()
 
 
 @pytest.mark.slow
@@ -199,6 +231,6 @@ def test_both_films_of_a_patient_are_kept_under_another_name(landed: Installatio
     """Last: the tensors move."""
     store = landed.house.store
     refused = [row for row in read_manifest(store, "ward-7") if row.code == "duplicate_patient_id"]
-    landed.run(landed.block(README, '"npz": {"filename"'))
+    landed.run(landed.block(TUTORIAL, '"npz": {"filename"'))
     assert refused
     assert not [row for row in read_manifest(store, "ward-7") if row.code == "duplicate_patient_id"]

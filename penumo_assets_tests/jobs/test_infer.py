@@ -165,6 +165,17 @@ def test_quality_flags_version_and_architecture_stand_beside_every_answer(job):
     assert values["quality_flags"] == {"window:percentile": 1, "burned_in_annotation": 1}
 
 
+def test_the_table_is_written_as_csv_too_and_no_cell_is_a_formula(job):
+    items = read_items(job)
+    items[0]["patient_id"] = "=1+1"
+    write_infer_items(job, items)
+    frame, _ = run(job)
+    table = pd.read_csv(job / "processing/output/predictions/predictions.csv", keep_default_na=False)
+    assert list(table.columns) == list(frame.columns)
+    assert table["probability_pneumonia"].tolist() == pytest.approx(frame["probability_pneumonia"].tolist())
+    assert table["patient_id"].tolist() == ["'=1+1", *frame["patient_id"].tolist()[1:]]
+
+
 def test_a_label_that_the_model_does_not_know_is_named_and_the_image_predicted(job):
     items = read_items(job)
     items[0]["label"] = "covid"

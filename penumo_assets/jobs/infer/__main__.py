@@ -2,8 +2,8 @@
 
 Inputs ``model/model.tar.gz``, ``npz/<file>.npz`` and ``index/items.jsonl``; for drift, where they are there,
 ``training/train/index.parquet`` (what the model was trained on) and ``reference/predictions.parquet`` (its
-predictions of images it was not trained on). Output ``predictions/``: predictions.parquet and, with ``--overlay``,
-a Grad-CAM picture per image in overlays/.
+predictions of images it was not trained on). Output ``predictions/``: predictions.parquet, the same table as
+predictions.csv, and, with ``--overlay``, a Grad-CAM picture per image in overlays/.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from penumo_assets.imaging.pack import NpzError, load_npz
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
+from penumo_assets.jobs.csv_cells import plain_cell
 from penumo_assets.jobs.infer.predictor import Classifier
 from penumo_assets.metrics.drift import drift_rows, image_statistics
 from penumo_assets.metrics.report.pictures import with_contour, with_heat
@@ -31,6 +32,7 @@ from penumo_assets.models.errors import ModelError
 
 MODEL_ARCHIVE = "model.tar.gz"
 PREDICTIONS_NAME = "predictions.parquet"
+CSV_NAME = "predictions.csv"
 OVERLAYS = "overlays"
 MAX_NAMED = 50
 
@@ -207,6 +209,7 @@ def main(argv: list[str] | None = None) -> None:
     logits = np.concatenate(parts)
     frame = prediction_frame(usable, logits, classifier, arguments.model_version)
     frame.to_parquet(output / PREDICTIONS_NAME, index=False)
+    frame.map(plain_cell).to_csv(output / CSV_NAME, index=False)
     overlays: list[str] = []
     if arguments.overlay:
         overlays = write_overlays(classifier, usable, logits, npz, output / OVERLAYS, arguments.overlay_limit)
