@@ -1,6 +1,7 @@
 """`penumo predict`: from a raw file to an answer, without a key, a Dagster instance or MLflow."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -94,7 +95,8 @@ def test_a_file_that_cannot_be_used_has_its_reason_and_the_others_their_answer(
     root: Path, films: dict[str, Path], tmp_path: Path
 ) -> None:
     (tmp_path / "text.dcm").write_text("not a film")
-    done = predict(tmp_path / "text.dcm", tmp_path / "gone.png", tmp_path, films["png"])
+    os.mkfifo(tmp_path / "pipe.png")
+    done = predict(tmp_path / "text.dcm", tmp_path / "gone.png", tmp_path / "pipe.png", films["png"])
     assert done.exit_code == 3
     assert "not_an_image: the file is neither PNG nor JPEG nor DICOM." in done.output
     assert "unreadable: No such file or directory" in done.output
@@ -155,5 +157,8 @@ def test_a_folder_stands_for_its_images(root: Path, films: dict[str, Path], tmp_
     assert named == [tmp_path / "films" / "b.png", tmp_path / "films" / "ward" / "a.png", films["png"]]
 
 
-def test_no_file_is_a_usage_error(root: Path) -> None:
+def test_no_file_is_a_usage_error_and_a_folder_without_images_is_refused(root: Path, tmp_path: Path) -> None:
     assert predict().exit_code == 2
+    done = predict(tmp_path)
+    assert done.exit_code == 1
+    assert "no images there" in done.output

@@ -109,8 +109,10 @@ def predict(files: tuple[Path, ...], overlay: Path | None, model: str, as_json: 
         endpoint = load_endpoint(open_store(storage_root()), model)
     except (NoChampion, StorageError) as error:
         raise click.ClickException(str(error)) from error
-    refused = 0
-    for item in predict_files(endpoint, films(files), overlay):
+    found, refused = list(films(files)), 0
+    if not found:
+        raise click.ClickException("no images there")
+    for item in predict_files(endpoint, found, overlay):
         refused += item.answer is None
         click.echo(json.dumps(item.as_dict()) if as_json else as_text(item))
     if not as_json:
