@@ -8,7 +8,7 @@
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from penumo_assets.resources.model_package import Approval, ModelPackages
 from penumo_assets.resources.serving import ARCHIVE_NAME, write_serving_archive
 from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore
 from penumo_assets.resources.tracking import CHAMPION, PREVIOUS, Tracking
+
+NOT_PROMOTED = "not promoted:"  # how the history of a challenger begins
 
 
 class NoChampion(RuntimeError):
@@ -28,7 +30,8 @@ class Winner:
     """What is to become the champion.
 
     ``model`` is the training's record, ``report`` the prefix of its evaluation, ``rule`` the decision rule that the
-    report chose on validation (threshold, temperature, source), ``prepare`` how the training images were prepared.
+    report chose on validation (threshold, temperature, source), ``prepare`` how the training images were prepared,
+    ``promoted`` how it fared against the champion, or that somebody forced it.
     ``segmenter`` is ``(prefix, name)`` of its weights where they are not the bundled ones.
     """
 
@@ -40,6 +43,7 @@ class Winner:
     segmenter: tuple[str, str] | None
     approval: Approval
     phantoms: bool
+    promoted: str = ""
 
 
 def promote(
@@ -49,6 +53,37 @@ def promote(
 
     Safe to repeat: the same weights and rule keep their version number. Nothing moves before everything that the
     new champion needs is stored.
+
+    Raises
+    ------
+    NoChampion
+        If no MLflow run holds the winner, so that it cannot be registered.
+    """
+    record = _register(store, tracking, packages, winner, tags)
+    moved = _point(store, tracking, record)
+    tracking.settle(record.version)
+    return moved
+
+
+def challenge(
+    store: ObjectStore, tracking: Tracking, packages: ModelPackages, winner: Winner, tags: Mapping[str, str]
+) -> VersionRecord:
+    """Register a model that stays out of use, with the alias `challenger`; its record. Safe to repeat.
+
+    Raises
+    ------
+    NoChampion
+        If no MLflow run holds the model, so that it cannot be registered.
+    """
+    record = _register(store, tracking, packages, replace(winner, approval=Approval.pending), tags)
+    tracking.challenge(record.version)
+    return record
+
+
+def _register(
+    store: ObjectStore, tracking: Tracking, packages: ModelPackages, winner: Winner, tags: Mapping[str, str]
+) -> VersionRecord:
+    """Register a model and store what serves it; the record of the version.
 
     Raises
     ------
@@ -69,7 +104,11 @@ def promote(
         "phantoms": winner.phantoms,
     }
     _store_archive(store, f"{prefix}/{ARCHIVE_NAME}", winner, origin)
-    package = _package_of(store, version) or packages.register(
+    before, is_challenger = _known(store, version), winner.promoted.startswith(NOT_PROMOTED)
+    approval = before.approval if before and is_challenger else winner.approval.value
+    if before and before.package and before.promoted.startswith(NOT_PROMOTED) and not is_challenger:
+        packages.set_approval(before.package, winner.approval, winner.promoted)
+    package = (before and before.package) or packages.register(
         version, store.uri(f"{prefix}/{ARCHIVE_NAME}"), winner.approval, {**tags, "registry_version": version}
     )
     record = VersionRecord(
@@ -79,10 +118,11 @@ def promote(
         report=winner.report,
         rule=winner.rule,
         package=package,
-        approval=winner.approval.value,
+        approval=approval,
+        promoted=winner.promoted,
     )
     record.write(store, version)
-    return _point(store, tracking, record)
+    return record
 
 
 def rollback(
@@ -115,8 +155,8 @@ def rollback(
     tracking.withdraw(left, why)
     if record.package:
         packages.set_approval(record.package, Approval(record.approval), "in use again")
-    if package := _package_of(store, left):
-        packages.set_approval(package, Approval.rejected, why)
+    if (gone := _known(store, left)) and gone.package:
+        packages.set_approval(gone.package, Approval.rejected, why)
     # Last of all: what was killed before it has not moved, and does all of it again when it is told to again.
     return _point(store, tracking, record), left
 
@@ -194,9 +234,9 @@ def _version_of_record(store: ObjectStore) -> str | None:
         return None
 
 
-def _package_of(store: ObjectStore, version: str) -> str | None:
+def _known(store: ObjectStore, version: str) -> VersionRecord | None:
     try:
-        return VersionRecord.read(store, version).package
+        return VersionRecord.read(store, version)
     except ObjectMissing:
         return None
 

@@ -152,7 +152,8 @@ class ServingArchive(BaseModel):
 
 
 class VersionRecord(Record):
-    """A registered model: what it is, where it came from, and how it decides. It never changes but for its approval."""
+    """A registered model: what it is, where it came from, and how it decides. It never changes but for its approval
+    and how it was ``promoted``."""
 
     KEY = "models/versions/{}.json"
 
@@ -167,6 +168,7 @@ class VersionRecord(Record):
     rule: DecisionRule
     package: str | None = None
     approval: str
+    promoted: str = ""
 
 
 class ChampionRecord(VersionRecord):

@@ -33,14 +33,15 @@ from penumo_assets.assets.pages import listed, rounded, table
 from penumo_assets.assets.segmenter import current_segmenter
 from penumo_assets.assets.shared import OWNERS, SERVING
 from penumo_assets.automation import REPORTS_UPDATED
+from penumo_assets.challenge import Verdict, judge
 from penumo_assets.cohort.publish import open_manifest, read_manifest, read_settings
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.gates import choose_champion
 from penumo_assets.metrics.report.content import GateResult, Report, read_report
 from penumo_assets.partitions import cohorts
-from penumo_assets.promotion import Winner, promote
-from penumo_assets.records import DecisionRule, ReportRecord, TrainingSetRecord
+from penumo_assets.promotion import NOT_PROMOTED, NoChampion, Winner, challenge, promote, read_champion
+from penumo_assets.records import ChampionRecord, DecisionRule, ReportRecord, TrainingSetRecord, VersionRecord
 from penumo_assets.resources.model_package import Approval, ModelPackages
 from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage
@@ -51,8 +52,17 @@ APPROVING_GATES = ("min_roc_auc_low", "min_sensitivity", "max_ece", "min_subgrou
 
 
 class ChampionConfig(Config):
-    """Which models may be chosen."""
+    """Which models may be chosen, and what they must show against the champion."""
 
+    promote: str = Field(
+        default="compare",
+        description="compare: a model that is significantly worse than the champion on the same test patients, or has "
+        "other classes, stays a challenger. force: it becomes the champion all the same, and the record says so.",
+        pattern="^(compare|force)$",
+    )
+    margin: float = Field(
+        default=0.0, ge=0, le=1, description="ROC-AUC that may be lost against the champion before a model is worse."
+    )
     allow_withdrawn: bool = Field(default=False, description="Also choose a model that was rolled back.")
 
 
@@ -99,32 +109,79 @@ def champion_model(
             metadata={"candidates": _table(candidates)},
             allow_retries=False,
         )
-    winner, doubts = _winner(store, architecture, candidates[architecture])
-    model = winner.model
+    chosen = candidates[architecture]
+    held = _champion(store)
+    verdict = judge(store, held, chosen.record, chosen.report, config.margin)
+    forced = config.promote == "force" and verdict.refused is not None
+    winner, doubts = _winner(store, architecture, chosen, _history(verdict, forced))
     tags = {
         "architecture": architecture,
-        "dataset_digest": model.dataset_digest,
+        "dataset_digest": winner.model.dataset_digest,
         "dagster_run_id": context.run.run_id,
         "report": winner.report,
     }
+    shown: dict[str, Any] = {
+        "candidates": _table(candidates),
+        "comparison": _comparison(verdict),
+        "doubts": listed(doubts),
+    }
+    if held and verdict.refused and not forced:
+        return _kept(held, challenge(store, tracking, packages, winner, tags), verdict.refused, shown)
     record = promote(store, tracking, packages, winner, tags)
-    values = candidates[architecture].record.values
+    values = chosen.record.values
     return MaterializeResult(
         metadata={
             "architecture": architecture,
             "model_version": record.version,
             "previous_version": record.previous or "none",
+            "promoted": record.promoted,
             "validation_roc_auc": rounded(values["validation_roc_auc"]),
             "test_roc_auc": rounded(values["test_roc_auc"]),
             "threshold": rounded(winner.rule.threshold) if winner.rule.threshold is not None else "none",
             "approval": winner.approval.value,
             "model_package": record.package or "none",
-            "candidates": _table(candidates),
-            "doubts": listed(doubts),
+            **shown,
             "location": store.location(f"{record.serving.prefix}/{record.serving.name}"),
         },
-        data_version=DataVersion(f"{model.job_name}:{record.version}"),
+        data_version=DataVersion(f"{record.training_job}:{record.version}"),
     )
+
+
+def _kept(held: ChampionRecord, challenger: VersionRecord, refused: str, shown: Mapping[str, Any]) -> MaterializeResult:
+    """The champion stays; the page says who challenged it, and why that was not enough."""
+    remedy = "to use it nevertheless, materialize champion_model with promote: force"
+    return MaterializeResult(
+        metadata={
+            "architecture": held.architecture,
+            "model_version": held.version,
+            "challenger": f"version {challenger.version} ({challenger.architecture})",
+            "stays_a_challenger": f"{refused}; {remedy}",
+            **shown,
+        },
+        data_version=DataVersion(f"{held.training_job}:{held.version}"),
+    )
+
+
+def _champion(store: ObjectStore) -> ChampionRecord | None:
+    try:
+        return read_champion(store)
+    except NoChampion:
+        return None
+
+
+def _history(verdict: Verdict, forced: bool) -> str:
+    """How a model fared against the champion, for its record."""
+    if verdict.refused:
+        return f"{'forced, although' if forced else NOT_PROMOTED} {verdict.refused}"
+    if verdict.comparison is None:
+        return f"not compared: {verdict.note}"
+    return f"not significantly worse: difference {verdict.comparison.difference:+.3f} in test ROC-AUC"
+
+
+def _comparison(verdict: Verdict) -> TableMetadataValue:
+    columns = ("champion", "challenger", "difference", "low", "high", "margin", "p_worse", "worse", "patients")
+    rows = [verdict.comparison.model_dump()] if verdict.comparison else []
+    return table(rows, columns)
 
 
 def films_among(store: ObjectStore, names: Iterable[str]) -> list[str]:
@@ -169,7 +226,7 @@ def approval_of(gates: Sequence[GateResult]) -> Approval:
     return Approval.approved if asked.issuperset(APPROVING_GATES) else Approval.pending
 
 
-def _winner(store: ObjectStore, architecture: str, candidate: Candidate) -> tuple[Winner, list[str]]:
+def _winner(store: ObjectStore, architecture: str, candidate: Candidate, promoted: str) -> tuple[Winner, list[str]]:
     """The winner with all that serving it takes, and what a person should know of that."""
     prepare, doubts = _prepared_with(store)
     segmenter = current_segmenter(store)
@@ -186,6 +243,7 @@ def _winner(store: ObjectStore, architecture: str, candidate: Candidate) -> tupl
         segmenter=(segmenter.prefix, segmenter.name) if segmenter.prefix else None,
         approval=approval_of(report.gates),
         phantoms=report.phantoms,
+        promoted=promoted,
     )
     return winner, doubts
 

@@ -33,6 +33,7 @@ from penumo_assets.resources.storage.file_store import file_errors, folder_lock
 
 CHAMPION = "champion"
 PREVIOUS = "previous"
+CHALLENGER = "challenger"
 RULE_TAG = "decision_rule"
 WITHDRAWN_TAG = "withdrawn"
 
@@ -124,6 +125,15 @@ class Tracking(ConfigurableResource):
                 client.set_registered_model_alias(self.registered_model, PREVIOUS, before)
             client.set_registered_model_alias(self.registered_model, CHAMPION, version)
         return self.version_with(PREVIOUS)
+
+    def challenge(self, version: str) -> None:
+        """Give ``version`` the alias ``challenger``: registered, compared, and not in use."""
+        self._client().set_registered_model_alias(self.registered_model, CHALLENGER, version)
+
+    def settle(self, version: str) -> None:
+        """Take the alias ``challenger`` away from ``version``, if it has it: it is the champion now."""
+        if self.version_with(CHALLENGER) == version:
+            self._client().delete_registered_model_alias(self.registered_model, CHALLENGER)
 
     def withdraw(self, version: str, reason: str) -> None:
         """Mark a version that was rolled back, so that it is not chosen again by itself."""

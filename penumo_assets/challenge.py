@@ -1,0 +1,90 @@
+"""Whether a new model may take the champion's place: it must answer the same question, and not be worse.
+
+Both models' test predictions of the same patients are compared in pairs, so chance in who is a test patient falls out.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from penumo_assets.metrics.report.content import Report, read_report
+from penumo_assets.records import ChampionRecord, ReportRecord
+from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from penumo_assets.metrics.paired import PairedComparison
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the comparison with the champion says.
+
+    ``refused`` is why the model stays a challenger, None if it need not. ``comparison`` holds the figures, where both
+    models scored the same test patients; ``note`` says why there are none.
+    """
+
+    refused: str | None = None
+    comparison: "PairedComparison | None" = None
+    note: str | None = None
+
+
+def judge(
+    store: ObjectStore, champion: ChampionRecord | None, record: ReportRecord, report: Report, margin: float
+) -> Verdict:
+    """Compare the model of a report with the champion; ``margin`` is in ROC-AUC.
+
+    A model of films takes the place of one of phantoms without a comparison.
+    """
+    if champion is None:
+        return Verdict(note="there is no champion yet")
+    if champion.training_job == record.model.job_name:
+        return Verdict(note="it is the champion")
+    if champion.phantoms and not report.phantoms:
+        return Verdict(note="the champion was trained on phantoms")
+    try:
+        theirs = read_report(store.read(f"{champion.report}/report.json"))
+    except ObjectMissing:
+        return Verdict(note=f"the champion's report, {champion.report}/report.json, is gone")
+    if other := _other_contract(theirs, report):
+        return Verdict(refused=f"it answers another question than version {champion.version}: {other}")
+    return _paired(store, champion, report, record.prefix, margin)
+
+
+def _other_contract(champion: Report, challenger: Report) -> str | None:
+    """What a caller of the champion would find changed: the classes, their order, or the positive one.
+
+    What a caller sends is the same for all: a film, or a tensor (224, 224, 4), of which a model may read 3 channels.
+    """
+    old, new = (
+        {"classes": ", ".join(report.data.classes), "positive class": report.data.positive_class or "none"}
+        for report in (champion, challenger)
+    )
+    return "; ".join(f"{name} {old[name]} before, {new[name]} now" for name in old if old[name] != new[name]) or None
+
+
+def _paired(store: ObjectStore, champion: ChampionRecord, report: Report, prefix: str, margin: float) -> Verdict:
+    from penumo_assets.metrics.paired import compare_predictions  # pandas and SciPy, which definitions do without
+
+    try:
+        before, now = (_predictions(store, folder) for folder in (champion.report, prefix))
+    except ObjectMissing:
+        return Verdict(note="the test predictions of one of the two models are gone")
+    found = compare_predictions(before, now, list(report.data.classes), report.data.positive_class, margin)
+    if isinstance(found, str):
+        return Verdict(note=found)
+    if not found.worse:
+        return Verdict(comparison=found)
+    reason = (
+        f"its test ROC-AUC of {found.challenger:.3f} is significantly below the {found.champion:.3f} of version "
+        f"{champion.version} on the same {found.patients} patients (difference {found.difference:.3f}, 95 % interval "
+        f"{found.low:.3f} to {found.high:.3f}, margin {margin:g})"
+    )
+    return Verdict(reason, found)
+
+
+def _predictions(store: ObjectStore, prefix: str) -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.read_parquet(io.BytesIO(store.read(f"{prefix}/predictions.parquet")))

@@ -1,0 +1,116 @@
+"""A new model against the champion: the same question, the same test patients, and no silent step back."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from dagster import ExecuteInProcessResult
+from pydantic import ValidationError
+
+from penumo_assets.promotion import read_champion, read_version
+from penumo_assets_tests.house import House, open_house
+from penumo_assets_tests.registry import add_report, alias, set_training_set
+
+PATIENTS = 60
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """The champion is version 1, which tells every second test patient from the others almost without fail."""
+    with open_house(tmp_path) as house:
+        set_training_set(house)
+        add_model(house, "resnet34", "train-a", skill=4.0)
+        house.materialize("champion_model")
+        yield house
+
+
+def add_model(house: House, architecture: str, job: str, skill: float, validation_auc: float = 0.9) -> None:
+    """A report, and test predictions whose classes lie ``skill`` standard deviations apart."""
+    add_report(house, architecture, job=job, validation_auc=validation_auc)
+    labels = np.arange(PATIENTS) % 2
+    score = np.random.default_rng(7).normal(size=PATIENTS) + skill * labels
+    table = pd.DataFrame(
+        {
+            "split": "test",
+            "cohort": "ward",
+            "image_id": [f"i{n}" for n in range(PATIENTS)],
+            "patient_id": [f"p{n}" for n in range(PATIENTS)],
+            "label": np.where(labels, "pneumonia", "normal"),
+            "probability_pneumonia": 1 / (1 + np.exp(-score)),
+        }
+    )
+    buffer = io.BytesIO()
+    table.to_parquet(buffer)
+    house.store.write(f"reports/{architecture}/{job}/predictions.parquet", buffer.getvalue())
+
+
+def page(result: ExecuteInProcessResult) -> dict:
+    (event,) = result.asset_materializations_for_node("champion_model")
+    return event.metadata
+
+
+def test_a_worse_model_stays_a_challenger_and_its_comparison_is_on_the_page(house: House) -> None:
+    before = house.store.read("models/champion.json")
+    add_model(house, "resnet50", "train-b", skill=0.0, validation_auc=0.99)
+    shown = page(house.materialize("champion_model"))
+    assert house.store.read("models/champion.json") == before
+    assert (alias(house, "champion"), alias(house, "challenger"), alias(house, "previous")) == ("1", "2", None)
+    assert shown["model_version"].value == "1"
+    assert shown["challenger"].value == "version 2 (resnet50)"
+    assert "significantly below" in shown["stays_a_challenger"].value
+    assert "promote: force" in shown["stays_a_challenger"].value
+    (row,) = [record.data for record in shown["comparison"].records]
+    assert row["worse"] is True
+    assert row["high"] < 0
+    assert row["patients"] == PATIENTS
+    version = read_version(house.store, "2")
+    assert (version.approval, version.promoted.split(":")[0]) == ("PendingManualApproval", "not promoted")
+
+
+def test_force_promotes_it_and_the_record_says_so(house: House) -> None:
+    add_model(house, "resnet50", "train-b", skill=0.0, validation_auc=0.99)
+    house.materialize("champion_model")
+    house.materialize("champion_model", config={"champion_model": {"promote": "force"}})
+    champion = read_champion(house.store)
+    assert (champion.version, champion.previous) == ("2", "1")
+    assert champion.promoted.startswith("forced, although its test ROC-AUC")
+    assert (alias(house, "champion"), alias(house, "challenger")) == ("2", None)
+
+
+def test_a_loss_within_the_margin_is_no_loss(house: House) -> None:
+    add_model(house, "resnet50", "train-b", skill=0.0, validation_auc=0.99)
+    house.materialize("champion_model", config={"champion_model": {"margin": 0.9}})
+    assert read_champion(house.store).version == "2"
+
+
+def test_a_model_that_is_as_good_takes_over(house: House) -> None:
+    add_model(house, "resnet50", "train-b", skill=4.1, validation_auc=0.99)
+    shown = page(house.materialize("champion_model"))
+    assert read_champion(house.store).version == "2"
+    assert shown["promoted"].value.startswith("not significantly worse: difference ")
+
+
+def test_a_model_of_another_question_stays_a_challenger(house: House) -> None:
+    add_model(house, "resnet50", "train-b", skill=9.0, validation_auc=0.99)
+    key = "reports/resnet50/train-b/report.json"
+    report = house.store.read_json(key)
+    report["data"]["positive_class"] = "normal"
+    house.store.write_json(key, report)
+    shown = page(house.materialize("champion_model"))
+    assert "positive class pneumonia before, normal now" in shown["stays_a_challenger"].value
+    assert read_champion(house.store).version == "1"
+
+
+def test_a_champion_whose_test_images_are_gone_is_not_compared_and_the_record_says_so(house: House) -> None:
+    add_model(house, "resnet50", "train-b", skill=0.0, validation_auc=0.99)
+    house.store.delete(["reports/resnet34/train-a/predictions.parquet"])
+    house.materialize("champion_model")
+    assert read_champion(house.store).promoted == "not compared: the test predictions of one of the two models are gone"
+
+
+def test_another_word_than_compare_or_force_is_refused(house: House) -> None:
+    with pytest.raises(ValidationError, match=r"compare\|force"):
+        house.materialize("champion_model", config={"champion_model": {"promote": "always"}})
