@@ -27,7 +27,7 @@ from penumo_assets.jobs.optimisation import make_optimizer
 from penumo_assets.jobs.shards import INDEX_COLUMNS, DatasetFile, Split, SplitCounts
 from penumo_assets.jobs.train.augment import augment, draw
 from penumo_assets.jobs.train.batches import Loader
-from penumo_assets.jobs.train.fit import precision_of
+from penumo_assets.jobs.train.precision import precision_of
 from penumo_assets.models.classifier import build_classifier
 from penumo_assets.models.inputs import default_normalisation, standardise, to_unit_images
 

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from penumo_assets.configs.train import TrainConfig
 from penumo_assets.jobs.checkpoint import Checkpoints
@@ -193,6 +194,55 @@ def test_two_processes_learn_what_one_does_with_the_same_global_batch(tmp_path, 
     for name in ("train_loss", "validation_loss", "validation_roc_auc"):
         one, two = ([record[name] for record in results[number]["history"]] for number in (1, 2))
         np.testing.assert_allclose(two, one, rtol=1e-4)
+
+
+HOSTS = ["127.0.0.1", "localhost"]  # their names are their addresses
+
+
+def on_two_hosts(roots, options):
+    """Start the job on two hosts, each with a disk of its own; their processes."""
+    environment = dict(os.environ) | {"SM_HOSTS": json.dumps(HOSTS)}
+    command = [sys.executable, "-m", tiny_train.MODULE, *options]
+    return [
+        subprocess.Popen(
+            command,
+            env=environment | {"SM_CURRENT_HOST": host, "PENUMO_OPT_ML": str(root)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        for host, root in zip(HOSTS, roots, strict=True)
+    ]
+
+
+def test_two_hosts_without_a_common_disk_end_and_resume_with_the_same_model(tmp_path, dataset, monkeypatch, processes):
+    options = [*OPTIONS, "--amp", "fp32", "--epochs", "12", "--early-stopping-patience", "0", "--checkpoint-steps", "1"]
+    use_channels(monkeypatch, tmp_path / "one", dataset)
+    train.main([*options, "--processes-per-host", "2"])
+    roots = [tmp_path / "first", tmp_path / "second"]
+    interrupted = on_two_hosts(roots, options)
+    deadline = time.monotonic() + 120
+    while not (roots[0] / "checkpoints/last.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for host in interrupted:
+        assert host.poll() is None, "they were to be killed while they trained"
+        os.killpg(host.pid, signal.SIGKILL)
+        host.communicate()
+    for host in on_two_hosts(roots, options):
+        output, _ = host.communicate(timeout=180)
+        assert host.returncode == 0, output
+    assert "going on from the checkpoint" in output
+    assert not list((tmp_path / "second/checkpoints").iterdir()), "the second host has no checkpoint"
+    ours, theirs = (load_file(root / "model/model.safetensors") for root in (tmp_path / "one", roots[0]))
+    torch.testing.assert_close(theirs, ours)
+
+
+def test_a_checkpoint_that_one_process_refuses_stops_all_of_them(tmp_path, dataset, monkeypatch, processes):
+    use_channels(monkeypatch, tmp_path, dataset)
+    train.main([*OPTIONS, "--epochs", "2", "--processes-per-host", "2"])
+    with pytest.raises(JobError, match="holds another training"):
+        train.main([*OPTIONS, "--epochs", "3", "--processes-per-host", "2"])
 
 
 def test_a_failing_process_leaves_its_reason(job, dataset, monkeypatch, processes):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from penumo_assets.configs.train import AugmentConfig, TrainConfig
+from penumo_assets.configs.train import AugmentConfig, MixedPrecision, TrainConfig
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.optimisation import MovingAverage, make_optimizer, set_learning_rate
@@ -17,6 +17,7 @@ from penumo_assets.jobs.scores import validation_scores, youden_threshold
 from penumo_assets.jobs.shards import Split, split_of
 from penumo_assets.jobs.train import __main__ as train
 from penumo_assets.jobs.train.batches import Loader, epoch_batches, own_part
+from penumo_assets.jobs.train.precision import precision_of
 from penumo_assets.models.classifier import build_classifier, load_classifier, save_classifier
 from penumo_assets.models.inputs import normalise
 from penumo_assets_tests.jobs.training_samples import (
@@ -312,6 +313,11 @@ def test_the_learning_rate_warms_up_and_falls_to_zero():
     assert 0 < head[-1] < 0.01
     assert body[:5] == [0] * 5
     assert body[5:] == head[5:]
+
+
+def test_an_older_pytorch_that_cannot_tell_its_instructions_trains_in_float32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert precision_of(MixedPrecision.auto, torch.device("cpu")) is torch.float32
 
 
 def test_only_weights_decay():

@@ -34,7 +34,8 @@ from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.scores import validation_scores
 from penumo_assets.jobs.shards import INDEX_NAME, Split
 from penumo_assets.jobs.train.distributed import World, gpu_names, join_world, launch, processes_per_host
-from penumo_assets.jobs.train.fit import Progress, Training
+from penumo_assets.jobs.train.fit import Training
+from penumo_assets.jobs.train.progress import Progress
 from penumo_assets.jobs.training_log import TrainingLog
 from penumo_assets.models.classifier import build_classifier, save_classifier
 from penumo_assets.models.errors import ModelError

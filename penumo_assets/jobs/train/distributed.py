@@ -6,8 +6,9 @@ are those of the whole batch, so the number of processes does not change what is
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed, nn
@@ -16,6 +17,7 @@ from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
 
 MASTER_PORT = 29500
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,27 @@ class World:
         values: list[Any] = [None] * self.size
         distributed.all_gather_object(values, value)
         return values
+
+    def from_main(self, make: Callable[[], T]) -> T:
+        """What ``make`` gives in the first process, in every process: hosts of one job do not share a disk.
+
+        Raises
+        ------
+        JobError
+            In every process, if ``make`` raises it.
+        """
+        if self.size == 1:
+            return make()
+        box: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                box[0] = make()
+            except JobError as error:
+                box[1] = str(error)
+        distributed.broadcast_object_list(box, src=0)
+        if box[1] is not None:
+            raise JobError(box[1])
+        return box[0]
 
     def leave(self) -> None:
         if self.size > 1:

@@ -4,12 +4,11 @@ All chance in a step comes from (seed, epoch, step), so a step can be repeated e
 restart, and on any number of processes.
 """
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from penumo_assets.configs.train import ClassWeighting, MixedPrecision, StoppingMetric, TrainConfig
+from penumo_assets.configs.train import ClassWeighting, TrainConfig
 from penumo_assets.jobs.checkpoint import Checkpoints
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.optimisation import MovingAverage, last_layers_rate, make_optimizer, set_learning_rate
@@ -27,28 +26,12 @@ from penumo_assets.jobs.shards import Split
 from penumo_assets.jobs.train.augment import augment, draw
 from penumo_assets.jobs.train.batches import Batch, Loader, epoch_batches
 from penumo_assets.jobs.train.distributed import World, share_batch_norm
+from penumo_assets.jobs.train.precision import precision_of
+from penumo_assets.jobs.train.progress import Progress, report
 from penumo_assets.models.inputs import default_normalisation, standardise, to_unit_images
 
 LOSS_CHECK_STEPS = 25
 EVALUATION_BATCH = 128
-
-logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Progress:
-    """How far a training has come: everything about it that is not a tensor."""
-
-    epoch: int = 1  # the epoch that runs next, or runs now
-    step: int = 0  # steps of it that are done
-    loss_sum: float = 0.0  # over those steps
-    seconds: float = 0.0  # spent in them
-    best_epoch: int = 0
-    best: dict[str, Any] = field(default_factory=dict)
-    since_best: int = 0
-    finished: bool = False
-    history: list[dict[str, Any]] = field(default_factory=list)
-    mlflow_run_id: str | None = None
 
 
 class Training:
@@ -92,7 +75,8 @@ class Training:
         while not self.progress.finished:
             record = self._epoch()
             self.progress.history.append(record)
-            self._judge(record)
+            if self.progress.judge(record, self.config) and self.world.is_main:
+                self.checkpoints.save_best(self.average.model.state_dict(), self.progress.epoch)
             self.progress.epoch, self.progress.step = self.progress.epoch + 1, 0
             self.progress.loss_sum = self.progress.seconds = 0.0
             if self.world.is_main:
@@ -102,8 +86,8 @@ class Training:
         return self.progress
 
     def resume(self) -> bool:
-        """Go on from the checkpoint, if there is one."""
-        state = self.checkpoints.load()
+        """Go on from the checkpoint, if there is one: the first process's, for only that one writes any."""
+        state = self.world.from_main(self.checkpoints.load)
         if state is None:
             return False
         self.model.load_state_dict(state["model"])
@@ -118,7 +102,8 @@ class Training:
 
     def best_model(self) -> nn.Module:
         """The network with the weights of the best epoch, in evaluation mode."""
-        self.average.model.load_state_dict(self.checkpoints.load_best(self.progress.best_epoch))
+        best = self.progress.best_epoch
+        self.average.model.load_state_dict(self.world.from_main(lambda: self.checkpoints.load_best(best)))
         return self.average.model.eval()
 
     def predict(self, model: nn.Module, split: Split) -> np.ndarray:
@@ -225,18 +210,6 @@ class Training:
             batch = augment(batch, uniform.to(self.world.device, non_blocking=True), config.augment)
         return standardise(batch, self.normalisation)
 
-    def _judge(self, record: dict[str, Any]) -> None:
-        """Is this the best epoch, and is it time to stop?"""
-        progress, config = self.progress, self.config
-        if not progress.best or _rank(record, config) > _rank(progress.best, config):
-            progress.best, progress.best_epoch, progress.since_best = record, progress.epoch, 0
-            if self.world.is_main:
-                self.checkpoints.save_best(self.average.model.state_dict(), progress.epoch)
-        else:
-            progress.since_best += 1
-        patience = config.early_stopping_patience
-        progress.finished = progress.epoch >= config.epochs or 0 < patience <= progress.since_best
-
     def _checkpoint(self) -> None:
         if self.world.is_main:
             self.checkpoints.save(
@@ -282,34 +255,6 @@ class Training:
         enabled = self.precision is not torch.float32
         with torch.autocast(self.world.device.type, dtype=self.precision if enabled else None, enabled=enabled):
             yield
-
-
-def report(record: dict[str, Any]) -> None:
-    """One line per epoch that SageMaker's metric definitions can read: ``name=value;``."""
-    logger.info(" ".join(f"{name}={value:.6g};" for name, value in record.items() if value is not None))
-
-
-def _rank(record: dict[str, Any], config: TrainConfig) -> tuple[float, float]:
-    """Larger is better; equal ROC-AUCs, which small validation splits have, are told apart by the loss."""
-    loss = -record["validation_loss"]
-    if config.early_stopping_metric is StoppingMetric.loss:
-        return loss, 0.0
-    return record["validation_roc_auc"], loss
-
-
-def precision_of(amp: MixedPrecision, device: torch.device) -> torch.dtype:
-    """The number format that forward and backward passes compute in on ``device``."""
-    if amp is MixedPrecision.auto:
-        if device.type != "cuda":
-            return torch.bfloat16 if cpu_computes_bf16() else torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[amp.value]
-
-
-def cpu_computes_bf16() -> bool:
-    """Whether the CPU has bfloat16 instructions (AVX512_BF16 or AMX); without them emulation is slower than float32."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _class_weights(split: Split, weighting: ClassWeighting) -> torch.Tensor:
