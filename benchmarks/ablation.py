@@ -42,7 +42,7 @@ def prepared(root: str) -> list[dict]:
     store = open_store(root)
     cohorts = [Path(info.key).stem for info in store.list_objects("manifests") if info.key.endswith(".jsonl")]
     rows = [(cohort, row) for cohort in cohorts for row in read_manifest(store, cohort)]
-    return [pack_item(cohort, row) for cohort, row in rows if row.label and "npz" in row.stages]
+    return [pack_item(cohort, row, {}) for cohort, row in rows if row.label and "npz" in row.stages]
 
 
 def run(program: str, opt_ml: Path, arguments: list[str], **environment: str) -> None:

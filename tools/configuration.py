@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from penumo_assets.assets.champion import ChampionConfig
 from penumo_assets.assets.evaluation import EvaluationConfig
-from penumo_assets.checks.dataset import ClassBalanceConfig, DuplicatesConfig
+from penumo_assets.checks.dataset import ClassBalanceConfig, DuplicatesConfig, SamePreparationConfig
 from penumo_assets.checks.identity import PatientIdentityConfig
 from penumo_assets.checks.objects import SampleConfig, TensorSampleConfig
 from penumo_assets.checks.quality import IntensityDriftConfig, MaskPlausibilityConfig, RejectRateConfig
@@ -77,6 +77,7 @@ CHECKS = (
     Section("", "lung_masks_manifest_agrees", SampleConfig()),
     Section("", "preprocessed_images_manifest_agrees", SampleConfig()),
     Section("", "npz_tensors_npz_contract", TensorSampleConfig()),
+    Section("", "training_set_same_preparation", SamePreparationConfig()),
     Section("", "training_set_duplicates", DuplicatesConfig()),
     Section("", "training_set_class_balance", ClassBalanceConfig()),
 )

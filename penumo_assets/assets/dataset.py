@@ -5,7 +5,8 @@ Enters: `npz_tensors` of every cohort, by their manifests. Leaves: packed shards
 
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -81,7 +82,7 @@ def training_set(
     previous = _previous(store) if config.incremental else None
     tries = TRIES
     while True:
-        found = trainable(store, chosen)
+        found = trainable(store, chosen, settings)
         try:
             result = run_job(context, jobs, _pack_spec(found.items, settings, previous))
             break
@@ -128,7 +129,7 @@ class Trainable:
     phantoms: set[str] = field(default_factory=set)
 
 
-def trainable(store: ObjectStore, chosen: Sequence[str]) -> Trainable:
+def trainable(store: ObjectStore, chosen: Sequence[str], settings: DatasetConfig) -> Trainable:
     """The labelled tensors of the cohorts whose patient is known.
 
     One manifest is held at a time: all cohorts' rows may not fit in memory.
@@ -136,14 +137,14 @@ def trainable(store: ObjectStore, chosen: Sequence[str]) -> Trainable:
     Raises
     ------
     Failure
-        If there are none.
+        If there are none, if a label is no declared class or a class has no film, or if phantoms and films mix.
     """
     found, no_patient = Trainable([], {}, [], 0), 0
     for cohort in chosen:
         manifest = open_manifest(store, cohort)
         found.versions[cohort] = manifest.version
         labelled = [row for row in manifest.rows if row.label and "npz" in row.stages]
-        mine = [pack_item(cohort, row) for row in labelled if is_trainable(row)]
+        mine = [pack_item(cohort, row, settings.map) for row in labelled if is_trainable(row)]
         found.items.extend(mine)
         no_patient += len(labelled) - len(mine)
         if mine and manifest.phantoms:
@@ -159,14 +160,38 @@ def trainable(store: ObjectStore, chosen: Sequence[str]) -> Trainable:
     if not found.items:
         reasons = "; ".join(f"{each['cohort']}: {each['why']}" for each in found.without) or "there is no cohort"
         raise Failure(f"no labelled tensors to train on. {reasons}", allow_retries=False)
+    _require_classes(found.items, settings.classes)
     return replace(found, no_patient=no_patient)
 
 
-def pack_item(cohort: str, row: ManifestRow) -> dict:
+def _require_classes(items: Sequence[dict], classes: Sequence[str]) -> None:
+    """Refuse labels that are no class, by name, and classes without a film."""
+    counts = Counter((item["label"], item["cohort"]) for item in items)
+    unknown = [
+        f"{label!r} ({films} films of {cohort})"
+        for (label, cohort), films in sorted(counts.items())
+        if label not in classes
+    ]
+    if unknown:
+        raise Failure(
+            f"labels that are no class: {', '.join(unknown)}. Declared are {', '.join(classes)}: add them to "
+            "dataset.classes, or to dataset.map with the class that they stand for",
+            allow_retries=False,
+        )
+    if missing := [name for name in classes if name not in {label for label, _ in counts}]:
+        raise Failure(
+            f"no film of class {', '.join(missing)} to train on: land some, or name the classes that there are in "
+            "dataset.classes",
+            allow_retries=False,
+        )
+
+
+def pack_item(cohort: str, row: ManifestRow, class_of: Mapping[str, str]) -> dict:
     """A labelled tensor as jobs/pack takes it: which file, whose, of what label, and how it landed."""
     values = row.model_dump(include={"image_id", "patient_id", "label", "view", "sex", "age", "mean_intensity"})
     output = row.stages["npz"]
     return values | {
+        "label": class_of.get(row.label or "", row.label),
         "file": output.key.removeprefix("npz/"),
         "cohort": cohort,
         "sha256": output.sha256,

@@ -6,7 +6,7 @@ check's own name (``raw_images_reject_rate``).
 
 from typing import Any
 
-from penumo_assets.checks.dataset import class_balance, duplicates, no_leakage
+from penumo_assets.checks.dataset import class_balance, duplicates, no_leakage, same_preparation
 from penumo_assets.checks.identity import patient_identity
 from penumo_assets.checks.models import GATE_CHECKS, champion_agrees, drift
 from penumo_assets.checks.objects import MANIFEST_CHECKS, npz_contract
@@ -20,6 +20,7 @@ ASSET_CHECKS: list[Any] = [
     *MANIFEST_CHECKS,
     npz_contract,
     no_leakage,
+    same_preparation,
     duplicates,
     class_balance,
     *GATE_CHECKS,

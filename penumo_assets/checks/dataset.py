@@ -1,16 +1,21 @@
 """Checks of the training set: nobody on two sides, nothing twice, every class in every split."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from dagster import AssetCheckResult, AssetCheckSeverity, Config, asset_check
 from pydantic import Field
 
 from penumo_assets.assets.dataset import read_indices
-from penumo_assets.assets.pages import pair_sheet, table
+from penumo_assets.assets.pages import pair_sheet, rounded, table
+from penumo_assets.cohort.publish import ManifestHead, open_manifest
+from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.records import TrainingSetRecord
 from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage
+
+WAYS = ("decode", "segment", "enhance", "segmenter", "PENUMO_DEID_KEY")
 
 
 class DuplicatesConfig(Config):
@@ -19,6 +24,12 @@ class DuplicatesConfig(Config):
     max_distance: int = Field(
         default=2, ge=0, le=16, description="Bits in which the perceptual hashes (64 bits) of two images may differ."
     )
+
+
+class SamePreparationConfig(Config):
+    """How many films may have been prepared otherwise than most."""
+
+    max_share: float = Field(default=0.0, ge=0, le=1, description="Largest share of the labelled films.")
 
 
 class ClassBalanceConfig(Config):
@@ -79,6 +90,50 @@ def duplicates(config: DuplicatesConfig, storage: Storage) -> AssetCheckResult:
             **({"pictures": pair_sheet(store, shown)} if shown else {}),
         },
     )
+
+
+@asset_check(
+    asset="training_set",
+    blocking=True,
+    description="The cohorts were prepared alike: same settings of decoding, segmentation and enhancement, same "
+    "segmenter, same PENUMO_DEID_KEY, but for `max_share` of the films (default none). Error: stops the run. Other "
+    "settings are shortcuts to the hospital; under another key a patient may stand on two sides of the split.",
+)
+def same_preparation(config: SamePreparationConfig, storage: Storage) -> AssetCheckResult:
+    store = storage.store
+    films: dict[str, int] = {}
+    ways: dict[str, dict[str, str]] = {}
+    for cohort in TrainingSetRecord.read(store).cohorts:
+        manifest = open_manifest(store, cohort)
+        if films_of := sum(bool(row.label) and "npz" in row.stages for row in manifest.rows):
+            films[cohort], ways[cohort] = films_of, _way(manifest.head)
+    majority = Counter({tuple(way.values()): 0 for way in ways.values()})
+    for cohort, way in ways.items():
+        majority[tuple(way.values())] += films[cohort]
+    usual = dict(zip(WAYS, majority.most_common(1)[0][0], strict=True)) if ways else {}
+    others = {cohort: what for cohort, way in ways.items() if (what := _differing(way, usual))}
+    share = sum(films[cohort] for cohort in others) / max(1, sum(films.values()))
+    rows = [{"cohort": name, "films": films[name], "differs_in": ", ".join(what)} for name, what in others.items()]
+    return AssetCheckResult(
+        passed=share <= config.max_share,
+        severity=AssetCheckSeverity.ERROR,
+        metadata={
+            "prepared_otherwise": rounded(share),
+            "tolerated": f"{config.max_share:.0%}",
+            "cohorts": table(rows, ("cohort", "films", "differs_in")),
+        },
+    )
+
+
+def _differing(way: Mapping[str, str], usual: Mapping[str, str]) -> list[str]:
+    return [name for name in WAYS if way[name] != usual[name] and "None" not in (way[name], usual[name])]
+
+
+def _way(head: ManifestHead) -> dict[str, str]:
+    """How a cohort was prepared, each part as a text; ``None`` is what an earlier version did not record."""
+    settings = PrepareConfig.parse(head.settings)
+    parts = [part.model_dump_json() for part in (settings.decode, settings.segment, settings.enhance)]
+    return dict(zip(WAYS, [*parts, str(head.segmenter), str(head.key)], strict=True))
 
 
 def _whole_index(store: ObjectStore) -> Any:

@@ -4,6 +4,7 @@ A row with a problem stays, with the problem, so that its image is rejected by n
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -66,7 +67,7 @@ def parse_labels(data: bytes, cohort: str, config: LabelsConfig, key: bytes | No
             problem = ("duplicate_label", "labels.csv names this file more than once")
             label = Label(source=label.source, problem=problem, name=label.name)
         labels[label.source] = label
-    return _with_lost_zeros(_with_hombres(labels))
+    return _with_lost_zeros(_with_hombres(_with_unknown_named(labels, config)))
 
 
 def _malformed(columns: tuple[str, ...], cells: list[str], texts: dict[str, str]) -> str | None:
@@ -87,11 +88,9 @@ def _parse_row(columns: tuple[str, ...], cells: list[str], config: LabelsConfig,
     if malformed := _malformed(columns, cells, texts):
         problem = ("malformed_label", f"its row in labels.csv has {malformed}")
         return Label(source=source, problem=problem, name=name)
-    label = texts["label"].lower() or None
-    if label and config.allowed and label not in config.allowed:
-        known = ", ".join(config.allowed)
-        problem = ("unknown_label", f"labels.csv gives a label that is none of: {known} (see labels.allowed)")
-        return Label(source=source, problem=problem, name=name)
+    label = config.class_of(texts["label"]) if texts["label"] else None
+    if texts["label"] and label is None:
+        return Label(source=source, label=texts["label"].lower(), problem=("unknown_label", ""), name=name)
     by_column = {column: texts.get("_".join(column.casefold().split()), "") for column in config.keep_columns}
     kept = {column: text[:_MAX_TEXT] for column, text in by_column.items() if text}
     patient_id, sex = texts["patient_id"], texts.get("sex", "")
@@ -108,6 +107,27 @@ def _parse_row(columns: tuple[str, ...], cells: list[str], config: LabelsConfig,
         notes=(PLACEHOLDER_ID,) if missing and patient_id else (),
         name=name,
     )
+
+
+def _with_unknown_named(labels: dict[str, Label], config: LabelsConfig) -> dict[str, Label]:
+    """Say which label is unknown, where several files have it: what stands at one alone may be a patient's name."""
+    counts = Counter(label.label for label in labels.values() if label.problem == ("unknown_label", ""))
+    known = f"none of: {', '.join(config.classes)} (see labels.classes and labels.map)"
+    return {
+        source: replace(
+            label,
+            label=None,
+            problem=("unknown_label", f"labels.csv gives {_quoted(label.label, counts)} that is {known}"),
+        )
+        if label.problem == ("unknown_label", "")
+        else label
+        for source, label in labels.items()
+    }
+
+
+def _quoted(label: str | None, counts: Counter[str | None]) -> str:
+    is_a_word = label is not None and re.fullmatch(r"[a-z][a-z _/-]{0,30}", label)
+    return f"the label {label!r}, of {counts[label]} files," if is_a_word and counts[label] > 2 else "a label"
 
 
 def _with_hombres(labels: dict[str, Label]) -> dict[str, Label]:

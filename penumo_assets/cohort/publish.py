@@ -29,7 +29,8 @@ class ManifestHead(BaseModel):
     """The first line of a manifest.
 
     ``settings`` is how the stages were set when they last ran, ``phantoms`` whether a program drew the images, and
-    ``key`` the fingerprint of the key that made the pseudonyms; None where an earlier version did not say.
+    ``key`` the fingerprint of the key that made the pseudonyms, ``segmenter`` the digest of the weights that drew the
+    masks; None where an earlier version did not say.
     ``superseded`` names the objects that this manifest has replaced, and ``job`` the job whose outputs it took over:
     should the run die before it has removed them, the next one does.
     """
@@ -40,6 +41,7 @@ class ManifestHead(BaseModel):
     settings: dict[str, Any] = {}
     phantoms: bool | None = None
     key: str | None = None
+    segmenter: str | None = None
     superseded: tuple[str, ...] = ()
     job: str | None = None
 
@@ -167,6 +169,7 @@ def plan_publication(
         settings=_settings(base.head.settings, settings),
         phantoms=are_phantoms(landing),
         key=settings.key_fingerprint,
+        segmenter=settings.segmenter_digest if "masks" in settings.stages else base.head.segmenter,
         superseded=tuple(sorted(keys_of(base.rows) - keys_of(rows))),
         job=job.job_name if job else None,
     )
@@ -184,7 +187,7 @@ def publish(store: ObjectStore, base: Manifest, publication: Publication) -> Non
         If an object to copy is gone: another run has finished and removed the outputs of the same job.
     """
     store.delete(base.head.superseded)
-    lasting = {"settings", "phantoms", "key"}
+    lasting = {"settings", "phantoms", "key", "segmenter"}
     if publication.rows == base.rows and publication.head.model_dump(include=lasting) == base.head.model_dump(
         include=lasting
     ):

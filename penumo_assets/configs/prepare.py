@@ -6,6 +6,7 @@ same descriptions.
 
 from enum import StrEnum
 from string import Formatter
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
@@ -213,8 +214,13 @@ class NpzConfig(StrictModel):
 class LabelsConfig(StrictModel):
     """What labels.csv and the names of landed files may say outside landing."""
 
-    allowed: list[str] = Field(
-        description="Labels that are known, in lower case; an image with another label is rejected. Empty: any.",
+    classes: list[str] = Field(
+        description="The classes, in lower case; an image whose label is none of them, after map, is rejected. Empty: "
+        "any label is a class.",
+    )
+    map: dict[str, str] = Field(
+        description="Labels of the table, in lower case, and the class that each stands for, such as bacterial: "
+        "pneumonia or no finding: normal.",
     )
     file_names: FileNames = Field(
         description="Names of landed files, which often hold a patient's name: replaced by HMAC-SHA-256 with the key "
@@ -224,6 +230,26 @@ class LabelsConfig(StrictModel):
         description="Columns of labels.csv to keep in the manifest as they are, such as finding. Empty: none, because "
         "free text can name a patient.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_earlier_versions_said(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "allowed" in values and "classes" not in values:
+            return {"classes" if name == "allowed" else name: value for name, value in values.items()}
+        return values
+
+    @model_validator(mode="after")
+    def _mapped_to_classes(self) -> "LabelsConfig":
+        if self.classes and (strangers := sorted(set(self.map.values()) - set(self.classes))):
+            raise ValueError(f"map leads to {', '.join(strangers)}, which classes does not hold")
+        if spelled := sorted(name for name in (*self.classes, *self.map) if name != name.strip().lower()):
+            raise ValueError(f"labels are compared in lower case, without spaces around them: {', '.join(spelled)}")
+        return self
+
+    def class_of(self, label: str) -> str | None:
+        """The class that a label of the table stands for; None if it is unknown."""
+        found = self.map.get(label.lower(), label.lower())
+        return found if not self.classes or found in self.classes else None
 
 
 @defaults_from("prepare_config.yaml")

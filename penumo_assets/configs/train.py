@@ -72,6 +72,14 @@ class DatasetConfig(StrictModel):
     )
     validation_fraction: float = Field(gt=0, lt=1, description="Expected share of patients for validation.")
     test_fraction: float = Field(gt=0, lt=1, description="Expected share of patients for test.")
+    classes: list[str] = Field(
+        min_length=2,
+        description="The classes that a model tells apart, in their order; of two, the positive one comes last. Any "
+        "other label of a cohort is refused by name.",
+    )
+    map: dict[str, str] = Field(
+        description="Labels of the cohorts and the class that each stands for, such as bacterial: pneumonia."
+    )
     positive_class: str = Field(min_length=1, description="With two classes, the one whose probability is reported.")
     shard_images: int = Field(ge=1, le=100_000, description="Images per shard file, about 0.2 MB each.")
 
@@ -80,6 +88,23 @@ class DatasetConfig(StrictModel):
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError("validation_fraction + test_fraction must be below 1, or no patient trains")
         return self
+
+    @model_validator(mode="after")
+    def _classes_are_declared(self) -> "DatasetConfig":
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes names one twice")
+        if len(self.classes) == 2 and self.positive_class not in self.classes:
+            raise ValueError(f"positive_class must be one of the classes {', '.join(self.classes)}")
+        if strangers := sorted(set(self.map.values()) - set(self.classes)):
+            raise ValueError(f"map leads to {', '.join(strangers)}, which classes does not hold")
+        return self
+
+    @property
+    def ordered_classes(self) -> list[str]:
+        """As declared; of exactly two, the positive one last."""
+        if len(self.classes) == 2:
+            return sorted(self.classes, key=lambda name: name == self.positive_class)
+        return list(self.classes)
 
 
 class AugmentConfig(StrictModel):

@@ -178,7 +178,11 @@ def load_rows(data: bytes) -> list[ManifestRow]:
 
 
 def stage_version(rows: Iterable[ManifestRow], stage: str) -> str:
-    """Data version of one stage of a cohort: digest over its outputs' file names and contents, wherever they lie."""
-    made = [row.stages[stage] for row in rows if stage in row.stages]
-    outputs = sorted((output.key.rsplit("/", 1)[-1], output.sha256) for output in made)
+    """Data version of one stage of a cohort: digest over its outputs' file names and contents, wherever they lie, and
+    over what is known of each film: a corrected label is another version, and computes nothing."""
+    made = [(row.stages[stage], row) for row in rows if stage in row.stages]
+    outputs = sorted(
+        (output.key.rsplit("/", 1)[-1], output.sha256, json.dumps([row.label, row.view, row.sex, row.age]))
+        for output, row in made
+    )
     return hashlib.sha256(json.dumps(outputs).encode()).hexdigest()

@@ -12,7 +12,6 @@ Reading a batch is one copy out of the page cache: nothing is decompressed or de
 """
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -87,14 +86,6 @@ def split_of(patient_id: str, salt: str, validation_fraction: float, test_fracti
     if unit < test_fraction + validation_fraction:
         return "validation"
     return "train"
-
-
-def order_classes(labels: Sequence[str], positive_class: str) -> list[str]:
-    """Alphabetical; of exactly two, ``positive_class`` (where it is one of them) comes last."""
-    classes = sorted(set(labels))
-    if len(classes) == 2 and classes[0] == positive_class:
-        classes.reverse()
-    return classes
 
 
 def shard_name(number: int) -> str:

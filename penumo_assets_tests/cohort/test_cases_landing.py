@@ -26,7 +26,7 @@ from penumo_assets.resources.storage.file_store import FileStore
 from penumo_assets_tests.imaging.samples import dicom_bytes
 from penumo_assets_tests.jobs.test_prepare import House
 
-KEPT = LabelsConfig(file_names="keep", allowed=[])
+KEPT = LabelsConfig(file_names="keep", classes=[])
 
 
 @pytest.fixture

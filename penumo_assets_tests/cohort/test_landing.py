@@ -66,7 +66,7 @@ def test_a_row_that_cannot_be_used_says_why(text: str, code: str) -> None:
 
 def test_any_label_is_known_when_none_is_listed() -> None:
     labels = parse_labels(
-        b"file,patient_id,label\na.png,P1,tuberculosis\n", "c", LabelsConfig(allowed=[], file_names="keep"), None
+        b"file,patient_id,label\na.png,P1,tuberculosis\n", "c", LabelsConfig(classes=[], file_names="keep"), None
     )
     assert labels["a.png"].label == "tuberculosis"
 

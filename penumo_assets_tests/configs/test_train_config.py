@@ -72,3 +72,29 @@ def test_model_versions_are_aliases_numbers_or_architectures():
 def test_configurations_import_without_torch_or_images():
     code = "import sys, penumo_assets.configs.train, penumo_assets.configs.inference; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("classes", "positive", "ordered"),
+    [
+        (["pneumonia", "normal"], "pneumonia", ["normal", "pneumonia"]),
+        (["normal", "pneumonia"], "normal", ["pneumonia", "normal"]),
+        (["virus", "normal", "bacterial"], "pneumonia", ["virus", "normal", "bacterial"]),
+    ],
+)
+def test_classes_keep_their_order_and_of_two_the_positive_one_comes_last(classes, positive, ordered):
+    assert DatasetConfig.parse({"classes": classes, "positive_class": positive}).ordered_classes == ordered
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"classes": ["normal"]}, "at least 2"),
+        ({"classes": ["normal", "normal"]}, "one twice"),
+        ({"classes": ["normal", "virus"]}, "positive_class must be one of the classes normal, virus"),
+        ({"map": {"bacterial": "pneumnia"}}, "map leads to pneumnia"),
+    ],
+)
+def test_impossible_classes_are_refused(values, reason):
+    with pytest.raises(ConfigError, match=reason):
+        DatasetConfig.parse(values)

@@ -30,7 +30,7 @@ from penumo_assets.resources.storage.root import Storage
 from penumo_assets_tests.imaging.samples import dicom_bytes
 
 COHORT = "films"
-LABELS = LabelsConfig(allowed=[], file_names="keep")
+LABELS = LabelsConfig(classes=[], file_names="keep")
 SETTINGS = PlanSettings(PrepareConfig(), "weights", "key", STAGES)
 
 

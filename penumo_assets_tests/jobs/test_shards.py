@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penumo_assets.jobs.contract import JobError
-from penumo_assets.jobs.shards import Split, TrainingSet, order_classes, split_of
+from penumo_assets.jobs.shards import Split, TrainingSet, split_of
 from penumo_assets_tests.jobs.training_samples import packed_set, tensor
 
 
@@ -52,13 +52,6 @@ def test_a_larger_validation_share_takes_patients_from_train_only():
     for i in range(500):
         small, large = split_of(f"{i}", "s", 0.1, 0.2), split_of(f"{i}", "s", 0.3, 0.2)
         assert small == large or (small, large) == ("train", "validation")
-
-
-def test_the_positive_class_comes_last_of_two_and_the_alphabet_rules_otherwise():
-    assert order_classes(["pneumonia", "normal", "normal"], "pneumonia") == ["normal", "pneumonia"]
-    assert order_classes(["abscess", "normal"], "abscess") == ["normal", "abscess"]
-    assert order_classes(["abscess", "normal"], "pneumonia") == ["abscess", "normal"]
-    assert order_classes(["c", "b", "a"], "a") == ["a", "b", "c"]
 
 
 def test_a_batch_holds_the_very_pixels_in_the_order_asked_for(dataset):

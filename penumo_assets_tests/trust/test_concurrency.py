@@ -166,7 +166,7 @@ def test_a_reader_sees_one_manifest_or_the_next_and_never_a_mixture(ward: House)
 def test_a_training_set_whose_tensors_are_replaced_while_it_is_packed_is_planned_again(
     ward: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    labels = "".join(f"{number}.png,P{number},normal\n" for number in range(3))
+    labels = "".join(f"{number}.png,P{number},{('normal', 'pneumonia')[number % 2]}\n" for number in range(3))
     ward.store.write("landing/ward/labels.csv", f"file,patient_id,label\n{labels}".encode())
     prepare(ward)
     tries: list[int] = []

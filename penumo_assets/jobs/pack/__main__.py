@@ -35,7 +35,6 @@ from penumo_assets.jobs.shards import (
     DatasetFile,
     Split,
     SplitCounts,
-    order_classes,
     split_of,
 )
 
@@ -153,7 +152,9 @@ def pack(
     items: list[Item], npz: Path, output: Path, config: DatasetConfig, previous: PreviousSet, threads: int
 ) -> dict[str, Any]:
     """Write the training set; returns the values for ``result.json``."""
-    classes = order_classes([item.label for item in items], config.positive_class)
+    classes = config.ordered_classes
+    if unknown := sorted({item.label for item in items} - set(classes)):
+        raise JobError(f"no class: {', '.join(unknown)}; declared are {', '.join(classes)}")
     assigned: dict[str, list[Item]] = {name: [] for name in SPLITS}
     for item in items:
         split = split_of(item.patient_id, config.salt, config.validation_fraction, config.test_fraction)

@@ -1,0 +1,134 @@
+"""Classes are declared: labels are led to them by a map, what is no class is named, and a corrected label is news."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dagster import AssetKey, Failure
+
+from penumo_assets.cohort.labels import parse_labels
+from penumo_assets.cohort.publish import ManifestHead, dump_manifest, manifest_key, open_manifest
+from penumo_assets.configs.base import ConfigError
+from penumo_assets.configs.prepare import LabelsConfig, PrepareConfig
+from penumo_assets.jobs.manifest import STAGE_ASSETS
+from penumo_assets.records import TrainingSetRecord
+from penumo_assets_tests.backfills.stub_jobs import StubJobRunner, png
+from penumo_assets_tests.house import House, failure_of, open_house
+from penumo_assets_tests.registry import run_check
+
+MAP = {"bacterial": "pneumonia", "virus": "pneumonia", "no finding": "normal"}
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    with open_house(tmp_path) as house:
+        house.resources["jobs"] = StubJobRunner(storage=house.resources["storage"])
+        yield house
+
+
+def land(house: House, cohort: str, *labels: str) -> None:
+    rows = "".join(f"{number}.png,P{number},{label}\n" for number, label in enumerate(labels))
+    house.store.write(f"landing/{cohort}/labels.csv", f"file,patient_id,label\n{rows}".encode())
+    for number in range(len(labels)):
+        house.store.write(f"landing/{cohort}/{number}.png", png(number))
+    house.instance.add_dynamic_partitions("cohort", [cohort])
+
+
+def prepare(house: House, cohort: str, **config: Any) -> None:
+    house.materialize(*STAGE_ASSETS, partition=cohort, config={"prepare_cohort": config})
+
+
+def version_of(house: House, asset: str) -> str:
+    event = house.instance.get_latest_materialization_event(AssetKey(asset))
+    assert event
+    assert event.asset_materialization
+    return (event.asset_materialization.tags or {})["dagster/data_version"]
+
+
+def test_a_map_leads_labels_to_classes_and_an_unknown_word_is_named() -> None:
+    config = LabelsConfig.parse({"map": MAP, "file_names": "keep"})
+    words = ["Bacterial", "virus", "No Finding", "normal", "", "fibrosis", "fibrosis", "Fibrosis", "Jane Doe"]
+    table = "file,patient_id,label\n" + "".join(f"{n}.png,P{n},{word}\n" for n, word in enumerate(words))
+    labels = list(parse_labels(table.encode(), "ward", config, None).values())
+    assert [label.label for label in labels[:5]] == ["pneumonia", "pneumonia", "normal", "normal", None]
+    assert [label.problem and label.problem[0] for label in labels] == [None] * 5 + ["unknown_label"] * 4
+    assert {label.problem[1] for label in labels[5:8] if label.problem} == {
+        "labels.csv gives the label 'fibrosis', of 3 files, that is none of: normal, pneumonia (see labels.classes and "
+        "labels.map)"
+    }
+    assert "jane" not in str(labels[8]).lower()
+
+
+def test_settings_of_earlier_versions_name_their_classes() -> None:
+    settings = PrepareConfig.parse({"labels": {"allowed": ["normal", "virus"]}})
+    assert settings.labels.classes == ["normal", "virus"]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"map": {"virus": "pneumnia"}}, "map leads to pneumnia"),
+        ({"map": {"Virus": "pneumonia"}}, "lower case, without spaces around them: Virus"),
+    ],
+)
+def test_a_map_that_leads_nowhere_is_refused(values: dict, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        LabelsConfig.parse(values)
+
+
+def test_a_label_that_is_no_class_is_named_and_a_map_makes_it_one(house: House, monkeypatch) -> None:
+    land(house, "ward", "normal", "normal", "virus", "virus")
+    prepare(house, "ward", labels={"classes": []})
+    message = failure_of(house.materialize("training_set", fails=True))
+    assert "labels that are no class: 'virus' (2 films of ward). Declared are normal, pneumonia" in message
+    packed: list[str] = []
+
+    def run_job(context: Any, jobs: Any, spec: Any) -> None:
+        packed.extend(spec.documents["index"]["items.jsonl"].decode().splitlines())
+        raise Failure("as far as this test goes")
+
+    monkeypatch.setattr("penumo_assets.assets.dataset.run_job", run_job)
+    config = {"training_set": {"dataset": {"map": {"virus": "pneumonia"}}}}
+    assert failure_of(house.materialize("training_set", config=config, fails=True)) == "as far as this test goes"
+    assert sorted('"label": "pneumonia"' in line for line in packed) == [False, False, True, True]
+
+
+def test_a_class_without_a_film_is_refused(house: House) -> None:
+    land(house, "ward", "normal", "normal")
+    prepare(house, "ward")
+    assert "no film of class pneumonia" in failure_of(house.materialize("training_set", fails=True))
+
+
+def test_a_corrected_label_is_another_version_and_computes_nothing(house: House, monkeypatch) -> None:
+    land(house, "ward", "normal", "pneumonia")
+    prepare(house, "ward")
+    before = {asset: version_of(house, asset) for asset in STAGE_ASSETS}
+    monkeypatch.setattr(StubJobRunner, "run", lambda *_: pytest.fail("a job ran"))
+    prepare(house, "ward")
+    assert {asset: version_of(house, asset) for asset in STAGE_ASSETS} == before
+    house.store.write("landing/ward/labels.csv", b"file,patient_id,label\n0.png,P0,normal\n1.png,P1,normal\n")
+    prepare(house, "ward")
+    assert all(version_of(house, asset) != before[asset] for asset in STAGE_ASSETS)
+
+
+@pytest.mark.parametrize(
+    ("changed", "passes"),
+    [
+        ({}, True),
+        ({"settings": {"enhance": {"apply_mask": True}}}, False),
+        ({"key": "another"}, False),
+        ({"segmenter": "another"}, False),
+        ({"segmenter": None, "key": None}, True),
+        ({"settings": {"labels": {"classes": []}}}, True),
+    ],
+)
+def test_cohorts_prepared_otherwise_stop_the_training_set(house: House, changed: dict, passes: bool) -> None:
+    for cohort in ("east", "west"):
+        land(house, cohort, "normal", "pneumonia")
+        prepare(house, cohort)
+    manifest = open_manifest(house.store, "west")
+    values = manifest.head.model_dump(by_alias=True) | changed
+    house.store.write(manifest_key("west"), dump_manifest(ManifestHead(**values), manifest.rows))
+    TrainingSetRecord(prefix="training_set/d", names=(), digest="d", cohorts=("east", "west")).write(house.store)
+    assert run_check(house, "same_preparation") is passes
