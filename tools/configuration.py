@@ -130,6 +130,11 @@ ENVIRONMENT: tuple[tuple[str, str, str], ...] = (
     ("MLFLOW_TRACKING_TOKEN", "none", "Instead: a bearer token; handed to jobs as a secret."),
     ("MLFLOW_EXPERIMENT_NAME", "`pneumonia`", "The experiment of all runs."),
     ("PENUMO_REGISTERED_MODEL", "`pneumonia-classifier`", "Name of the model in MLflow's registry."),
+    (
+        "PENUMO_REPORTS_URL",
+        "`http://127.0.0.1:3001`; on AWS none",
+        "Address under which `penumo reports` (or `penumo dev`) is reached, for links from asset pages to reports.",
+    ),
     ("PENUMO_MLFLOW_UI", "none", "Address of MLflow's UI: metadata then links to runs."),
     ("PENUMO_SAGEMAKER_ROLE", "none (needed)", "ARN of the role that jobs run as."),
     ("PENUMO_IMAGE", "AWS's PyTorch image", "Container image of all jobs."),

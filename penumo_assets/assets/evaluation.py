@@ -35,7 +35,7 @@ from penumo_assets.cohort.publish import open_manifest, read_settings
 from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.report.content import Report, read_report
 from penumo_assets.metrics.report.context import Study
-from penumo_assets.metrics.report.inline import chart_data_uris
+from penumo_assets.metrics.report.inline import chart_captions, chart_data_uris
 from penumo_assets.partitions import architectures
 from penumo_assets.promotion import NoChampion, read_champion
 from penumo_assets.records import ModelRecord, ReportRecord, TrainingSetRecord
@@ -107,7 +107,7 @@ def evaluation_report(
     report = read_report(store.read(f"{prefix}/report.json"))
     return MaterializeResult(
         metadata={
-            "report": store.location(f"{prefix}/report.html"),
+            **_report_link(storage, f"{prefix}/report.html"),
             "gates": table((gate.model_dump() for gate in report.gates), ("gate", "passed", "reason")),
             "intervals": _interval_table(result.values),
             **_curves(report),
@@ -132,6 +132,13 @@ def statements(study: Mapping[str, str]) -> dict[str, Any]:
         known = ", ".join(sorted(STUDY))
         raise Failure(f"study: unknown statements {', '.join(unknown)}; known are {known}", allow_retries=False)
     return dict(study)
+
+
+def _report_link(storage: Storage, key: str) -> dict[str, MetadataValue]:
+    """The report as a link for the browser where an address is known, and where it lies."""
+    address = storage.page_of(key)
+    place: dict[str, MetadataValue] = {"location": MetadataValue.text(storage.store.location(key))}
+    return {"report": MetadataValue.url(address), **place} if address else place
 
 
 def _reference(store: ObjectStore, model: ModelRecord) -> dict[str, JobInput]:
@@ -169,7 +176,10 @@ def _or_undefined(value: float | None) -> float | str:
 
 
 def _curves(report: Report) -> dict[str, MetadataValue]:
-    return {name: MetadataValue.md(f"![{name}]({uri})") for name, uri in chart_data_uris(report).items()}
+    captions = chart_captions(report)
+    return {
+        name: MetadataValue.md(f"![{name}]({uri})\n\n{captions[name]}") for name, uri in chart_data_uris(report).items()
+    }
 
 
 def report_context(store: ObjectStore, dataset: TrainingSetRecord) -> dict[str, Any]:

@@ -3,9 +3,12 @@
 Enters: `npz_tensors` of one cohort, `champion_model`. Leaves: `predictions` (predictions.parquet, overlays/).
 """
 
+import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dagster import (
@@ -18,7 +21,7 @@ from dagster import (
     asset,
 )
 
-from penumo_assets.assets.pages import contact_sheet, listed, prediction_columns, rounded, table
+from penumo_assets.assets.pages import contact_sheet, listed, overlay_lines, prediction_columns, rounded, table
 from penumo_assets.assets.shared import (
     OWNERS,
     PROCESSING_POOL,
@@ -94,7 +97,7 @@ def predictions(
     record = PredictionsRecord(prefix=prefix, names=names, model_version=model.version, drift=values["drift"])
     record.write(store, cohort)
     jobs.discard(result.job_name)
-    overlays = [f"{prefix}/overlays/{name}" for name in values["shown"]]
+    overlays = _overlays(store, prefix, values) if values["shown"] else {}
     return MaterializeResult(
         metadata={
             "notice": MetadataValue.text("Not a medical device: for research, not for diagnosis."),
@@ -191,6 +194,14 @@ def _tables(values: Mapping[str, Any]) -> dict[str, TableMetadataValue]:
         "quality_flags": table(flags, ("flag", "images")),
         "unusable": table(values["unusable"], ("file", "reason")),
     }
+
+
+def _overlays(store: ObjectStore, prefix: str, values: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The key of each overlay that is shown, and what stands above it."""
+    table = csv.DictReader(io.StringIO(store.read(f"{prefix}/predictions.csv").decode("utf-8")))
+    rows = {Path(row["file"]).stem: row for row in table}
+    positive = list(values["mean_probability"])[-1]
+    return {f"{prefix}/overlays/{name}": overlay_lines(rows[Path(name).stem], positive) for name in values["shown"]}
 
 
 def _psi(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

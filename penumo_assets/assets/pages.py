@@ -16,7 +16,14 @@ from penumo_assets.resources.tracking import Tracking
 if TYPE_CHECKING:
     import numpy as np
 
-TILE = 144
+TILE = 192
+LINE = 15
+_WHAT = {
+    "raw": "Films as they are kept: decoded, without identity.",
+    "masks": "Films with the outline of the lung mask.",
+    "preprocessed": "Films cropped to the lungs and enhanced.",
+    "npz": "Tensors, from top to bottom: R, G, B, Mask.",
+}
 MAX_TILES = 6
 MAX_RECORDS = 100
 DECIMALS = 4
@@ -137,19 +144,22 @@ def _escaped(text: str) -> str:
 
 
 def stage_preview(store: ObjectStore, rows: Sequence[ManifestRow], stage: str) -> MarkdownMetadataValue:
-    """Up to six accepted images of a stage, side by side; the NPZ stage shows R, G, B and Mask below each other."""
+    """Up to six accepted images of a stage, side by side, each under its image id and its label.
+
+    The NPZ stage shows R, G, B and Mask below each other.
+    """
     import numpy as np
 
     draw = {"raw": _raw_tile, "masks": _mask_tile, "preprocessed": _stored_tile, "npz": _npz_tile}[stage]
     tiles: list[np.ndarray] = []
     for row in (row for row in rows if stage in row.stages):
         try:
-            tiles.append(draw(store, row))
+            tiles.append(_captioned(draw(store, row), (row.image_id, row.label or "no label")))
         except ObjectMissing:
             continue  # the check npz_contract reports lost objects; a picture must not fail the cohort
         if len(tiles) == MAX_TILES:
             break
-    return _picture(np.hstack(tiles), stage) if tiles else MetadataValue.md("no images")
+    return _picture(np.hstack(tiles), stage, _WHAT[stage]) if tiles else MetadataValue.md("no images")
 
 
 def pair_sheet(store: ObjectStore, pairs: Sequence[tuple[str, str]]) -> MarkdownMetadataValue:
@@ -166,26 +176,52 @@ def pair_sheet(store: ObjectStore, pairs: Sequence[tuple[str, str]]) -> Markdown
             return _blank(TILE)  # the tensor is in a shard, but no longer a file of its own
 
     sheet = np.vstack([np.hstack([tile(key) for key in pair]) for pair in pairs[:MAX_TILES]])
-    return _picture(cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), "pairs")
+    what = "Each row: two tensors of two patients that look alike, in the order of the table of offenders."
+    return _picture(cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), "pairs", what)
 
 
-def contact_sheet(store: ObjectStore, keys: Sequence[str]) -> MarkdownMetadataValue:
-    """Stored pictures of one size below each other, made smaller: what the overlays of `predictions` look like."""
+def contact_sheet(store: ObjectStore, pictures: Mapping[str, Sequence[str]]) -> MarkdownMetadataValue:
+    """The overlays of `predictions`, by their keys, in rows of two: each under what is said of it."""
     import cv2
     import numpy as np
 
-    pictures = [cv2.imdecode(np.frombuffer(store.read(key), np.uint8), cv2.IMREAD_COLOR) for key in keys]
-    sheet = np.vstack([picture for picture in pictures if picture is not None])
-    small = cv2.resize(sheet, None, fx=TILE / 224, fy=TILE / 224, interpolation=cv2.INTER_AREA)
-    return _picture(small, "lung contour and Grad-CAM")
+    tiles = []
+    for key, lines in pictures.items():
+        picture = cv2.imdecode(np.frombuffer(store.read(key), np.uint8), cv2.IMREAD_COLOR)
+        if picture is not None:
+            small = cv2.resize(picture, (2 * TILE, TILE), interpolation=cv2.INTER_AREA)
+            tiles.append(_captioned(small, lines))
+    tiles += [np.zeros_like(tiles[0])] * (len(tiles) % 2)
+    sheet = np.vstack([np.hstack(tiles[at : at + 2]) for at in range(0, len(tiles), 2)])
+    what = "Left the outline of the lungs, right what spoke for the positive class (Grad-CAM), red for most."
+    return _picture(sheet, "lung contour and Grad-CAM", what)
 
 
-def _picture(pixels: "np.ndarray", name: str) -> MarkdownMetadataValue:
+def overlay_lines(row: Mapping[str, str], positive: str) -> tuple[str, str]:
+    """What stands above an overlay: which film; its label, the decision and the probability, from predictions.csv."""
+    probability = float(row[f"probability_{positive}"])
+    return row["image_id"], f"label {row['label'] or 'none'}, called {row['decision'] or 'nothing'} ({probability:.2f})"
+
+
+def _captioned(tile: "np.ndarray", lines: Sequence[str]) -> "np.ndarray":
+    """A picture under lines of small text; what OpenCV has no letter for stands as ``?``."""
+    import cv2
+    import numpy as np
+
+    strip = np.full((LINE * len(lines) + 6, tile.shape[1], 3), 32, np.uint8)
+    for number, line in enumerate(lines):
+        text = line.encode("ascii", "replace").decode()[: tile.shape[1] // 7]
+        at = (4, LINE * (number + 1))
+        cv2.putText(strip, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.38, (235, 235, 235), 1, cv2.LINE_AA)
+    return np.vstack([strip, tile])
+
+
+def _picture(pixels: "np.ndarray", name: str, caption: str) -> MarkdownMetadataValue:
     import cv2
 
     _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 80])
     text = base64.b64encode(data.tobytes()).decode()
-    return MetadataValue.md(f"![{name}](data:image/jpeg;base64,{text})")
+    return MetadataValue.md(f"![{name}](data:image/jpeg;base64,{text})\n\n{caption}")
 
 
 def _read(store: ObjectStore, row: ManifestRow, stage: str) -> "np.ndarray":

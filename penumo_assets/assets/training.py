@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from dagster import AssetExecutionContext, DataVersion, MaterializeResult, asset
+from dagster import AssetExecutionContext, DataVersion, MaterializeResult, MetadataValue, asset
 from pydantic import Field
 
 from penumo_assets.assets.pages import mlflow_run, rounded
@@ -23,6 +23,7 @@ from penumo_assets.assets.shared import (
 )
 from penumo_assets.automation import TRAINING_SET_CHANGED
 from penumo_assets.configs.train import TrainConfig
+from penumo_assets.metrics.report.inline import LEARNING_CAPTION, learning_curve
 from penumo_assets.partitions import architectures
 from penumo_assets.records import ModelRecord, TrainingSetRecord
 from penumo_assets.resources.compute.runner import JobRunner
@@ -98,6 +99,7 @@ def trained_model(
     return MaterializeResult(
         metadata={
             "mlflow_run": mlflow_run(tracking, result.values.get("mlflow_run_id")),
+            **_learning_curve(result.values.get("history", [])),
             **_plain(result.values),
             "dataset_digest": dataset.digest,
             "location": store.location(f"{prefix}/model.tar.gz"),
@@ -117,6 +119,11 @@ def _pretrained(store: ObjectStore, uri: str) -> dict[str, JobInput]:
     if not store.exists(f"{prefix}/{name}"):
         store.write(f"{prefix}/{name}", data)
     return {"pretrained": JobInput(prefix, (name,))}
+
+
+def _learning_curve(history: list[dict[str, float | None]]) -> dict[str, MetadataValue]:
+    uri = learning_curve(history)
+    return {"learning_curve": MetadataValue.md(f"![learning curve]({uri})\n\n{LEARNING_CAPTION}")} if uri else {}
 
 
 def _plain(values: dict) -> dict:

@@ -205,6 +205,28 @@ def dev(port: int) -> None:
 
 
 @main.command()
+@click.option("--port", default=3001, show_default=True, help="Port to listen on.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--beside", is_flag=True, help="End with the program that started this one, and keep silent.")
+def reports(port: int, host: str, beside: bool) -> None:
+    """Serve the evaluation reports, and nothing else, so that links on asset pages open them. `penumo dev` does so too.
+
+    There is no login: for others than this machine's users, put a proxy with one before it and name its address in
+    PENUMO_REPORTS_URL.
+    """
+    from penumo_assets.cli.reports import serve_reports
+    from penumo_assets.resources.profile import profile_resources
+
+    try:
+        serve_reports(profile_resources()["storage"].store, port, host, with_parent=beside)
+    except KeyboardInterrupt:
+        return
+    except OSError as error:
+        if not beside:  # beside `penumo dev`, another one serves there already
+            raise click.ClickException(f"port {port} cannot be had: {error.strerror}") from error
+
+
+@main.command()
 @click.option("--port", default=5000, show_default=True, help="Port on 127.0.0.1.")
 def mlflow(port: int) -> None:
     """Open MLflow's UI: trainings with their curves, and the model registry."""

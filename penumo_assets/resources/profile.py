@@ -31,6 +31,10 @@ _SAGEMAKER_FIELDS = {
 }
 
 
+REPORTS_PORT = 3001
+REPORTS_URL = f"http://127.0.0.1:{REPORTS_PORT}"  # where `penumo dev` serves them
+
+
 def home() -> Path:
     """The checkout this package runs from, or the working directory where it is installed."""
     checkout = Path(penumo_assets.__file__).resolve().parent.parent
@@ -72,7 +76,7 @@ def profile_resources() -> dict[str, Any]:
 def embedded_resources() -> dict[str, Any]:
     """Storage under ``PENUMO_ROOT``, jobs as subprocesses, MLflow on SQLite or ``MLFLOW_TRACKING_URI``."""
     local = local_folder()
-    storage = Storage(root=storage_root())
+    storage = Storage(root=storage_root(), reports_url=os.environ.get("PENUMO_REPORTS_URL") or REPORTS_URL)
     elsewhere = bool(os.environ.get("MLFLOW_TRACKING_URI"))
     return {
         "storage": storage,
@@ -96,7 +100,7 @@ def aws_resources() -> dict[str, Any]:
     from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
 
     key = os.environ.get("PENUMO_KMS_KEY", "")
-    storage = Storage(root=storage_root(), kms_key=key)
+    storage = Storage(root=storage_root(), kms_key=key, reports_url=os.environ.get("PENUMO_REPORTS_URL", ""))
     given: dict[str, Any] = {
         field: os.environ[name] for name, field in _SAGEMAKER_FIELDS.items() if os.environ.get(name)
     }

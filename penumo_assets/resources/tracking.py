@@ -36,6 +36,7 @@ PREVIOUS = "previous"
 CHALLENGER = "challenger"
 RULE_TAG = "decision_rule"
 WITHDRAWN_TAG = "withdrawn"
+_TRAININGS = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's UI then opens with the training runs
 
 
 class Tracking(ConfigurableResource):
@@ -79,6 +80,10 @@ class Tracking(ConfigurableResource):
             return None
         experiment = self._client().get_experiment_by_name(self.experiment)
         return f"{self.ui_url.rstrip('/')}/#/experiments/{experiment.experiment_id}/runs/{quote(run_id, safe='')}"
+
+    def experiment_id(self) -> str:
+        """The number of the experiment, which is made if there is none."""
+        return str(self._client().get_experiment_by_name(self.experiment).experiment_id)
 
     def register(self, run_id: str, model_uri: str, rule: str, tags: Mapping[str, str]) -> str:
         """The number of the version with this run's model and this decision rule; registered unless it is already.
@@ -184,7 +189,7 @@ class Tracking(ConfigurableResource):
         set_tracking_uri(uri)  # the registry looks logged models up there, whatever its client was given
         client = MlflowClient(uri)
         if client.get_experiment_by_name(self.experiment) is None:
-            client.create_experiment(self.experiment, artifact_location=self.artifact_root or None)
+            client.create_experiment(self.experiment, self.artifact_root or None, tags=_TRAININGS)
         return client
 
 

@@ -1,11 +1,13 @@
 """The charts as pictures that carry their own colours, for places without the report's style sheet."""
 
 import base64
+from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
 from penumo_assets.metrics.report import plots
-from penumo_assets.metrics.report.content import Report
+from penumo_assets.metrics.report.content import Estimates, Report
+from penumo_assets.metrics.report.svg import Chart
 
 _STYLE = (
     "<style>svg{background:#fff}text{fill:#333;font:12px sans-serif}.mid{text-anchor:middle}.end{text-anchor:end}"
@@ -28,6 +30,59 @@ def chart_data_uris(report: Report) -> dict[str, str]:
         "decision_curve": plots.decision_chart(report),
     }
     return {name: _data_uri(chart) for name, chart in drawn.items() if chart is not None}
+
+
+def chart_captions(report: Report) -> dict[str, str]:
+    """A sentence for each chart: what it shows, its area, and the operating points that the ROC curve marks."""
+    test, captions = report.performance.test, {}
+    points = [
+        f"{row.name}: sensitivity {row.metrics['recall'].value:.2f}, specificity {row.metrics['specificity'].value:.2f}"
+        for row in report.operating_points
+        if row.metrics and None not in (row.metrics["recall"].value, row.metrics["specificity"].value)
+    ]
+    captions["roc"] = f"ROC curve on test, {_area(test, 'roc_auc')}. " + "; ".join(["Points", *points])
+    captions["precision_recall"] = f"Precision against recall on test, {_area(test, 'pr_auc')}."
+    captions["reliability"] = "Observed frequency against predicted probability on test, as it is and calibrated."
+    captions["decision_curve"] = "Net benefit on test against the probability at which one would act."
+    return captions
+
+
+def _area(test: Estimates, name: str) -> str:
+    found = test.get(name)
+    if found is None or found.value is None:
+        return "area undefined"
+    interval = "" if found.low is None or found.high is None else f" ({found.low:.3f} to {found.high:.3f})"
+    return f"area {found.value:.3f}{interval}"
+
+
+def learning_curve(history: Sequence[Mapping[str, float | None]]) -> str | None:
+    """``data:image/svg+xml;base64,...`` of the losses and the validation ROC-AUC by epoch; None for fewer than two."""
+    if len(history) < 2:
+        return None
+    epochs = [float(record["epoch"] or 0) for record in history]
+    losses = [record[name] or 0.0 for record in history for name in ("train_loss", "validation_loss")]
+    top = max(1.0, *losses)
+    chart = Chart(
+        "learning",
+        "Learning curve",
+        "Loss on training and validation data, and ROC-AUC on validation, by epoch.",
+        "Epoch",
+        "Loss, ROC-AUC",
+        x_limits=(epochs[0], epochs[-1]),
+        y_limits=(0.0, top),
+        x_ticks=min(10, len(epochs) - 1),
+    )
+    for name, style in (
+        ("train_loss", "series-1"),
+        ("validation_loss", "series-2"),
+        ("validation_roc_auc", "series-3"),
+    ):
+        known = [(epoch, record[name]) for epoch, record in zip(epochs, history, strict=True) if record.get(name)]
+        chart.line([epoch for epoch, _ in known], [value or 0.0 for _, value in known], style, name)
+    return _data_uri(chart.svg())
+
+
+LEARNING_CAPTION = "By epoch: loss on training (blue) and validation (brown), ROC-AUC on validation (green, dashed)."
 
 
 def _data_uri(chart: Markup) -> str:

@@ -55,6 +55,9 @@ class Storage(ConfigurableResource):
 
     root: str = Field(description="Root of all objects: a folder, file:///folder or s3://bucket/prefix.")
     kms_key: str = Field(default="", description="KMS key for objects in a bucket; empty: the bucket's default.")
+    reports_url: str = Field(
+        default="", description="Address of `penumo reports`, for links to reports; empty: no links."
+    )
 
     _store: ObjectStore | None = PrivateAttr(default=None)
 
@@ -63,6 +66,10 @@ class Storage(ConfigurableResource):
         if self._store is None:
             self._store = open_store(self.root, self.kms_key)
         return self._store
+
+    def page_of(self, key: str) -> str:
+        """Where a browser opens a report; empty where no address is known."""
+        return f"{self.reports_url.rstrip('/')}/{key}" if self.reports_url else ""
 
     def failing_fast(self) -> ObjectStore:
         """The store for a sensor, whose tick is lost if it takes a minute (`open_store`)."""
