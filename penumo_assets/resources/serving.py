@@ -14,6 +14,7 @@ from typing import Any
 import penumo_assets
 from penumo_assets.models.archive import METADATA_NAME, WEIGHTS_NAME, bare_name, open_archive
 from penumo_assets.resources.compute.bundle import source_bundle
+from penumo_assets.resources.compute.sagemaker.start import requirements_of
 
 ARCHIVE_NAME = "model.tar.gz"
 _INFERENCE = """# What SageMaker's inference container looks for; the functions are penumo_assets' own.
@@ -46,7 +47,7 @@ def write_serving_archive(
         "prepare_config.yaml": prepare,
         "serving.json": json.dumps(dict(origin), indent=2, sort_keys=True).encode(),
         "code/inference.py": _INFERENCE.encode(),
-        "code/requirements.txt": (Path(penumo_assets.__file__).parent / "models" / "requirements.txt").read_bytes(),
+        "code/requirements.txt": requirements_of("infer", Path(penumo_assets.__file__).parent)[0].read_bytes(),
     }
     with tarfile.open(target, "w:gz", compresslevel=1) as out:
         with open_archive(archive) as (source, members):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from penumo_assets.configs.train import AugmentConfig, MixedPrecision, TrainConfig
+from penumo_assets.configs.train import AugmentConfig, MixedPrecision, TrainConfig, hyperparameter_fields
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.optimisation import MovingAverage, make_optimizer, set_learning_rate
@@ -259,6 +259,17 @@ def test_the_same_split_twice_is_refused_for_its_shared_patients(job, dataset, m
     monkeypatch.setenv("SM_CHANNEL_VALIDATION", str(dataset / "train"))
     with pytest.raises(JobError, match="patients stand in both train and validation"):
         train.main(QUICK)
+
+
+def test_hyperparameters_are_taken_with_dashes_and_with_underscores():
+    names = ["model-type", "processes-per-host", *(name for name, _, _ in hyperparameter_fields())]
+    values = TrainConfig(batch_size=7).to_hyperparameters() | {"model-type": "resnet50", "processes-per-host": "3"}
+    dashed = [text for name in names for text in (f"--{name}", values[name])]
+    underscored = [text for name in names for text in (f"--{name.replace('-', '_')}", values[name])]
+    assert train.parse_arguments(underscored) == train.parse_arguments(dashed)
+    assert train.parse_arguments(underscored)[1].batch_size == 7
+    with pytest.raises(JobError, match=r"unknown hyperparameters: --batch_sise 3"):
+        train.parse_arguments(["--batch_sise", "3"])
 
 
 def test_help_describes_every_hyperparameter(capsys):

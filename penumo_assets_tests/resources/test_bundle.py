@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tarfile
 import tomllib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,19 +22,23 @@ import penumo_assets
 from penumo_assets.cohort.landing import LandedFile, Landing
 from penumo_assets.cohort.plan import PlanSettings, plan_cohort
 from penumo_assets.configs.prepare import PrepareConfig
+from penumo_assets.configs.train import Architecture
 from penumo_assets.imaging.pack import load_npz
 from penumo_assets.jobs.manifest import STAGES, load_rows
 from penumo_assets.jobs.prepare.work import dump_work
 from penumo_assets.phantoms.cohort import write_cohort
 from penumo_assets.resources.compute.bundle import START_NAME, publish_bundle, source_bundle
-from penumo_assets.resources.compute.sagemaker.start import BUNDLE_NAME
+from penumo_assets.resources.compute.sagemaker.start import BUNDLE_NAME, requirements_of
 from penumo_assets.resources.compute.spec import BUNDLE_PACKAGES, bundle_digest
 from penumo_assets.resources.storage.file_store import FileStore
+from penumo_assets_tests.jobs.training_samples import packed_set, read_result
 from penumo_assets_tests.resources import bare_environment
 from penumo_assets_tests.resources.bare_environment import IMAGE_PACKAGES
 
 PACKAGE = Path(penumo_assets.__file__).parent
-REQUIREMENTS = bare_environment.requirements(PACKAGE / "models" / "requirements.txt")
+PREPARE_FILE, TRAIN_FILE = PACKAGE / "jobs" / "prepare" / "requirements.txt", PACKAGE / "models" / "requirements.txt"
+FILES = {"prepare": PREPARE_FILE, "train": TRAIN_FILE}
+REQUIREMENTS = {name: bare_environment.requirements(path) for name, path in FILES.items()}
 CONSTRAINTS = PACKAGE.parent / "constraints.txt"
 OPTIONAL_MODULES = {"torchxrayvision"}  # asked for by name in the configuration, and named in the error where absent
 PROGRAMS = sorted(path.parent.name for path in (PACKAGE / "jobs").glob("*/__main__.py"))
@@ -53,7 +59,7 @@ def test_the_bundle_is_exactly_the_packages_that_jobs_use() -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert set(names) == sources | {Path("__init__.py")}
-    assert Path("models/requirements.txt") in names
+    assert {path.relative_to(PACKAGE) for path in FILES.values()} <= set(names)
     statements = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8")).body
     assert [type(item) for item in statements] == [ast.Expr], "it is shipped: a docstring, and no import"
 
@@ -124,52 +130,83 @@ def test_code_that_somebody_has_changed_is_published_again(tmp_path: Path, name:
     assert store.read(f"{published.prefix}/{name}") == ours
 
 
-def imported_modules() -> set[str]:
-    """Top-level names of every module that the bundle's sources import, at the top or inside a function."""
-    found = set()
-    for package in BUNDLE_PACKAGES:
-        for path in (PACKAGE / package).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Import):
-                    found |= {alias.name.split(".")[0] for alias in node.names}
-                elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-                    found.add(node.module.split(".")[0])
+def named_for(program: str) -> list[Requirement]:
+    """What is installed for a program, beside the image."""
+    return [item for path in requirements_of(program, PACKAGE) for item in bare_environment.requirements(path)]
+
+
+def imported_by(program: str) -> set[str]:
+    """Every module from elsewhere that a program, or what it imports of ours, can import."""
+    todo, seen, found = [f"penumo_assets.jobs.{program}.__main__"], set(), set()
+    todo += [f"penumo_assets.models.{name}" for name in Architecture]  # these are imported by name
+    todo += ["penumo_assets.jobs.infer.handler"] if program == "infer" else []
+    while todo:
+        module = todo.pop()
+        path = PACKAGE.parent / Path(*module.split("."))
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        if path in seen or not path.exists():
+            continue
+        seen.add(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            todo += [name for name in names if name.startswith("penumo_assets")]
+            found |= {name.split(".")[0] for name in names}
     return found - sys.stdlib_module_names - OPTIONAL_MODULES - {"penumo_assets"}
 
 
-def test_every_import_of_the_bundle_is_named_in_its_requirements() -> None:
-    named = {canonicalize_name(name) for name in (*IMAGE_PACKAGES, *(item.name for item in REQUIREMENTS))}
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_import_of_a_program_is_named_in_its_requirements(program: str) -> None:
+    named = {canonicalize_name(name) for name in (*IMAGE_PACKAGES, *(item.name for item in named_for(program)))}
     owners = importlib.metadata.packages_distributions()
-    missing = {
-        module for module in imported_modules() if not named & set(map(canonicalize_name, owners.get(module, [])))
-    }
-    assert not missing
+    imported = imported_by(program)
+    assert "numpy" in imported
+    assert not {name for name in imported if not named & set(map(canonicalize_name, owners.get(name, [])))}
 
 
-def test_the_requirements_allow_what_the_lock_holds_and_pull_no_other_torch() -> None:
+def test_preparing_and_predicting_install_no_mlflow_and_training_no_decoder() -> None:
+    for program in ("prepare", "pack", "infer"):
+        assert not {"mlflow", "scikit-learn", "matplotlib"} & {item.name for item in named_for(program)}
+    for program in ("train", "evaluate"):
+        assert not {"pydicom", "imagecodecs", "simplejpeg"} & {item.name for item in named_for(program)}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_requirements_allow_what_the_lock_holds_and_pull_no_other_torch(name: str) -> None:
     locked = {canonicalize_name(item.name): item.specifier for item in bare_environment.requirements(CONSTRAINTS)}
-    for requirement in REQUIREMENTS:
+    for requirement in REQUIREMENTS[name]:
         pinned = next(iter(locked[canonicalize_name(requirement.name)])).version
         assert requirement.specifier.contains(pinned), f"{requirement} does not allow {pinned}"
-    assert not {"torch", "torchvision", "torchaudio"} & bare_environment.closure(REQUIREMENTS).keys()
+    assert not {"torch", "torchvision", "torchaudio"} & bare_environment.closure(REQUIREMENTS[name]).keys()
 
 
-def test_the_requirements_are_those_of_the_package() -> None:
+@pytest.mark.parametrize("name", FILES)
+def test_the_requirements_are_those_of_the_package_and_of_its_extra(name: str) -> None:
     """What jobs need, the package needs: the local runner runs the same programs."""
     project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
-    assert {canonicalize_name(requirement.name) for requirement in REQUIREMENTS} <= declared
+    assert {canonicalize_name(requirement.name) for requirement in REQUIREMENTS[name]} <= declared
+    assert list(map(Requirement, project["optional-dependencies"][name])) == REQUIREMENTS[name]
 
 
 @pytest.fixture(scope="module")
-def container(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment that holds what a container holds."""
-    roots = [*REQUIREMENTS, *map(Requirement, IMAGE_PACKAGES)]
-    folder = tmp_path_factory.mktemp("container") / "venv"
-    python = bare_environment.build(folder, bare_environment.closure(roots).values())
-    absent = {"dagster", "dagster_shared", "sagemaker", "obstore", "moto", "pytest", "penumo_assets"}
-    assert bare_environment.importable(python, [*absent, "torch", "mlflow", "cv2"]) == {"torch", "mlflow", "cv2"}
-    return python
+def containers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The interpreter of an environment that holds what a program's container holds, by program."""
+
+    @cache
+    def build(files: tuple[Path, ...]) -> Path:
+        named = [item for path in files for item in bare_environment.requirements(path)]
+        folder = tmp_path_factory.mktemp("container") / "venv"
+        roots = [*named, *map(Requirement, IMAGE_PACKAGES)]
+        python = bare_environment.build(folder, bare_environment.closure(roots).values())
+        absent = {"dagster", "dagster_shared", "sagemaker", "obstore", "moto", "pytest", "penumo_assets"}
+        absent |= set() if TRAIN_FILE in files else {"mlflow", "sklearn"}
+        absent |= set() if PREPARE_FILE in files else {"pydicom", "imagecodecs"}
+        assert bare_environment.importable(python, [*absent, "torch", "cv2"]) == {"torch", "cv2"}
+        return python
+
+    return lambda program: build(tuple(requirements_of(program, PACKAGE)))
 
 
 @pytest.fixture(scope="module")
@@ -187,15 +224,17 @@ def environment(**values: str) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_every_program_starts_with_the_bundle_alone(container: Path, unpacked: Path) -> None:
+def test_every_program_starts_with_the_bundle_alone(containers: Callable[[str], Path], unpacked: Path) -> None:
     assert {"prepare", "pack", "train", "evaluate", "infer", "segment_train"} <= set(PROGRAMS)
 
     def usage(program: str) -> subprocess.CompletedProcess[str]:
-        command = [container, "-m", f"penumo_assets.jobs.{program}", "--help"]
+        command = [containers(program), "-m", f"penumo_assets.jobs.{program}", "--help"]
         return subprocess.run(
             command, cwd=unpacked, env=environment(PYTHONPATH=str(unpacked)), capture_output=True, text=True
         )
 
+    for program in PROGRAMS:
+        containers(program)
     with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(usage, PROGRAMS))
     for program, answer in zip(PROGRAMS, answers, strict=True):
@@ -204,7 +243,9 @@ def test_every_program_starts_with_the_bundle_alone(container: Path, unpacked: P
 
 
 @pytest.mark.slow
-def test_a_real_job_runs_in_a_container_that_holds_the_bundle_alone(container: Path, tmp_path: Path) -> None:
+def test_a_real_job_runs_in_a_container_that_holds_the_bundle_alone(
+    containers: Callable[[str], Path], tmp_path: Path
+) -> None:
     write_cohort(tmp_path / "films", "ward", patients=2, seed=3, dicom=False, broken=False)
     opt_ml = tmp_path / "ml"
     landed = opt_ml / "processing" / "input" / "landing"
@@ -222,7 +263,7 @@ def test_a_real_job_runs_in_a_container_that_holds_the_bundle_alone(container: P
     code = opt_ml / "processing" / "input" / "code"
     store.download_objects(published.prefix, published.names, code)
 
-    command = [container, code / START_NAME, "processing", "prepare"]
+    command = [containers("prepare"), code / START_NAME, "processing", "prepare"]
     answer = subprocess.run(
         command, cwd=tmp_path, env=environment(PENUMO_OPT_ML=str(opt_ml)), capture_output=True, text=True
     )
@@ -238,6 +279,31 @@ def test_a_real_job_runs_in_a_container_that_holds_the_bundle_alone(container: P
     for row in rows:
         tensor = opt_ml / "processing" / "output" / row.stages["npz"].key
         assert load_npz(tensor.read_bytes()).shape == (224, 224, 4)
+
+
+@pytest.mark.slow
+def test_a_real_training_runs_and_is_tracked_with_the_packages_of_training_alone(
+    containers: Callable[[str], Path], unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = packed_set(tmp_path / "set", monkeypatch, images=24)
+    channels = {f"SM_CHANNEL_{name.upper()}": str(dataset / name) for name in ("train", "validation")}
+    options = ["--epochs", "1", "--warmup_epochs", "0", "--resolution", "32", "--batch_size", "4", "--num-workers", "0"]
+    answer = subprocess.run(
+        [containers("train"), "-m", "penumo_assets.jobs.train", *options],
+        cwd=tmp_path,
+        env=environment(
+            PYTHONPATH=str(unpacked),
+            PENUMO_OPT_ML=str(tmp_path / "ml"),
+            MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mlflow.db",
+            **channels,
+        ),
+        capture_output=True,
+        text=True,
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    values = read_result(tmp_path / "ml")
+    assert values["epochs_run"] == 1
+    assert values["mlflow_model_uri"].startswith("models:/"), answer.stdout
 
 
 def _made(folder: Path) -> Path:

@@ -51,18 +51,26 @@ def build_parser() -> argparse.ArgumentParser:
     """One option per hyperparameter, with the description and default of its field."""
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__, allow_abbrev=False)
     parser.add_argument(
-        "--model-type", default=Architecture.resnet34.value, help=f"architecture: {' or '.join(Architecture)}"
+        *spellings("model-type"), default=Architecture.resnet34.value, help=f"architecture: {' or '.join(Architecture)}"
     )
     defaults = TrainConfig.defaults().to_hyperparameters()
     for name, _, field in hyperparameter_fields():
         text = f"{field.description} (default: {defaults[name]})".replace("%", "%%")
-        parser.add_argument(f"--{name}", default=defaults[name], metavar="VALUE", help=text)
+        parser.add_argument(*spellings(name), default=defaults[name], metavar="VALUE", help=text)
     machine = parser.add_argument_group("the machine, which does not change what is learnt")
     machine.add_argument("--threads", type=int, default=0, help="CPU threads per process; 0: the cores shared out")
     machine.add_argument(
-        "--processes-per-host", type=int, default=0, help="processes per host; 0: one per GPU (SM_NUM_GPUS), else one"
+        *spellings("processes-per-host"),
+        type=int,
+        default=0,
+        help="processes per host; 0: one per GPU (SM_NUM_GPUS), else one",
     )
     return parser
+
+
+def spellings(name: str) -> list[str]:
+    """The option ``--batch-size`` and, where it differs, ``--batch_size``, as SageMaker's examples pass it."""
+    return sorted({f"--{name}", f"--{name.replace('-', '_')}"})
 
 
 def parse_arguments(argv: list[str] | None) -> tuple[str, TrainConfig, int, int]:

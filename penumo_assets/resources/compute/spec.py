@@ -19,6 +19,7 @@ JOB_NAME_LIMIT = 63
 BUNDLE_PACKAGES = ("configs", "imaging", "jobs", "metrics", "models")
 BUNDLE_DATA = (
     "configs/*.yaml",
+    "jobs/prepare/requirements.txt",
     "metrics/report/*.css",
     "metrics/report/*.html",
     "metrics/report/*.json",

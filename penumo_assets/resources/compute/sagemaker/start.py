@@ -38,7 +38,7 @@ def main() -> None:
         environment |= secrets(environment)
         if trial:  # all trials of a tuning job are given the same place for checkpoints
             environment["PENUMO_CHECKPOINT_FOLDER"] = environment.get("TRAINING_JOB_NAME", "")
-        lines, code = complete_installation(folder / PACKAGE / "models" / "requirements.txt", environment)
+        lines, code = complete_installation(requirements_of(program, folder / PACKAGE), environment)
         if code == 0:
             if kind == "training":
                 arguments = hyperparameter_arguments(opt_ml / "input" / "config" / "hyperparameters.json", bool(trial))
@@ -112,12 +112,22 @@ def secrets(environment: dict[str, str]) -> dict[str, str]:
     return found
 
 
-def complete_installation(requirements: Path, environment: dict[str, str]) -> tuple[int, int]:
+def requirements_of(program: str, package: Path) -> list[Path]:
+    """The files that name what a program needs beside the image."""
+    preparing, training = package / "jobs" / "prepare" / "requirements.txt", package / "models" / "requirements.txt"
+    return {"train": [training], "evaluate": [training], "segment_train": [preparing, training]}.get(
+        program, [preparing]
+    )
+
+
+def complete_installation(requirements: list[Path], environment: dict[str, str]) -> tuple[int, int]:
     """Install what the image lacks; an image that has everything needs no network. As `run`."""
-    if satisfied(requirements):
+    lacking = [file for file in requirements if not satisfied(file)]
+    if not lacking:
         return 0, 0
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    return run([*pip, "--requirement", str(requirements)], environment, requirements.parent)
+    files = [text for file in lacking for text in ("--requirement", str(file))]
+    return run([*pip, *files], environment, lacking[0].parent)
 
 
 def satisfied(requirements: Path) -> bool:
