@@ -5,8 +5,6 @@ python tools/commands.py
 
 from pathlib import Path
 
-import click
-
 from penumo_assets.cli.main import main
 
 ROOT = Path(__file__).parents[1]
@@ -25,12 +23,13 @@ yours.
 
 def page() -> str:
     """The Markdown of the whole page."""
-    context = click.Context(main, info_name="penumo", max_content_width=WIDTH, terminal_width=WIDTH)
+    width = {"terminal_width": WIDTH, "max_content_width": WIDTH}
+    context = main.make_context("penumo", [], resilient_parsing=True, **width)
     parts = [INTRODUCTION]
     for name in main.list_commands(context):
         command = main.get_command(context, name)
         assert command is not None
-        own = click.Context(command, context, info_name=name, max_content_width=WIDTH, terminal_width=WIDTH)
+        own = command.make_context(name, [], context, resilient_parsing=True, **width)
         parts.append(f"## penumo {name}\n\n```text\n{command.get_help(own)}\n```\n\n")
     return "".join(parts) + "## make\n\n" + _targets()
 
