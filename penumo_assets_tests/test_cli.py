@@ -67,3 +67,50 @@ def test_an_empty_folder_is_refused(root: Path, tmp_path: Path) -> None:
     result = land("c", str(tmp_path / "nothing"))
     assert result.exit_code == 1
     assert "holds no files" in result.output
+
+
+def test_what_has_landed_is_counted(root: Path, tmp_path: Path) -> None:
+    source = tmp_path / "films"
+    for name in ("a.png", "b.png", "c.png", "masks/a.png"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(b"x")
+    labels = source / "labels.csv"
+    labels.write_text("file,patient_id,label\na.png,P1,normal\nb.png,unknown,pneumonia\ngone.png,P3,normal\n")
+    output = land("c", str(source)).output
+    expected = ("3 films, 1 patients, 1 masks", "  normal: 1", "  pneumonia: 1", "  without a label: 1")
+    expected += ("  without a patient id in labels.csv: 2", "  rows of labels.csv whose file is not there: 1")
+    for line in expected:
+        assert line in output.splitlines()
+    labels.unlink()
+    assert "predicted, not trained on" in land("d", str(source)).output
+
+
+@pytest.mark.parametrize(
+    ("name", "table", "why"),
+    [
+        ("labels.csv", b"name,label\na.png,normal\n", "lacks the column"),
+        ("labels.csv", b"file,patient_id,label\nM\xfcller.png,P1,normal\n", "not a UTF-8 CSV table"),
+        ("labels.csv", b"file,patient_id,label\nimages/a.png,P1,normal\n", "names none of the films"),
+        ("labels.xlsx", b"PK", "save it as labels.csv"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused_before_anything_is_copied(
+    root: Path, tmp_path: Path, name: str, table: bytes, why: str
+) -> None:
+    source = tmp_path / "films"
+    source.mkdir()
+    (source / "a.png").write_bytes(b"x")
+    (source / name).write_bytes(table)
+    result = land("c", str(source))
+    assert result.exit_code == 1
+    assert why in result.output
+    assert not (root / "landing").exists()
+
+
+def test_a_corrected_table_lands_by_itself(root: Path, tmp_path: Path) -> None:
+    for folder in ("films", "table"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "films" / "a.png").write_bytes(b"x")
+    (tmp_path / "table" / "labels.csv").write_text("file,patient_id,label\na.png,P1,normal\n")
+    land("c", str(tmp_path / "films"))
+    assert "1 films, 1 patients" in land("c", str(tmp_path / "table")).output

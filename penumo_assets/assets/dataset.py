@@ -194,6 +194,7 @@ def pack_item(cohort: str, row: ManifestRow, class_of: Mapping[str, str]) -> dic
         "label": class_of.get(row.label or "", row.label),
         "file": output.key.removeprefix("npz/"),
         "cohort": cohort,
+        "declared_split": row.split,
         "sha256": output.sha256,
         "source_width": row.width,
         "source_height": row.height,

@@ -1,10 +1,17 @@
 """``penumo``: what Dagster's own command line does not do."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from penumo_assets.cohort.errors import LandingError
+
+# Their names alone: what reads them takes a moment to import. A test holds them to `cohort.layouts`.
+_LAYOUTS = (
+    *("kermany", "nih", "rsna", "chexpert", "chexpert-plus", "mimic-cxr-jpg", "padchest", "vindr", "cohen"),
+    *("shenzhen", "montgomery", "folders", "csv"),
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,27 +36,40 @@ def run() -> None:
 @main.command()
 @click.argument("cohort")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def land(cohort: str, folder: Path) -> None:
+@click.option("--layout", type=click.Choice(_LAYOUTS), help="Read a public data set, or yours, by its own tables.")
+@click.option("--official-split", is_flag=True, help="Keep the data set's own division into training and test.")
+@click.option("--labelled-only", is_flag=True, help="Leave out films that are neither normal nor pneumonia.")
+@click.option(
+    "--uncertain",
+    type=click.Choice(["u-ignore", "u-zeros", "u-ones"]),
+    default="u-ignore",
+    show_default=True,
+    help="What an uncertain label of CheXpert's kind counts as: no label, absent, or present.",
+)
+@click.option("--patient", default="", help="For folders: a regular expression that finds the patient in a path.")
+@click.option("--table", default="", help="For csv: the table's file name.")
+@click.option("--map", "maps", multiple=True, help="For csv and folders: patient_id=THEIRS, label:THEIRS=pneumonia.")
+def land(cohort: str, folder: Path, layout: str | None, official_split: bool, **options: Any) -> None:
     """Copy FOLDER (images, optional labels.csv and masks/) into landing as COHORT and register the partition."""
     from penumo_assets.cli.environment import program, settings
-    from penumo_assets.cohort.land import land_folder
-    from penumo_assets.instance import open_instance
-    from penumo_assets.resources.profile import storage_root
+    from penumo_assets.cli.land import about, advice, land_cohort
     from penumo_assets.resources.storage.object_store import StorageError
-    from penumo_assets.resources.storage.root import open_store
 
     try:
-        with open_instance() as instance:
-            landed = land_folder(open_store(storage_root()), instance, cohort, folder, progress=True)
+        landed = land_cohort(cohort, folder, layout, official_split=official_split, **options)
     except (LandingError, StorageError) as error:
         raise click.ClickException(str(error)) from error
     for name in landed.left_out:
         click.echo(f"Left out, as no plain file or by its name: {name}", err=True)
     known = settings()
     click.echo(f"Landed {landed.files} files as cohort {cohort}.")
+    for line in (*landed.census.lines(), *(about(layout, official_split) if layout else ())):
+        click.echo(line)
     click.echo(f"  root: {known['PENUMO_ROOT']}; Dagster's instance: {known['DAGSTER_HOME']} ({known['read from']})")
     click.echo("Prepare it with:")
     click.echo(f"  {program('penumo')} launch 'group:imaging' --partition {cohort}")
+    for line in advice(landed):
+        click.echo(line)
 
 
 @main.command()

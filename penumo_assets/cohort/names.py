@@ -43,6 +43,11 @@ def in_mask_folder(name: str) -> bool:
     return any(is_mask_folder(part) for part in name.split("/")[:-1])
 
 
+def is_image(name: str) -> bool:
+    """Whether a file is called as an image is."""
+    return _IMAGE_EXTENSION.search(name) is not None
+
+
 def stem_of(name: str) -> str:
     """The file's own name without an extension of images; other dots, as those of a DICOM UID, stay."""
     return _IMAGE_EXTENSION.sub("", composed(name).rsplit("/", 1)[-1])

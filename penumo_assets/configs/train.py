@@ -62,6 +62,13 @@ class MixedPrecision(StrEnum):
     fp16 = "fp16"
 
 
+class SplitRule(StrEnum):
+    """What decides whether a patient trains, validates or tests."""
+
+    hash = "hash"
+    column = "column"
+
+
 class DatasetConfig(StrictModel):
     """From NPZ tensors to the packed training set (`training_set`)."""
 
@@ -69,6 +76,10 @@ class DatasetConfig(StrictModel):
         min_length=1,
         max_length=100,
         description="Enters the hash that decides a patient's split. Changing it moves every patient.",
+    )
+    split: SplitRule = Field(
+        description="hash: the hash of the patient decides, for every cohort. column: what labels.csv says in its "
+        "column split, as `penumo land --official-split` writes it; the hash where it says nothing.",
     )
     validation_fraction: float = Field(gt=0, lt=1, description="Expected share of patients for validation.")
     test_fraction: float = Field(gt=0, lt=1, description="Expected share of patients for test.")

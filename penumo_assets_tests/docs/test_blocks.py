@@ -57,6 +57,7 @@ NOT_RUN = {
         "PENUMO_PROFILE=aws": "needs an account",
     },
     OPERATIONS: {
+        "--layout kermany": "needs the data sets; penumo_assets_tests/cohort/test_layouts.py lands each in small",
         "--partition resnet50": "two trainings at their defaults take minutes; the rest is the tutorial's",
         "hyperparameter_search": "a dozen trainings; penumo_assets_tests/assets/test_search.py runs small ones",
         '"source": "retrain"': "a training of an hour; penumo_assets_tests/assets/test_segmenter.py runs a small one",

@@ -28,6 +28,7 @@ from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.pack.duplicates import duplicates_across_patients, perceptual_hash
 from penumo_assets.jobs.pack.shard_writer import ShardWriter
+from penumo_assets.jobs.pack.splits import assign_splits
 from penumo_assets.jobs.shards import (
     DATASET_NAME,
     IMAGE_SHAPE,
@@ -35,7 +36,6 @@ from penumo_assets.jobs.shards import (
     DatasetFile,
     Split,
     SplitCounts,
-    split_of,
 )
 
 MAX_NAMED = 50
@@ -54,6 +54,7 @@ class Item(BaseModel):
     patient_id: str
     cohort: str
     label: str
+    declared_split: str | None = None
     view: str | None = None
     sex: str | None = None
     age: float | None = None
@@ -155,11 +156,8 @@ def pack(
     classes = config.ordered_classes
     if unknown := sorted({item.label for item in items} - set(classes)):
         raise JobError(f"no class: {', '.join(unknown)}; declared are {', '.join(classes)}")
-    assigned: dict[str, list[Item]] = {name: [] for name in SPLITS}
-    for item in items:
-        split = split_of(item.patient_id, config.salt, config.validation_fraction, config.test_fraction)
-        assigned[split].append(item)
-    frames, unusable, reused = {}, [], 0
+    assigned, unusable = assign_splits(items, config)
+    frames, reused = {}, 0
     for name, members in assigned.items():
         writer = ShardWriter(output / name, len(members), config.shard_images)
         for unpacked in unpack(members, npz, previous, threads):
@@ -185,7 +183,7 @@ def pack(
 
 def _index_row(item: Item, image: np.ndarray, classes: list[str]) -> dict[str, Any]:
     return {
-        **item.model_dump(),
+        **item.model_dump(exclude={"declared_split"}),
         "target": classes.index(item.label),
         "pixel_sha256": hashlib.sha256(image.tobytes()).hexdigest(),
         "perceptual_hash": perceptual_hash(image[..., :3].mean(axis=2).astype(np.uint8)),

@@ -1,0 +1,89 @@
+"""``penumo land``: what its options mean, and what it says of the cohort that has landed."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from penumo_assets.cohort.errors import LandingError
+from penumo_assets.cohort.land import Landed, land_folder, land_layout
+from penumo_assets.cohort.layouts import LAYOUTS
+from penumo_assets.cohort.layouts.base import Options, Uncertain
+from penumo_assets.instance import open_instance
+from penumo_assets.resources.profile import storage_root
+from penumo_assets.resources.storage.root import open_store
+
+SEVERAL = '{"ops": {"prepare_cohort": {"config": {"npz": {"filename": "{patient_id}_{image_id}"}}}}}'
+
+
+def land_cohort(
+    cohort: str,
+    folder: Path,
+    layout: str | None,
+    *,
+    official_split: bool,
+    labelled_only: bool,
+    uncertain: str,
+    patient: str,
+    table: str,
+    maps: Sequence[str],
+) -> Landed:
+    """Land a folder as it lies, or by the layout of this name.
+
+    Raises
+    ------
+    LandingError, StorageError
+        As `land_folder` and `land_layout`; also for options that make no sense together.
+    """
+    columns, labels = _maps(maps)
+    options = Options(Uncertain(uncertain), patient, table, columns, labels)
+    if layout is None:
+        if official_split or labelled_only or options != Options(Uncertain(uncertain)):
+            raise LandingError("--official-split, --labelled-only, --patient, --table and --map need a --layout")
+        with open_instance() as instance:
+            return land_folder(open_store(storage_root()), instance, cohort, folder, progress=True)
+    chosen = LAYOUTS[layout]
+    if official_split and not chosen.official:
+        raise LandingError(f"{chosen.title} has no division into training and test of its own")
+    with open_instance() as instance:
+        return land_layout(
+            open_store(storage_root()),
+            instance,
+            cohort,
+            folder,
+            chosen,
+            options,
+            official_split=official_split,
+            labelled_only=labelled_only,
+            progress=True,
+        )
+
+
+def about(layout: str, official_split: bool) -> Iterator[str]:
+    """What a layout takes for a label, a patient and a split."""
+    chosen = LAYOUTS[layout]
+    yield f"{chosen.title}:"
+    yield from (f"  {theirs} -> {ours}" for theirs, ours in chosen.labels.items())
+    yield f"  a patient is {chosen.patients}"
+    if official_split:
+        yield f"  the split is {chosen.official}; it counts where the training set is packed with dataset.split: column"
+
+
+def advice(landed: Landed) -> Iterator[str]:
+    """What the person who landed should know before the cohort is prepared."""
+    census = landed.census
+    if census.patients and census.films - census.no_patient > census.patients:
+        yield "Some patients have several films. With the default name of tensors the first is kept; to keep all, add"
+        yield f"  --config-json '{SEVERAL}'"
+
+
+def _maps(maps: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """``patient_id=Patient`` names a column, ``label:Pneumonie=pneumonia`` a label."""
+    columns, labels = {}, {}
+    for each in maps:
+        left, equals, right = each.partition("=")
+        if not equals or not left.strip() or not right.strip():
+            raise LandingError(f"--map {each} is neither OUR_COLUMN=THEIRS nor label:THEIRS=OURS")
+        if left.startswith("label:"):
+            labels[left.removeprefix("label:").strip()] = right.strip().lower()
+        else:
+            columns[left.strip()] = right.strip()
+    return columns, labels
