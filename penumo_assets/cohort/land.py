@@ -30,7 +30,7 @@ DATA_VERSION = "dagster/data_version"  # how an event of an asset that is made e
 OTHER_FINDING = "another finding, and only labelled films were asked for"
 TWICE = "the table names its file more than once"
 _WORKBOOKS = frozenset({"labels.xlsx", "labels.xls", "labels.ods", "labels.numbers"})
-_ANY_LABEL = LabelsConfig.parse({"allowed": [], "file_names": "keep"})
+_ANY_LABEL = LabelsConfig.parse({"classes": [], "file_names": "keep"})
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Ward:
         result = self.land(*options)
         assert result.exit_code == 0, result.output
         data = FileStore(self.root).read("landing/k/labels.csv")
-        return parse_labels(data, "k", LabelsConfig(file_names="keep", allowed=[]), None)
+        return parse_labels(data, "k", LabelsConfig(file_names="keep", classes=[]), None)
 
     @property
     def table(self) -> dict[str, dict[str, str]]:
@@ -229,7 +229,7 @@ def test_mimic_cxr_jpg(ward: Ward, labeller: str, end: str) -> None:
         f"{name},10000032,{study[name]},CHEST,{view},3056,2544,21800506\n" for name, (view, _) in films.items()
     )
     split = "dicom_id,study_id,subject_id,split\n"
-    split += "".join(f"{name},{study},10000032,{part}\n" for name, (_, part, study) in films.items())
+    split += "".join(f"{name},{study[name]},10000032,{part}\n" for name, (_, part) in films.items())
     labels = MIMIC + "10000032,50414267,,,,,,,,,1.0,,,,,\n10000032,53911762,,,,,,,,,,,,1.0,,\n"
     tables = {"metadata": metadata, "split": split, labeller: labels}
     pack = gzip.compress if end else bytes
