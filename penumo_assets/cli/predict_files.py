@@ -16,8 +16,8 @@ from penumo_assets.cohort.names import in_mask_folder, is_hidden, is_labels
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.formats.files import read_plain_file
 from penumo_assets.jobs.contract import write_atomic
-from penumo_assets.jobs.infer.__main__ import overlay, png_bytes
 from penumo_assets.jobs.infer.handler import DISCLAIMER, BadRequest, Endpoint, answer, input_fn, model_fn, prepared
+from penumo_assets.jobs.infer.pictures import overlay, png_bytes
 from penumo_assets.models.archive import extract_model_archive
 from penumo_assets.models.errors import ModelError
 from penumo_assets.promotion import NoChampion, read_version

@@ -12,6 +12,7 @@ import torch
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.infer import __main__ as infer
 from penumo_assets.jobs.infer import handler
+from penumo_assets.jobs.infer.pictures import overlay
 from penumo_assets.metrics.report.pictures import with_contour, with_heat
 from penumo_assets.models.classifier import build_classifier, load_classifier, save_classifier
 from penumo_assets.models.inputs import default_normalisation
@@ -270,7 +271,7 @@ def test_overlays_are_written_for_the_likeliest_positives(job):
 def test_an_overlay_shows_the_contour_beside_what_spoke_for_the_positive_class(job):
     classifier = infer.Classifier.load(job / "trained", "cpu")
     image = tensor(1, True)
-    picture = infer.overlay(classifier, image, np.array([0.9, 0.1]))
+    picture = overlay(classifier, image, np.array([0.9, 0.1]))
     np.testing.assert_array_equal(picture[:, :224], with_contour(image))
     heat = classifier.heat(image[None], np.array([1]))[0]
     np.testing.assert_array_equal(picture[:, 224:], with_heat(image, heat))

@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -24,9 +23,9 @@ from penumo_assets.imaging.pack import NpzError, load_npz
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.csv_cells import plain_cell
+from penumo_assets.jobs.infer.pictures import overlay, png_bytes
 from penumo_assets.jobs.infer.predictor import Classifier
 from penumo_assets.metrics.drift import drift_rows, image_statistics
-from penumo_assets.metrics.report.pictures import with_contour, with_heat
 from penumo_assets.models.archive import extract_model_archive
 from penumo_assets.models.errors import ModelError
 
@@ -141,17 +140,6 @@ def write_overlays(
         names.append(f"{Path(items[position].file).stem}.png")
         contract.write_atomic(output / names[-1], png_bytes(picture))
     return names
-
-
-def overlay(classifier: Classifier, image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """(224, 224, 4) uint8 -> (224, 448, 3) RGB: lung contour left; right what spoke for the positive class."""
-    target = np.array([classifier.explained_class(probabilities)])
-    return np.hstack([with_contour(image), with_heat(image, classifier.heat(image[None], target)[0])])
-
-
-def png_bytes(picture: np.ndarray) -> bytes:
-    """(H, W, 3) RGB uint8 as a PNG file."""
-    return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 def load_model(folder: Path, scratch: Path, device: str) -> Classifier:
