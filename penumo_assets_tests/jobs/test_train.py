@@ -261,6 +261,12 @@ def test_the_same_split_twice_is_refused_for_its_shared_patients(job, dataset, m
         train.main(QUICK)
 
 
+def test_the_channel_train_alone_finds_the_validation_split_beside_it(job, monkeypatch):
+    monkeypatch.delenv("SM_CHANNEL_VALIDATION")
+    train.main([*QUICK, "--epochs", "1", "--model_type", "resnet34", "--early_stopping_patience", "3"])
+    assert read_result(job)["validation_images"] > 0
+
+
 def test_hyperparameters_are_taken_with_dashes_and_with_underscores():
     names = ["model-type", "processes-per-host", *(name for name, _, _ in hyperparameter_fields())]
     values = TrainConfig(batch_size=7).to_hyperparameters() | {"model-type": "resnet50", "processes-per-host": "3"}

@@ -92,6 +92,8 @@ def parse_arguments(argv: list[str] | None) -> tuple[str, TrainConfig, int, int]
 def open_channel(name: str) -> Split:
     """The split in a channel, refused if a class has no image or the split is empty."""
     folder = contract.channel(name)
+    if f"SM_CHANNEL_{name.upper()}" not in os.environ and not folder.is_dir():
+        folder = contract.channel("train").parent / name  # as jobs/pack leaves them: the splits side by side
     if not folder.is_dir():
         raise JobError(f"there is no channel {name!r} (SM_CHANNEL_{name.upper()})")
     split = Split(folder)
