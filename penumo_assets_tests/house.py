@@ -17,7 +17,7 @@ from penumo_assets.definitions import ASSETS
 from penumo_assets.resources.profile import embedded_resources
 from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.tracking import _create_database
-from penumo_assets_tests.in_process import InProcessJobRunner
+from penumo_assets_tests.in_process import resources_in_process
 from penumo_assets_tests.models.tiny import use_tiny_networks
 
 
@@ -63,15 +63,12 @@ def open_house(folder: Path, *, processes: bool = False) -> Iterator[House]:
         patch.setenv("PENUMO_DEID_KEY", "a key for phantoms only")
         for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
             patch.delenv(name, raising=False)
-        resources = embedded_resources()
         if not processes:
             use_tiny_networks(patch.setattr, Architecture)
             database = folder / "root" / "mlflow" / "mlflow.db"
             database.parent.mkdir(parents=True, exist_ok=True)
             database.write_bytes(_empty_database())
-            shipped = resources["jobs"]
-            resources["jobs"] = InProcessJobRunner(storage=resources["storage"], scratch=shipped.scratch)
-        yield House(instance, resources, folder)
+        yield House(instance, embedded_resources() if processes else resources_in_process(), folder)
 
 
 @cache

@@ -13,12 +13,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from penumo_assets.jobs.contract import write_atomic
 from penumo_assets.resources.compute.local.job import LocalJob
 from penumo_assets.resources.compute.local.runner import LocalJobRunner
 from penumo_assets.resources.compute.spec import JobSpec
+from penumo_assets.resources.profile import embedded_resources
 
 
 class InProcessJob(LocalJob):
@@ -43,6 +45,13 @@ class InProcessJobRunner(LocalJobRunner):
 
     def _job(self, spec: JobSpec, attempt: int) -> LocalJob:
         return InProcessJob(self.storage.store, Path(self.scratch), spec, spec.job_name(self.job_name_prefix, attempt))
+
+
+def resources_in_process() -> dict[str, Any]:
+    """The embedded profile's resources, but jobs run in this process."""
+    resources = embedded_resources()
+    jobs = InProcessJobRunner(storage=resources["storage"], scratch=resources["jobs"].scratch)
+    return resources | {"jobs": jobs}
 
 
 @contextmanager

@@ -68,8 +68,11 @@ class Site:
         return wait(ended, f"runs of {', '.join(sorted(cohorts))}")
 
     def stop(self) -> None:
-        """Interrupt the whole group: the command, its web server, its daemon and their code servers."""
-        for number, patience in ((signal.SIGINT, 20), (signal.SIGKILL, 5)):
+        """End the whole group: the command, its web server, its daemon and their code servers.
+
+        Not by SIGINT: whatever a shell has started in the background ignores it, and so do all its children.
+        """
+        for number, patience in ((signal.SIGTERM, 20), (signal.SIGKILL, 5)):
             try:
                 os.killpg(self.process.pid, number)
                 self.process.wait(patience)
