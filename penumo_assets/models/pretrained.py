@@ -11,9 +11,12 @@ from torch import nn
 from penumo_assets.models.architectures import module_of
 from penumo_assets.models.errors import ModelError
 from penumo_assets.models.first_convolution import fit_first_convolution
+from penumo_assets.models.inputs import default_normalisation
 from penumo_assets.models.safetensors_header import refuse_huge_header
 
 WEIGHTS_SUFFIX = ".safetensors"
+OPERATING_POINTS = "op_threshs"  # what torchxrayvision keeps beside the weights: its thresholds
+XRV_FINDINGS = 18
 
 
 def imagenet_weights(architecture: str) -> dict[str, torch.Tensor]:
@@ -72,8 +75,8 @@ def load_pretrained(
     ModelError
         If they are for another network.
     """
-    weights = {_bare(name): tensor for name, tensor in weights.items()}
     own = model.state_dict()
+    weights = {name: tensor for name, tensor in _bare(weights).items() if not name.startswith("fc.") or name in own}
     if "conv1.weight" not in weights or weights["conv1.weight"].ndim != 4:
         raise ModelError(f"the pretrained weights are not for {architecture}: they have no conv1.weight")
     weights = fit_first_convolution(weights, input_channels)
@@ -94,7 +97,28 @@ def load_pretrained(
     model.load_state_dict(weights)
 
 
-def _bare(name: str) -> str:
-    for prefix in ("module.", "model.", "backbone.", "encoder."):
-        name = name.removeprefix(prefix)
-    return name
+def pretrained_normalisation(weights: Mapping[str, torch.Tensor] | None, input_channels: int) -> dict[str, list[float]]:
+    """How ``weights`` want their input: torchxrayvision's from -1024 to 1024, all others by ImageNet's statistics.
+
+    torchxrayvision's networks take one channel and answer for 18 findings, or bring ``op_threshs``.
+    """
+    normalisation = default_normalisation(input_channels)
+    bare = _bare(weights or {})
+    first, last = bare.get("conv1.weight"), bare.get("fc.weight")
+    gray = first is not None and first.ndim == 4 and first.shape[1] == 1
+    if gray and (OPERATING_POINTS in (weights or {}) or (last is not None and len(last) == XRV_FINDINGS)):
+        normalisation["mean"][:3], normalisation["std"][:3] = [0.5] * 3, [1 / 2048] * 3
+    return normalisation
+
+
+def _bare(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Torchvision's names: without the prefixes of wrappers, of a contrastive pair only the encoder that learnt."""
+    if any(name.startswith(f"{part}encoder_q.") for name in weights for part in ("", "module.")):
+        weights = {name: tensor for name, tensor in weights.items() if "encoder_q." in name}
+    bare = {}
+    for name, tensor in weights.items():
+        for prefix in ("module.", "model.", "encoder_q.", "backbone.0.", "backbone.", "encoder."):
+            name = name.removeprefix(prefix)
+        if name != OPERATING_POINTS:
+            bare[name] = tensor
+    return bare

@@ -7,6 +7,8 @@ from penumo_assets.configs.train import Architecture
 from penumo_assets.models.classifier import build_classifier
 from penumo_assets.models.errors import ModelError
 from penumo_assets.models.first_convolution import fit_first_convolution
+from penumo_assets.models.inputs import default_normalisation, normalise
+from penumo_assets.models.pretrained import pretrained_normalisation
 from penumo_assets.models.torchvision_ops import torchvision
 
 PUBLISHED_WEIGHTS = {"resnet34": 21_797_672, "resnet50": 25_557_032}  # 1,000 classes, torchvision's model table
@@ -66,6 +68,38 @@ def test_weights_of_torchvisions_first_generation_are_taken(architecture):
     torch.testing.assert_close(model.eval()(images), own.eval()(images))
     with pytest.raises(ModelError, match="1 layers missing"):
         build_classifier(architecture, 2, 3, {n: t for n, t in old.items() if n != "layer1.0.bn1.running_var"})
+
+
+def chest_weights() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    """A network of torchxrayvision's shape (one channel, 18 findings) and its state dict."""
+    network = torchvision.models.resnet50(weights=None, num_classes=18)
+    network.conv1 = torch.nn.Conv2d(1, 64, 7, 2, 3, bias=False)
+    return network.eval(), network.state_dict() | {"op_threshs": torch.full((18,), 0.5)}
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "encoder_q.", "backbone.0.", "module.encoder_q."])
+def test_chest_weights_answer_as_they_did_on_their_own_scale(prefix):
+    network, state = chest_weights()
+    state = {name if name == "op_threshs" else f"{prefix}{name}": tensor for name, tensor in state.items()}
+    if "encoder_q" in prefix:  # a contrastive pair: its other encoder and its queue are not needed
+        state |= {"module.encoder_k.conv1.weight": torch.zeros(1), "queue": torch.zeros(2)}
+    film = torch.randint(0, 256, (2, 224, 224, 1), dtype=torch.uint8)
+    mask = torch.randint(0, 256, (2, 224, 224, 1), dtype=torch.uint8)
+    normalisation = pretrained_normalisation(state, 4)
+    model = build_classifier("resnet50", 18, 4, state).eval()
+    theirs = network((film.permute(0, 3, 1, 2).float() / 255 * 2 - 1) * 1024)
+    metadata = {"input_channels": 4, "image_size": 224, "normalisation": normalisation}
+    ours = model(normalise(torch.cat([film, film, film, mask], dim=3), metadata))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))
+
+
+def test_a_contrastive_head_is_left_out_and_other_weights_keep_imagenets_scale():
+    state = torchvision.models.resnet34(weights=None).state_dict()
+    state = {f"encoder_q.{name}": tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    state |= {"encoder_q.fc.0.weight": torch.zeros(4, 4), "encoder_q.fc.2.weight": torch.zeros(4, 4)}
+    model = build_classifier("resnet34", 2, 4, state)
+    torch.testing.assert_close(model.layer1[0].conv1.weight, state["encoder_q.layer1.0.conv1.weight"])
+    assert pretrained_normalisation(state, 4) == pretrained_normalisation(None, 4) == default_normalisation(4)
 
 
 def test_a_last_layer_for_other_classes_is_left_as_initialised():

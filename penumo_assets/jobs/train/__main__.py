@@ -39,7 +39,7 @@ from penumo_assets.jobs.train.progress import Progress
 from penumo_assets.jobs.training_log import TrainingLog
 from penumo_assets.models.classifier import build_classifier, save_classifier
 from penumo_assets.models.errors import ModelError
-from penumo_assets.models.pretrained import WEIGHTS_SUFFIX, imagenet_weights, read_weights
+from penumo_assets.models.pretrained import WEIGHTS_SUFFIX, imagenet_weights, pretrained_normalisation, read_weights
 
 MODULE = "penumo_assets.jobs.train"
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "penumo-assets")
@@ -262,7 +262,15 @@ def train(world: World, architecture: str, config: TrainConfig, stop_requested: 
     except ModelError as error:
         raise JobError(str(error)) from error
     checkpoints = Checkpoints(contract.checkpoint_dir(), fingerprint(architecture, config, dataset.digest))
-    training = Training(model, config, **splits, world=world, checkpoints=checkpoints, stop_requested=stop_requested)
+    training = Training(
+        model,
+        config,
+        **splits,
+        world=world,
+        checkpoints=checkpoints,
+        stop_requested=stop_requested,
+        normalisation=pretrained_normalisation(weights, config.input_channels),
+    )
     resumed, log = training.resume(), TrainingLog()
     if resumed:
         logger.info("going on from the checkpoint: epoch %d", training.progress.epoch)

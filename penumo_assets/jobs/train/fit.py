@@ -37,6 +37,7 @@ EVALUATION_BATCH = 128
 class Training:
     """One training of ``model`` on two splits.
 
+    ``normalisation`` is what the weights that ``model`` starts from want, else the default.
     ``stop_requested`` is asked between steps; when it says yes a checkpoint is written and JobError raised.
     """
 
@@ -49,11 +50,12 @@ class Training:
         world: World,
         checkpoints: Checkpoints,
         stop_requested: Callable[[], bool] = lambda: False,
+        normalisation: dict[str, list[float]] | None = None,
     ) -> None:
         self.config, self.world, self.checkpoints, self.stop_requested = config, world, checkpoints, stop_requested
         self.train_split, self.validation_split = train, validation
         self.progress = Progress()
-        self.normalisation = default_normalisation(config.input_channels)
+        self.normalisation = normalisation or default_normalisation(config.input_channels)
         self.precision = precision_of(config.amp, world.device)
         self.model = model.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if world.size > 1 and config.sync_batch_norm:
