@@ -5,7 +5,7 @@ import tarfile
 from pathlib import Path
 
 import torch
-from dagster import AssetSelection, materialize
+from dagster import AssetCheckEvaluation, AssetSelection, materialize
 
 from penumo_assets.checks import ASSET_CHECKS
 from penumo_assets.definitions import ASSETS
@@ -58,13 +58,18 @@ def add_report(
 
 def run_check(house: House, name: str) -> bool:
     """Run one asset check by itself; whether it passed."""
+    return check_result(house, name).passed
+
+
+def check_result(house: House, name: str) -> AssetCheckEvaluation:
+    """Run one asset check by itself."""
     selection = AssetSelection.checks(*[key for check in ASSET_CHECKS for key in check.check_keys if key.name == name])
     result = materialize(
         [*ASSETS, *ASSET_CHECKS], selection=selection, instance=house.instance, resources=house.resources,
         raise_on_error=False,
     )  # fmt: skip
     (evaluated,) = result.get_asset_check_evaluations()
-    return evaluated.passed
+    return evaluated
 
 
 def alias(house: House, name: str) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import boto3
 import pytest
 from click.testing import CliRunner
-from dagster import Failure
+from dagster import AssetCheckSeverity, Failure
 from moto import mock_aws
 
 from penumo_assets.assets.champion import approval_of
@@ -27,6 +27,7 @@ from penumo_assets_tests.house import House, failure_of, open_house
 from penumo_assets_tests.registry import (
     add_report,
     alias,
+    check_result,
     read_json_member,
     run_check,
     set_training_set,
@@ -68,8 +69,21 @@ def test_an_architecture_that_fails_a_gate_is_not_chosen_and_does_not_hold_up_th
     add_report(house, "resnet50", job="train-b", validation_auc=0.99, gates=STRICT)
     house.materialize("champion_model")
     assert read_champion(house.store).architecture == "resnet34"
-    assert not run_check(house, "gate_min_roc_auc_low")
-    assert run_check(house, "gate_max_ece")
+    assert check_result(house, "gate_min_roc_auc_low").severity is AssetCheckSeverity.ERROR
+    assert check_result(house, "gate_max_ece").severity is AssetCheckSeverity.WARN  # resnet34 was not asked for it
+
+
+def test_a_gate_that_was_not_asked_for_is_not_green(house: House) -> None:
+    add_report(house, "resnet34", gates={"min_roc_auc_low": 0.5, "min_specificity": None, "max_ece": 0.0})
+    results = {name: check_result(house, f"gate_{name}") for name in ("min_roc_auc_low", "min_specificity", "max_ece")}
+    (passed, off, failed) = ((item.passed, item.severity) for item in results.values())
+    assert passed[0]
+    assert off == (False, AssetCheckSeverity.WARN)
+    assert failed == (False, AssetCheckSeverity.ERROR)
+    rows = [item.metadata["gates"].records[0].data for item in results.values()]
+    assert [row["status"] for row in rows] == ["passed", "not asked for", "failed"]
+    assert [row["limit"] for row in rows] == [0.5, "none", 0.0]
+    assert rows[0]["value"] > 0.5
 
 
 def test_when_none_passes_the_champion_stays_and_the_gates_are_named(two_champions: House) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 import pytest
-from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult
+from dagster import AssetCheckSeverity, AssetKey, DagsterInstance, ExecuteInProcessResult
 
 from penumo_assets.cli.predict_files import load_endpoint
 from penumo_assets.cohort.publish import read_manifest
@@ -244,9 +244,15 @@ def test_the_documented_columns_are_those_of_the_files(trained: House) -> None:
 def test_asset_checks_pass_and_see_a_lost_tensor(trained: House) -> None:
     result = trained.materialize(*STAGES, partition="dicom", config=BOTH)
     passed = {evaluation.check_name: evaluation.passed for evaluation in result.get_asset_check_evaluations()}
-    names = ("reject_rate", "mask_plausibility", "manifest_agrees", "npz_contract")
-    # Phantoms in DICOM are shown through a window, and brighter than those in PNG: a warning, and a true one.
-    assert passed == {**dict.fromkeys(names, True), "intensity_drift": False}
+    names = (
+        "reject_rate",
+        "patient_identity",
+        "mask_plausibility",
+        "manifest_agrees",
+        "npz_contract",
+        "intensity_drift",
+    )
+    assert passed == dict.fromkeys(names, True)
     key = next(row.stages["npz"].key for row in read_manifest(trained.store, "dicom") if "npz" in row.stages)
     data = trained.store.read(key)
     trained.store.delete([key])
@@ -264,8 +270,10 @@ def test_a_failed_gate_fails_its_architectures_run_and_leaves_the_other_to_win(t
     other = {"resnet34": "resnet50", "resnet50": "resnet34"}[before]
     strict = {"evaluation_report": {"bootstrap": 50, "gates": {**OFF, "max_ece": 0.0}}}  # nobody's
     result = trained.materialize("evaluation_report", partition=before, config=strict, fails=True)
-    failed = {item.check_name for item in result.get_asset_check_evaluations() if not item.passed}
+    evaluated = result.get_asset_check_evaluations()
+    failed = {item.check_name for item in evaluated if item.severity is AssetCheckSeverity.ERROR and not item.passed}
     assert failed == {"gate_max_ece"}
+    assert "gate_min_specificity" in {item.check_name for item in evaluated if not item.passed}, "not asked for"
     trained.materialize("champion_model")
     champion = trained.store.read_json("models/champion.json")
     assert (champion["architecture"], champion["previous"]) == (other, "1")

@@ -33,7 +33,7 @@ from penumo_assets.assets.shared import (
 from penumo_assets.automation import INPUTS_UPDATED, REPORT_FRESHNESS
 from penumo_assets.cohort.publish import open_manifest, read_settings
 from penumo_assets.configs.train import Gates
-from penumo_assets.metrics.report.content import Report, read_report
+from penumo_assets.metrics.report.content import GateResult, Report, read_report
 from penumo_assets.metrics.report.context import Study
 from penumo_assets.metrics.report.inline import chart_captions, chart_data_uris
 from penumo_assets.partitions import architectures
@@ -46,6 +46,9 @@ from penumo_assets.resources.storage.root import Storage
 
 GatesLaunchpad = launchpad_config(Gates)
 STUDY = frozenset(Study.model_fields)
+
+
+PASSED, FAILED, NOT_ASKED, UNDECIDED = "passed", "failed", "not asked for", "not decidable"
 
 
 class EvaluationConfig(Config):
@@ -108,7 +111,7 @@ def evaluation_report(
     return MaterializeResult(
         metadata={
             **_report_link(storage, f"{prefix}/report.html"),
-            "gates": table((gate.model_dump() for gate in report.gates), ("gate", "passed", "reason")),
+            "gates": table(gate_rows(report), ("gate", "status", "value", "limit", "reason")),
             "intervals": _interval_table(result.values),
             **_curves(report),
             **_numbers(result.values),
@@ -218,6 +221,23 @@ def report_context(store: ObjectStore, dataset: TrainingSetRecord) -> dict[str, 
         "code_version": bundle_digest()[:16],
         "phantoms": phantoms,
     }
+
+
+def gate_rows(report: Report) -> list[dict[str, Any]]:
+    """What each gate did, whether it was asked for or not: ``gate, status, value, limit, reason``."""
+    judged = {result.gate: result for result in report.gates}
+    return [_gate_row(name, judged.get(name)) for name in Gates.model_fields]
+
+
+def _gate_row(gate: str, result: GateResult | None) -> dict[str, Any]:
+    if result is None:
+        return {"gate": gate, "status": NOT_ASKED, "value": "none", "limit": "none", "reason": "the gate is off"}
+    status = (UNDECIDED if result.value is None else PASSED) if result.passed else FAILED
+    values = {
+        name: "none" if number is None else number
+        for name, number in (("value", result.value), ("limit", result.limit))
+    }
+    return {"gate": gate, "status": status, **values, "reason": result.reason}
 
 
 def existing_reports(store: ObjectStore) -> dict[str, ReportRecord]:

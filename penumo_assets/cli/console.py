@@ -78,7 +78,7 @@ class Console(logging.Handler):
         yield f"{materialization.asset_key.to_user_string()}{of}: {', '.join(counts + facts) or 'done'}"
         for record in getattr(values.get("gates"), "records", []):
             row = record.data
-            yield f"  gate {row['gate']}: {verdict(row['passed'])}: {row.get('reason', row.get('found'))}"
+            yield f"  gate {row['gate']}: {row['status']}: {row['reason']}"
         rows = [record.data for record in getattr(values.get("rejected_by_reason"), "records", [])]
         self._reasons = [f"  {row['reason']} at stage {row['stage']}: {row['files']}" for row in rows] or self._reasons
 
@@ -99,11 +99,6 @@ class Console(logging.Handler):
         yield from self._not_green
         word = {DagsterEventType.RUN_SUCCESS: "succeeded", DagsterEventType.RUN_CANCELED: "was cancelled"}
         yield f"the run {word.get(kind, f'failed; {LOG_VARIABLE}=debug shows its whole log')}"
-
-
-def verdict(passed: Any) -> str:
-    """``passed`` or ``failed``; what is no truth value stands for itself (a gate that was not asked for)."""
-    return {True: "passed", False: "failed"}.get(passed, str(passed)) if isinstance(passed, bool) else str(passed)
 
 
 def reason(check: AssetCheckEvaluation) -> str:
