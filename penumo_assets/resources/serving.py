@@ -18,7 +18,7 @@ from penumo_assets.resources.compute.sagemaker.start import requirements_of
 
 ARCHIVE_NAME = "model.tar.gz"
 _INFERENCE = """# What SageMaker's inference container looks for; the functions are penumo_assets' own.
-from penumo_assets.jobs.infer.handler import input_fn, model_fn, output_fn, predict_fn
+from penumo_assets.jobs.infer.container import input_fn, model_fn, output_fn, predict_fn
 
 __all__ = ["input_fn", "model_fn", "output_fn", "predict_fn"]
 """
@@ -42,12 +42,14 @@ def write_serving_archive(
     ModelError
         If ``archive`` is not what `open_archive` takes.
     """
+    (requirements,) = requirements_of("infer", Path(penumo_assets.__file__).parent)
     documents = {
         "decision_rule.json": rule,
         "prepare_config.yaml": prepare,
         "serving.json": json.dumps(dict(origin), indent=2, sort_keys=True).encode(),
         "code/inference.py": _INFERENCE.encode(),
-        "code/requirements.txt": requirements_of("infer", Path(penumo_assets.__file__).parent)[0].read_bytes(),
+        # pip runs nobody's build script at the start of an endpoint.
+        "code/requirements.txt": b"--only-binary=:all:\n" + requirements.read_bytes(),
     }
     with tarfile.open(target, "w:gz", compresslevel=1) as out:
         with open_archive(archive) as (source, members):

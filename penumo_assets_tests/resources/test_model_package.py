@@ -4,7 +4,12 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from penumo_assets.resources.model_package import Approval, NoModelPackages, SageMakerModelPackages
+from penumo_assets.resources.model_package import (
+    CONTAINER_ENVIRONMENT,
+    Approval,
+    NoModelPackages,
+    SageMakerModelPackages,
+)
 from penumo_assets.resources.profile import aws_resources
 
 ARCHIVE = "s3://films/penumo/models/versions/1/model.tar.gz"
@@ -32,6 +37,7 @@ def test_a_package_names_archive_image_and_what_may_be_sent(client) -> None:
     assert "Not a medical device" in found["ModelPackageDescription"]
     (container,) = found["InferenceSpecification"]["Containers"]
     assert (container["Image"], container["ModelDataUrl"]) == (IMAGE, ARCHIVE)
+    assert container["Environment"] == CONTAINER_ENVIRONMENT
     assert "application/dicom" in found["InferenceSpecification"]["SupportedContentTypes"]
 
 
