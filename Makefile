@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo dev dev-demo mlflow mlflow-demo emulate test test-all lint audit sbom clean install
+.PHONY: help demo dev dev-demo mlflow mlflow-demo emulate check-aws test test-all lint audit sbom clean install
 
 help: ## Show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '%-20s %s\n' "$$name" "$$what"; done
@@ -25,6 +25,9 @@ mlflow-demo: $(VENV)/.installed ## Open MLflow's UI on the demo's
 
 emulate: $(VENV)/.installed ## Start AWS on loopback, without an account: S3, logs, and SageMaker jobs that really run
 	$(BIN)/python -m penumo_assets_tests.aws.emulator --write .penumo/emulator.env
+
+check-aws: $(VENV)/.installed ## Say what is missing on AWS before a job is paid; reads only
+	@$(BIN)/python tools/check_aws.py
 
 # A worker per core, a file of tests at a time. More than four workers would need more memory than most machines have.
 PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ REGION, ACCOUNT = "eu-central-1", "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/penumo-job"
 IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/penumo:emulated"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": REGION}
-_TARGETS = ("SageMaker", "Logs_20140328")  # prefixes of operations that may be answered here
+_QUOTAS = "ServiceQuotasV20190624"
+_TARGETS = ("SageMaker", "Logs_20140328", _QUOTAS)  # prefixes of operations that may be answered here
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Emulator:
 
     def __init__(self, port: int = 0, show: Callable[[Request], None] | None = None) -> None:
         self.requests: list[Request] = []
+        self.quotas = {f"ml.m5.xlarge for {kind} job usage": 4.0 for kind in ("processing", "training")}
         self._port, self._show = port, show
         self._faults = FaultPlan()
         self._server: BaseWSGIServer | None = None
@@ -100,6 +103,8 @@ class Emulator:
             "PENUMO_ROOT": f"s3://{bucket}/penumo",
             "PENUMO_SAGEMAKER_ROLE": ROLE,
             "PENUMO_IMAGE": IMAGE,
+            "PENUMO_TRAINING_INSTANCE_TYPE": "ml.m5.xlarge",  # here is no GPU, which a job on such an instance needs
+            "PENUMO_POLL_SECONDS": "1",
         }
 
     def fail(self, operation: str, code: str, message: str = "as scripted", times: int = 1) -> None:
@@ -122,15 +127,15 @@ class Emulator:
         if service not in _TARGETS:
             return self._moto(environ, start_response)
         fault = self._faults.take_api(operation)
-        if fault is None and operation not in (*OPERATIONS, "FilterLogEvents"):
+        if fault is None and operation not in (*OPERATIONS, "FilterLogEvents", "ListServiceQuotas"):
             return self._moto(environ, start_response)
         params = json.loads(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)) or b"{}")
         error = ""
         try:
             if fault:
                 raise ApiError(fault.code, fault.message, fault.status)
-            answer = self._filter_log_events(params) if service != "SageMaker" else self.api.answer(operation, params)
-            status, body = "200 OK", answer
+            answers = {"SageMaker": partial(self.api.answer, operation), _QUOTAS: self._list_quotas}
+            status, body = "200 OK", answers.get(service, self._filter_log_events)(params)
         except ApiError as failed:
             error = failed.code
             status, body = f"{failed.status} Error", {"__type": failed.code, "message": failed.message}
@@ -141,6 +146,9 @@ class Emulator:
                 self._show(self.requests[-1])
         start_response(status, [("Content-Type", "application/x-amz-json-1.1")])
         return [json.dumps(body).encode()]
+
+    def _list_quotas(self, params: dict[str, Any]) -> dict[str, Any]:
+        return {"Quotas": [{"QuotaName": name, "Value": value} for name, value in self.quotas.items()]}
 
     def _filter_log_events(self, params: dict[str, Any]) -> dict[str, Any]:
         """moto's, with what it leaves out: streams chosen by prefix."""
