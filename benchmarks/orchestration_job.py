@@ -22,7 +22,7 @@ from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
 from penumo_assets_tests.aws.emulator import Emulator, JobScript
 from penumo_assets_tests.resources.bench import sagemaker_bench
 
-DEFAULTS = {name: SageMakerSettings.model_fields[name].default for name in ("poll_seconds", "log_poll_seconds")}
+DEFAULTS = {"poll_seconds": SageMakerSettings.model_fields["poll_seconds"].default}
 
 
 def measure(jobs: int, own_image: bool) -> list[float]:

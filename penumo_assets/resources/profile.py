@@ -28,6 +28,14 @@ _SAGEMAKER_FIELDS = {
     "PENUMO_MAX_RUNTIME_SECONDS": "max_runtime_seconds",
     "PENUMO_POLL_SECONDS": "poll_seconds",
     "PENUMO_SPOT": "use_spot",
+    "PENUMO_MAX_WAIT_SECONDS": "max_wait_seconds",
+    "PENUMO_ENCRYPT_TRAFFIC": "encrypt_traffic",
+    "PENUMO_PIP_INDEX_URL": "pip_index_url",
+    "PENUMO_JOB_NAME_PREFIX": "job_name_prefix",
+    "PENUMO_MAX_RETRIES": "max_retries",
+    "PENUMO_RETRY_SECONDS": "retry_seconds",
+    "PENUMO_QUOTA_WAIT_HOURS": "quota_wait_hours",
+    "PENUMO_KMS_KEY": "kms_key",
 }
 
 
@@ -99,8 +107,11 @@ def aws_resources() -> dict[str, Any]:
     from penumo_assets.resources.compute.sagemaker.runner import SageMakerJobRunner
     from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
 
-    key = os.environ.get("PENUMO_KMS_KEY", "")
-    storage = Storage(root=storage_root(), kms_key=key, reports_url=os.environ.get("PENUMO_REPORTS_URL", ""))
+    storage = Storage(
+        root=storage_root(),
+        kms_key=os.environ.get("PENUMO_KMS_KEY", ""),
+        reports_url=os.environ.get("PENUMO_REPORTS_URL", ""),
+    )
     given: dict[str, Any] = {
         field: os.environ[name] for name, field in _SAGEMAKER_FIELDS.items() if os.environ.get(name)
     }
@@ -110,10 +121,9 @@ def aws_resources() -> dict[str, Any]:
             storage=storage,
             settings=SageMakerSettings(
                 **given,
-                volume_kms_key=key,
-                output_kms_key=key,
                 subnets=_words("PENUMO_SUBNETS"),
                 security_group_ids=_words("PENUMO_SECURITY_GROUPS"),
+                tags=dict(word.partition("=")[::2] for word in _words("PENUMO_TAGS")),
                 secret_arns={
                     name.removesuffix(SECRET_SUFFIX): value
                     for name, value in os.environ.items()

@@ -12,6 +12,7 @@ from penumo_assets.resources.compute.sagemaker.start import hyperparameter_argum
 from penumo_assets.resources.compute.sagemaker.tuning import tuning_job_name
 from penumo_assets.resources.compute.search import Trial, best_of
 from penumo_assets.resources.compute.spec import JobFailed, JobInput, JobSpec
+from penumo_assets_tests.aws import programs
 from penumo_assets_tests.aws.emulator import Emulator, JobScript
 from penumo_assets_tests.aws.emulator.rules import validate
 from penumo_assets_tests.aws.emulator.server import wait_for
@@ -30,6 +31,12 @@ SPACE = SearchSpace.parse(
     }
 )
 TWO = SearchConfig(trials=2, parallel=2)
+
+
+@pytest.fixture(autouse=True)
+def _toolkit() -> None:
+    """Trials are started by AWS's training toolkit."""
+    programs.required()
 
 
 @pytest.fixture
@@ -53,7 +60,7 @@ def searches(emulator: Emulator, bench: Bench) -> list[Any]:
 
 def test_what_is_asked_for(emulator: Emulator, make_bench: Any) -> None:
     key = "arn:aws:kms:eu-central-1:123456789012:key/1"
-    bench = make_bench(volume_kms_key=key, output_kms_key=key, use_spot=True, max_retries=7)
+    bench = make_bench(kms_key=key, training_instance_type="ml.r5d.xlarge", use_spot=True, max_retries=7)
     tune(bench, config=SearchConfig(trials=2, parallel=9, seed=3), max_runtime_seconds=900)
     (request,) = searches(emulator, bench)
     validate(CREATE, request.params)
@@ -83,7 +90,7 @@ def test_what_is_asked_for(emulator: Emulator, make_bench: Any) -> None:
     assert definition["EnableManagedSpotTraining"]
     assert definition["StoppingCondition"]["MaxRuntimeInSeconds"] == 900
     assert definition["RetryStrategy"] == {"MaximumRetryAttempts": 7}
-    assert "VolumeKmsKeyId" not in definition["ResourceConfig"], "ml.g5 has a disk of its own"
+    assert "VolumeKmsKeyId" not in definition["ResourceConfig"], "it has a disk of its own"
     assert definition["OutputDataConfig"]["KmsKeyId"] == key
     tags = {tag["Key"]: tag["Value"] for tag in request.params["Tags"]}
     assert tags["dagster/run_id"] == "a-run"
@@ -150,9 +157,7 @@ def test_a_program_that_fails_leaves_its_own_words(bench: Bench) -> None:
 
 def test_a_trial_without_an_objective_is_a_failed_one(bench: Bench) -> None:
     trials = tune(bench, "silent")
-    assert {(trial.value, trial.reason) for trial in trials} == {
-        (None, "its log does not tell final_validation_roc_auc")
-    }
+    assert {(trial.value, trial.reason) for trial in trials} == {(None, "its log names no final_validation_roc_auc")}
 
 
 def test_a_search_without_capacity_is_tried_again(emulator: Emulator, bench: Bench) -> None:
@@ -223,8 +228,12 @@ def test_interrupted_spot_trials_go_on_each_from_its_own_checkpoint(emulator: Em
     for number in ("-001-", "-002-"):
         emulator.script(number, JobScript(interrupt_at_checkpoint=True))
     trials = tune(bench, "checkpoint", config=SearchConfig(trials=2, parallel=1))
-    assert [emulator.api.jobs["Training", trial.job_name].interruptions for trial in trials] == [1, 1]
+    jobs = [emulator.api.jobs["Training", trial.job_name] for trial in trials]
+    assert [job.interruptions for job in jobs] == [1, 1]
     assert bench.starts() == 4
+    restored = {name.split("/")[0] for name in jobs[1].restored}
+    assert restored == {trials[1].job_name}, "no trial is given what another left behind"
+    assert not [*bench.store.list_objects("jobs")]
 
 
 def test_a_name_is_short_and_says_what_is_searched(bench: Bench) -> None:

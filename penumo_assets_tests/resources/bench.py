@@ -86,7 +86,7 @@ def sagemaker_bench(emulator: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
         "image": environment["PENUMO_IMAGE"],
         "job_name_prefix": bucket,
         "poll_seconds": 0.05,
-        "log_poll_seconds": 0.1,
+        "training_instance_type": "ml.m5.xlarge",  # this machine has no GPU, which a job on such an instance needs
         "retry_seconds": 0.05,
     }
     chosen = SageMakerSettings(**(values | settings))

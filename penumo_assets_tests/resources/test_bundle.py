@@ -11,6 +11,7 @@ import tarfile
 import tomllib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -27,9 +28,11 @@ from penumo_assets.imaging.pack import load_npz
 from penumo_assets.jobs.manifest import STAGES, load_rows
 from penumo_assets.jobs.prepare.work import dump_work
 from penumo_assets.phantoms.cohort import write_cohort
+from penumo_assets.resources.compute import spec as spec_module
 from penumo_assets.resources.compute.bundle import START_NAME, publish_bundle, source_bundle
+from penumo_assets.resources.compute.packages import constraints
 from penumo_assets.resources.compute.sagemaker.start import BUNDLE_NAME, requirements_of
-from penumo_assets.resources.compute.spec import BUNDLE_PACKAGES, bundle_digest
+from penumo_assets.resources.compute.spec import BUNDLE_PACKAGES, JobSpec, bundle_digest
 from penumo_assets.resources.storage.file_store import FileStore
 from penumo_assets_tests.jobs.training_samples import packed_set, read_result
 from penumo_assets_tests.resources import bare_environment
@@ -51,14 +54,14 @@ def members() -> list[tarfile.TarInfo]:
 
 def test_the_bundle_is_exactly_the_packages_that_jobs_use() -> None:
     names = [Path(member.name).relative_to("penumo_assets") for member in members()]
-    assert {name.parts[0] for name in names} == {*BUNDLE_PACKAGES, "__init__.py"}
+    assert {name.parts[0] for name in names} == {*BUNDLE_PACKAGES, "__init__.py", "constraints.txt"}
     sources = {
         path.relative_to(PACKAGE)
         for package in BUNDLE_PACKAGES
         for path in (PACKAGE / package).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert set(names) == sources | {Path("__init__.py")}
+    assert set(names) == sources | {Path("__init__.py"), Path("constraints.txt")}
     assert {path.relative_to(PACKAGE) for path in FILES.values()} <= set(names)
     statements = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8")).body
     assert [type(item) for item in statements] == [ast.Expr], "it is shipped: a docstring, and no import"
@@ -66,7 +69,7 @@ def test_the_bundle_is_exactly_the_packages_that_jobs_use() -> None:
 
 @pytest.mark.trust
 def test_what_lies_about_between_the_sources_is_not_bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root, outside = tmp_path / "penumo_assets", tmp_path / "outside"
+    root, outside, pinned = tmp_path / "penumo_assets", tmp_path / "outside", constraints().decode()
     kept = ["__init__.py", "configs/a.yaml", "jobs/deep/b.py", "metrics/report/c.css", "models/weights/d.safetensors"]
     stray = ["x.py", "configs/.env", "configs/x.json", "imaging/x.dcm", "jobs/.x.py", "jobs/.y/x.py", "jobs/x.txt"]
     stray += ["jobs/__pycache__/x.pyc", "models/weights/x.pt", "models/weights/.x.json", "resources/x.py"]
@@ -83,7 +86,7 @@ def test_what_lies_about_between_the_sources_is_not_bundled(tmp_path: Path, monk
     monkeypatch.setattr(penumo_assets, "__file__", str(root / "__init__.py"))
     with tarfile.open(fileobj=io.BytesIO(source_bundle.__wrapped__())) as tar:
         found = {member.name: tar.extractfile(member).read().decode() for member in tar}
-    assert found == {f"penumo_assets/{name}": name for name in kept}
+    assert found == {f"penumo_assets/{name}": name for name in kept} | {"penumo_assets/constraints.txt": pinned}
 
 
 @pytest.mark.trust
@@ -163,6 +166,28 @@ def test_every_import_of_a_program_is_named_in_its_requirements(program: str) ->
     imported = imported_by(program)
     assert "numpy" in imported
     assert not {name for name in imported if not named & set(map(canonicalize_name, owners.get(name, [])))}
+
+
+def test_the_constraints_are_this_installation_s_versions_of_all_that_the_requirements_bring() -> None:
+    lines = constraints().decode().splitlines()
+    every = [item for file in FILES.values() for item in bare_environment.requirements(file)]
+    pinned = dict(line.split("==") for line in lines)
+    assert set(pinned) == set(bare_environment.closure(every))
+    assert pinned["pydicom"] == importlib.metadata.version("pydicom")
+    assert list(pinned) == sorted(pinned)
+
+
+def test_an_image_and_the_versions_of_packages_are_part_of_a_job_s_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = JobSpec("processing", "prepare", "prepare", "ward")
+    names = {spec.job_name("p", 1), replace(spec, image="other:2").job_name("p", 1)}
+    monkeypatch.setattr(spec_module, "constraints", lambda: b"numpy==9.9.9\n")
+    bundle_digest.cache_clear()
+    try:
+        names.add(spec.job_name("p", 1))
+    finally:
+        monkeypatch.undo()
+        bundle_digest.cache_clear()
+    assert len(names) == 3
 
 
 def test_preparing_and_predicting_install_no_mlflow_and_training_no_decoder() -> None:

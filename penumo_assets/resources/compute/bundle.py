@@ -7,6 +7,7 @@ import tarfile
 from functools import cache
 from pathlib import Path
 
+from penumo_assets.resources.compute.packages import constraints
 from penumo_assets.resources.compute.sagemaker import start
 from penumo_assets.resources.compute.spec import JobInput, bundle_digest, bundle_files
 from penumo_assets.resources.storage.object_store import ObjectStore, StorageError
@@ -16,11 +17,11 @@ START_NAME = "start.py"
 
 @cache
 def source_bundle() -> bytes:
-    """A .tar.gz of ``configs, imaging, jobs, metrics, models``: same sources, same bytes."""
+    """A .tar.gz of ``configs, imaging, jobs, metrics, models`` and ``constraints.txt``: same sources, same bytes."""
     target = io.BytesIO()
     with gzip.GzipFile(fileobj=target, mode="wb", mtime=0) as zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
-        for name, path in bundle_files().items():
-            data = path.read_bytes()
+        files = {name: path.read_bytes() for name, path in bundle_files().items()}
+        for name, data in (files | {start.CONSTRAINTS_NAME: constraints()}).items():
             member = tarfile.TarInfo(f"{start.PACKAGE}/{name}")
             member.size, member.mode = len(data), 0o644
             tar.addfile(member, io.BytesIO(data))
@@ -45,4 +46,4 @@ def _holds(store: ObjectStore, key: str, data: bytes) -> bool:
     try:
         return store.read(key, max_bytes=len(data)) == data
     except StorageError:
-        return False  # absent, larger or damaged; what keeps it from being read now tells the writing
+        return False  # absent, larger or damaged; what keeps it from being read now fails the writing

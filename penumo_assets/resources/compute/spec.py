@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import penumo_assets
+from penumo_assets.resources.compute.packages import constraints
 
 JOB_NAME_LIMIT = 63
 BUNDLE_PACKAGES = ("configs", "imaging", "jobs", "metrics", "models")
@@ -74,6 +75,7 @@ class JobSpec:
     environment : additional variables, visible in the job's description: no secrets.
     secrets : names of variables passed from the orchestrator's environment, never stored or logged.
     result_output : the output that holds ``result.json``.
+    image : the container image, or whatever else names the environment that the program runs in; runners set it.
     digest_key : secret with which the digest is keyed, where inputs and documents name patients: a job's name is seen
         by many, and must not let them test whom they guess.
     """
@@ -90,10 +92,11 @@ class JobSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
     max_runtime_seconds: int = 24 * 3600
+    image: str = ""
     digest_key: str = field(default="", repr=False)
 
     def digest(self) -> str:
-        """Names this work: same code, inputs and settings, same digest.
+        """Names this work: same code, packages, image, inputs and settings, same digest.
 
         The environment is left out: it says where to report to, not what to compute.
         """
@@ -108,6 +111,7 @@ class JobSpec:
             },
             "outputs": self.outputs,
             "code": bundle_digest(),
+            "image": self.image,
         }
         data = json.dumps(content, sort_keys=True).encode()
         return hmac.new(self.digest_key.encode(), data, hashlib.sha256).hexdigest()
@@ -144,8 +148,8 @@ class JobResult:
 
 @cache
 def bundle_digest() -> str:
-    """SHA-256 over the sources that run inside a job."""
-    digest = hashlib.sha256()
+    """SHA-256 over the sources that run inside a job, and the versions of the packages that they run with."""
+    digest = hashlib.sha256(constraints())
     for name, path in bundle_files().items():
         digest.update(name.encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())

@@ -94,13 +94,17 @@ class Container:
         self.log: LogAgent | None = None
         self._process: subprocess.Popen | None = None
 
-    def lay_out(self, kind: str, hyperparameters: dict[str, str]) -> None:
+    def lay_out(self, kind: str, hyperparameters: dict[str, str], channels: list[str]) -> None:
+        """The files that SageMaker writes before a program starts; its /opt/ml is this container's folder."""
         config = self.root / ("config" if kind == "Processing" else "input/config")
         config.mkdir(parents=True)
         cluster = {"current_host": self.host, "hosts": self.hosts, "network_interface_name": "lo"}
         (config / "resourceconfig.json").write_text(json.dumps(cluster))
         if kind == "Training":
-            (config / "hyperparameters.json").write_text(json.dumps(hyperparameters))
+            here = json.dumps(hyperparameters).replace(f"{OPT_ML}/", f"{self.root}/")
+            (config / "hyperparameters.json").write_text(here)
+            given = {"TrainingInputMode": "File", "S3DistributionType": "FullyReplicated", "RecordWrapperType": "None"}
+            (config / "inputdataconfig.json").write_text(json.dumps(dict.fromkeys(channels, given)))
             for folder in ("model", "output/data", "checkpoints"):
                 (self.root / folder).mkdir(parents=True)
         (self.root / "output").mkdir(exist_ok=True)
@@ -115,7 +119,7 @@ class Container:
             here[0] = sys.executable
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         # Threads that wait must not spin: on this machine they would take the cores from those that work.
-        machine = {"PENUMO_OPT_ML": str(self.root), "OMP_WAIT_POLICY": "PASSIVE"}
+        machine = {"PENUMO_OPT_ML": str(self.root), "SAGEMAKER_BASE_DIR": str(self.root), "OMP_WAIT_POLICY": "PASSIVE"}
         self._process = subprocess.Popen(
             here,
             env=passed_on | machine | environment,

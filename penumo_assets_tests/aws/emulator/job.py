@@ -12,7 +12,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from penumo_assets_tests.aws.emulator import toolkit
+from penumo_assets_tests.aws import programs
 from penumo_assets_tests.aws.emulator.container import Bucket, Container, DownloadFailed, LogAgent, split
 from penumo_assets_tests.aws.emulator.faults import JobScript
 from penumo_assets_tests.aws.emulator.rules import ApiError
@@ -56,8 +56,8 @@ class Job:
         self.started: datetime | None = None
         self.finished: datetime | None = None
         self.interruptions = 0
-        self._synced: dict[str, int] = {}
-        self._restored: set[str] = set()
+        self._synced: dict[tuple[str, str], int] = {}
+        self.restored: set[str] = set()
         self.containers: list[Container] = []
         self.thread = threading.Thread(target=self._live, name=name, daemon=True)
         self._host = host
@@ -157,7 +157,8 @@ class Job:
             root = Path(tempfile.mkdtemp(dir=self._host.scratch, prefix=f"{host}-"))
             container = Container(root, host, hosts)
             self.containers.append(container)
-            container.lay_out(self.kind, self.params.get("HyperParameters", {}))
+            channels = [item["ChannelName"] for item in self.params.get("InputDataConfig", [])]
+            container.lay_out(self.kind, self.params.get("HyperParameters", {}), channels)
             for uri, data_type, distribution, path in self._inputs():
                 self._bucket.fetch(uri, data_type, distribution, container.path(path), number, count)
             self._restore_checkpoints(container)
@@ -187,11 +188,9 @@ class Job:
 
     def _command(self) -> list[str]:
         program = self.params["AppSpecification" if self.kind == "Processing" else "AlgorithmSpecification"]
-        # AWS's images hand a training over to their toolkit.
-        return [
-            *program.get("ContainerEntrypoint", ["python3", toolkit.__file__]),
-            *program.get("ContainerArguments", []),
-        ]
+        # AWS's images hand a training that names no entry point over to their toolkit.
+        entry = program.get("ContainerEntrypoint") or programs.train_command()
+        return [*entry, *program.get("ContainerArguments", [])]
 
     def _environment(self) -> dict[str, str]:
         given = {"TRAINING_JOB_NAME": self.name} if self.kind == "Training" else {}
@@ -247,27 +246,38 @@ class Job:
             self._bucket.upload(first.archive("model", first.root / "model.tar.gz"), f"{target}/model.tar.gz")
 
     def _has_checkpoint(self) -> bool:
-        folder = self.containers[0].path(CHECKPOINTS)
+        """Whether a host has written one since it started; which one does is the program's affair."""
+        return any(self._has_new_checkpoint(container) for container in self.containers)
+
+    def _has_new_checkpoint(self, container: Container) -> bool:
+        folder = container.path(CHECKPOINTS)
         files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
-        return any(path.relative_to(folder).as_posix() not in self._restored for path in files)
+        return any(path.relative_to(folder).as_posix() not in self.restored for path in files)
 
     def _sync_checkpoints(self) -> None:
-        """Upload what has changed since the last time."""
+        """Upload what has changed on any host since the last time: every file, hidden and temporary ones too.
+
+        What one host has written is never copied to the others while they run.
+        """
         if self.kind != "Training" or "CheckpointConfig" not in self.params or self.script.hang:
             return
-        folder, uri = self.containers[0].path(CHECKPOINTS), self.params["CheckpointConfig"]["S3Uri"]
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            name = path.relative_to(folder).as_posix()
-            with contextlib.suppress(FileNotFoundError):  # replaced by a newer one meanwhile
-                changed = path.stat().st_mtime_ns
-                if not path.name.startswith(".") and self._synced.get(name) != changed:
-                    self._bucket.upload(path, f"{uri}/{name}")
-                    self._synced[name] = changed
+        uri = self.params["CheckpointConfig"]["S3Uri"].rstrip("/")
+        for container in self.containers:
+            folder = container.path(CHECKPOINTS)
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                name = path.relative_to(folder).as_posix()
+                with contextlib.suppress(FileNotFoundError):  # replaced by a newer one meanwhile
+                    changed = path.stat().st_mtime_ns
+                    if self._synced.get((container.host, name)) != changed:
+                        self._bucket.upload(path, f"{uri}/{name}")
+                        self._synced[container.host, name] = changed
 
     def _restore_checkpoints(self, container: Container) -> None:
         if self.kind == "Training" and "CheckpointConfig" in self.params:
             uri = self.params["CheckpointConfig"]["S3Uri"]
-            for found in self._bucket.below(f"{uri}/"):
-                name = found.removeprefix(f"{uri}/")
-                self._bucket.download(found, container.path(CHECKPOINTS) / name)
-                self._restored.add(name)
+            for found in self._bucket.below(uri):  # all whose key begins so, which is why it ends with a slash
+                name = found.removeprefix(uri).lstrip("/")
+                path = container.path(CHECKPOINTS) / name
+                self._bucket.download(found, path)
+                self._synced[container.host, name] = path.stat().st_mtime_ns
+                self.restored.add(name)

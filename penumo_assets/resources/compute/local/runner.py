@@ -1,9 +1,11 @@
 """Run jobs as subprocesses that see SageMaker's container contract and nothing else of this machine's settings."""
 
 import os
+import platform
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from dagster import AssetExecutionContext, DagsterExecutionInterruptedError
@@ -34,6 +36,7 @@ class LocalJobRunner(JobRunner):
 
     def run(self, context: AssetExecutionContext, spec: JobSpec) -> JobResult:
         started, scratch = time.monotonic(), Path(self.scratch)
+        spec = replace(spec, image=f"python {platform.python_version()}")
         attempt, before, followed, reused = 1, None, False, True
         job = self._job(spec, attempt)
         while True:

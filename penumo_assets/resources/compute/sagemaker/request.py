@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from penumo_assets.resources.compute.bundle import START_NAME
-from penumo_assets.resources.compute.sagemaker.machines import has_local_disk
+from penumo_assets.resources.compute.sagemaker.machines import has_gpu, has_local_disk
 from penumo_assets.resources.compute.sagemaker.service import Service
 from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
-from penumo_assets.resources.compute.sagemaker.start import CODE_INPUT, SECRET_SUFFIX
+from penumo_assets.resources.compute.sagemaker.start import CODE_INPUT, GPU_VARIABLE, SECRET_SUFFIX
 from penumo_assets.resources.compute.spec import JobFailed, JobInput, JobSpec, bundle_digest
 from penumo_assets.resources.storage.object_store import ObjectStore
 
@@ -47,6 +47,8 @@ def check_spec(settings: SageMakerSettings, spec: JobSpec) -> None:
         for name in spec.secrets
         if os.environ.get(name) and not settings.secret_arns.get(name)
     ]
+    if "@" in settings.pip_index_url:
+        problems.append("PENUMO_PIP_INDEX_URL holds a password, which everybody sees who may describe the job")
     if problems:
         raise JobFailed(f"the {spec.program} job cannot run on SageMaker: " + "; ".join(problems))
 
@@ -60,7 +62,12 @@ def job_environment(settings: SageMakerSettings, spec: JobSpec) -> dict[str, str
     secrets = {
         f"{name}{SECRET_SUFFIX}": settings.secret_arns[name] for name in spec.secrets if settings.secret_arns.get(name)
     }
-    return {"PENUMO_CODE_VERSION": bundle_digest()[:16], **spec.environment, **secrets}
+    instance_type = settings.instance_type(spec)
+    own = _given(
+        PIP_INDEX_URL=settings.pip_index_url,
+        **{GPU_VARIABLE: instance_type if spec.kind == "training" and has_gpu(instance_type) else ""},
+    )
+    return {"PENUMO_CODE_VERSION": bundle_digest()[:16], **own, **spec.environment, **secrets}
 
 
 def hyperparameters(spec: JobSpec) -> dict[str, str]:
@@ -142,7 +149,7 @@ def _cluster(settings: SageMakerSettings, spec: JobSpec) -> dict[str, Any]:
         "InstanceType": instance_type,
         "VolumeSizeInGB": settings.volume_gb,
     }
-    return cluster if has_local_disk(instance_type) else cluster | _given(VolumeKmsKeyId=settings.volume_kms_key)
+    return cluster if has_local_disk(instance_type) else cluster | _given(VolumeKmsKeyId=settings.kms_key)
 
 
 def _vpc(settings: SageMakerSettings) -> dict[str, Any]:
@@ -190,11 +197,11 @@ def _processing_request(service: Service, spec: JobSpec, name: str, manifests: M
     return {
         "ProcessingJobName": name,
         "ProcessingInputs": inputs,
-        "ProcessingOutputConfig": {"Outputs": outputs} | _given(KmsKeyId=settings.output_kms_key),
+        "ProcessingOutputConfig": {"Outputs": outputs} | _given(KmsKeyId=settings.kms_key),
         "ProcessingResources": {"ClusterConfig": _cluster(settings, spec)},
         "StoppingCondition": {"MaxRuntimeInSeconds": _runtime(settings, spec)},
         "AppSpecification": {
-            "ImageUri": service.image_uri(spec),
+            "ImageUri": spec.image,
             "ContainerEntrypoint": _entrypoint(spec),
             "ContainerArguments": ["processing", spec.program, *spec.arguments],
         },
@@ -224,7 +231,7 @@ def _training_request(service: Service, spec: JobSpec, name: str, manifests: Map
     request = {
         "TrainingJobName": name,
         "AlgorithmSpecification": {
-            "TrainingImage": service.image_uri(spec),
+            "TrainingImage": spec.image,
             "TrainingInputMode": "File",
             "ContainerEntrypoint": _entrypoint(spec),
             "ContainerArguments": ["training", spec.program],
@@ -232,10 +239,10 @@ def _training_request(service: Service, spec: JobSpec, name: str, manifests: Map
         "HyperParameters": hyperparameters(spec),
         "InputDataConfig": channels,
         # SageMaker adds {job name}/output to this, which is where this job's outputs belong.
-        "OutputDataConfig": {"S3OutputPath": store.uri("jobs")} | _given(KmsKeyId=settings.output_kms_key),
+        "OutputDataConfig": {"S3OutputPath": store.uri("jobs")} | _given(KmsKeyId=settings.kms_key),
         "ResourceConfig": _cluster(settings, spec),
         "StoppingCondition": stopping,
-        "CheckpointConfig": {"S3Uri": store.uri(checkpoint_prefix(name)), "LocalPath": CHECKPOINT_FOLDER},
+        "CheckpointConfig": {"S3Uri": store.uri(checkpoint_prefix(name)) + "/", "LocalPath": CHECKPOINT_FOLDER},
         "EnableManagedSpotTraining": settings.use_spot,
         "EnableInterContainerTrafficEncryption": settings.encrypt_traffic,
     }

@@ -7,6 +7,8 @@ started: describe first, then attach, reuse, or create the next attempt. Jobs ar
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
 from typing import Any, TypeVar
 
 from dagster import AssetExecutionContext, DagsterExecutionInterruptedError, MetadataValue
@@ -19,7 +21,7 @@ from penumo_assets.resources.compute.sagemaker.job import TRAINING_OUTPUT, SageM
 from penumo_assets.resources.compute.sagemaker.logs import JobLog
 from penumo_assets.resources.compute.sagemaker.outcome import TRANSIENT, Description, console_urls, transient_cause
 from penumo_assets.resources.compute.sagemaker.request import check_spec, checkpoint_prefix, input_prefix
-from penumo_assets.resources.compute.sagemaker.service import Service
+from penumo_assets.resources.compute.sagemaker.service import QuotaFull, Service
 from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
 from penumo_assets.resources.compute.sagemaker.tuning import TuningJob, check_search
 from penumo_assets.resources.compute.search import Trial
@@ -56,14 +58,16 @@ class SageMakerJobRunner(JobRunner):
         _ = self.service
 
     def run(self, context: AssetExecutionContext, spec: JobSpec) -> JobResult:
-        check_spec(self.service.settings, spec)
+        spec = self._with_image(spec)
+        check_spec(self.settings, spec)
         logs: dict[str, JobLog] = {}
         return self._retried(context, lambda: self._run_attempt(context, spec, logs))
 
     def tune(
         self, context: AssetExecutionContext, spec: JobSpec, space: SearchSpace, config: SearchConfig
     ) -> list[Trial]:
-        check_search(self.service.settings, spec, space)
+        spec = self._with_image(spec)
+        check_search(self.settings, spec, space)
         return self._retried(context, lambda: self._search_attempt(context, spec, space, config))
 
     def discard(self, job_name: str) -> None:
@@ -74,19 +78,47 @@ class SageMakerJobRunner(JobRunner):
         for prefix in (f"jobs/{job_name}", input_prefix(job_name), checkpoint_prefix(job_name)):
             self.store.delete_folder(prefix)
 
+    def _with_image(self, spec: JobSpec) -> JobSpec:
+        return replace(spec, image=self.service.image_uri(spec))
+
     def _retried(self, context: AssetExecutionContext, attempt: Callable[[], T]) -> T:
-        """What ``attempt`` returns, repeated after pauses while what keeps it from succeeding may pass."""
-        retry, most = 0, self.settings.max_retries
+        """What ``attempt`` returns, repeated after pauses while what keeps it from succeeding may pass.
+
+        A full quota is waited for by the clock, because jobs take hours; all else that may pass, by the count.
+        """
+        retry, waits, most = 0, 0, self.settings.max_retries
+        until = time.monotonic() + self.settings.quota_wait_hours * 3600
         while True:
             try:
                 return attempt()
+            except QuotaFull as failed:
+                if time.monotonic() >= until:
+                    raise
+                pause, waits = self._pause(waits), waits + 1
+                context.log.warning(f"{failed}; asking again in {pause:.0f} s, for {self.settings.quota_wait_hours} h")
             except JobFailed as failed:
                 if not failed.transient or retry == most:
                     raise
-                pause = min(self.settings.retry_seconds * 2**retry, LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1.0)
-                retry += 1
+                pause, retry = self._pause(retry), retry + 1
                 context.log.warning(f"{failed}; new attempt in {pause:.0f} s ({retry} of {most})")
+            time.sleep(pause)
+
+    def _pause(self, times: int) -> float:
+        """Seconds to wait after a failure that was preceded by ``times`` others."""
+        return min(self.settings.retry_seconds * 2 ** min(times, 16), LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1.0)
+
+    def _described(self, context: AssetExecutionContext, job: SageMakerJob | TuningJob) -> Description | None:
+        """How a job stands, asked again while the service does not answer; every good answer starts a new count."""
+        for times in count():
+            try:
+                return job.describe()
+            except JobFailed as failed:
+                if not failed.transient or times == self.settings.max_retries:
+                    raise
+                pause = self._pause(times)
+                context.log.warning(f"{failed}; asking again in {pause:.0f} s")
                 time.sleep(pause)
+        raise AssertionError("a count has no end")
 
     def _run_attempt(self, context: AssetExecutionContext, spec: JobSpec, logs: dict[str, JobLog]) -> JobResult:
         """Follow one attempt to its end; ``logs`` remembers by job what has been passed on, should it come again."""
@@ -108,7 +140,7 @@ class SageMakerJobRunner(JobRunner):
         tail = "\n".join(log.tail)
         cause = description.cause(tail)
         raise JobFailed(
-            f"job {job.name} {description.sentence(cause, self._instance_variable(spec))}",
+            f"job {job.name} {description.sentence(cause, f'PENUMO_{spec.kind.upper()}_INSTANCE_TYPE')}",
             log_tail=tail,
             metadata=metadata,
             transient=cause in TRANSIENT,
@@ -144,7 +176,7 @@ class SageMakerJobRunner(JobRunner):
         attempt = 1
         while True:
             job = attempt_at(attempt)
-            found = job.describe()
+            found = self._described(context, job)
             if found is None:
                 if self._create(context, spec, job):
                     return job, None
@@ -173,10 +205,10 @@ class SageMakerJobRunner(JobRunner):
         self, context: AssetExecutionContext, job: SageMakerJob | TuningJob, log: JobLog | None = None
     ) -> Description:
         """Follow the job and its log to the end; if the run is cancelled, stop the job."""
-        detail, next_reading = "", 0.0
+        detail = ""
         try:
             while True:
-                description = job.describe()
+                description = self._described(context, job)
                 if description is None:
                     raise JobFailed(f"{job.noun} {job.name} has disappeared")
                 if description.detail != detail:
@@ -184,10 +216,9 @@ class SageMakerJobRunner(JobRunner):
                     context.log.info(f"{job.noun.capitalize()} {job.name}: {detail}")
                 if not description.running:
                     break
-                if log and time.monotonic() >= next_reading:
+                if log:
                     log.read()
-                    next_reading = time.monotonic() + self.settings.log_poll_seconds
-                time.sleep(self.settings.poll_seconds * random.uniform(0.9, 1.1))
+                time.sleep(self.settings.poll_seconds * random.uniform(0.85, 1.25))
             if log and description.seconds is not None:
                 log.drain(STOPPED_LOG_PATIENCE_SECONDS if description.status == "Stopped" else LOG_PATIENCE_SECONDS)
             return description
@@ -196,18 +227,9 @@ class SageMakerJobRunner(JobRunner):
             raise
 
     def _stop(self, context: AssetExecutionContext, job: SageMakerJob | TuningJob) -> None:
-        if self.settings.forward_termination:
-            context.log.info(f"Stopping {job.noun} {job.name}")
-            job.stop()
-            job.remove_inputs()
-        else:
-            context.log.info(f"{job.noun.capitalize()} {job.name} goes on; launching again attaches to it")
-
-    def _instance_variable(self, spec: JobSpec) -> str:
-        """Where a larger instance is asked for."""
-        if spec.program in self.settings.instance_types:
-            return f"instance_types[{spec.program!r}]"
-        return f"PENUMO_{spec.kind.upper()}_INSTANCE_TYPE"
+        context.log.info(f"Stopping {job.noun} {job.name}")
+        job.stop()
+        job.remove_inputs()
 
     def _urls(self, job: SageMakerJob | TuningJob) -> tuple[str, str]:
         return console_urls(self.service.region, job.kind, job.log_group, job.name)

@@ -1,6 +1,7 @@
 """SageMaker's API as one installation reaches it: clients, region, image, and what an error in an answer means."""
 
 import os
+import re
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -9,7 +10,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
-from penumo_assets.resources.compute.sagemaker.machines import training_image
+from penumo_assets.resources.compute.sagemaker.machines import default_image
 from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
 from penumo_assets.resources.compute.spec import JobFailed, JobSpec
 from penumo_assets.resources.storage.object_store import ObjectStore
@@ -18,12 +19,15 @@ from penumo_assets.resources.storage.root import Storage
 # The request failed although it is right: the same request may succeed later.
 TRANSIENT_ERRORS = (
     "ThrottlingException",
-    "ResourceLimitExceeded",
     "CapacityError",
     "InternalServerError",
     "InternalFailure",
     "ServiceUnavailable",
 )
+
+
+class QuotaFull(JobFailed):
+    """Other jobs of the account use the quota up; when they have ended, the same request succeeds."""
 
 
 class Service:
@@ -57,7 +61,7 @@ class Service:
 
     def image_uri(self, spec: JobSpec) -> str:
         """The image of the settings, or AWS's own for the region and the instance type."""
-        return self.settings.image or training_image(self.region, self.settings.instance_type(spec))
+        return self.settings.image or default_image(self.region, self.settings.instance_type(spec))
 
     def _missing(self, root: str) -> list[str]:
         missing, settings = [], self.settings
@@ -110,13 +114,30 @@ def created(name: str, request: Callable[[], Any]) -> bool:
         code, text = _code(error), _text(error)
         if code == "ResourceInUse":
             return False
-        transient = code in TRANSIENT_ERRORS and "is 0 Instances" not in text  # a limit of 0 will not pass
-        raise JobFailed(f"SageMaker refuses job {name}: {code}: {text}", transient=transient) from error
+        message = f"SageMaker refuses job {name}: {code}: {text}"
+        if code == "ResourceLimitExceeded":
+            raise quota_failure(message) from error
+        raise JobFailed(message, transient=code in TRANSIENT_ERRORS) from error
     except ParamValidationError as error:
         raise JobFailed(f"job {name} has settings that SageMaker does not take: {error}") from error
     except BotoCoreError as error:
         raise JobFailed(f"SageMaker does not answer: {type(error).__name__}", transient=True) from error
     return True
+
+
+def quota_failure(message: str) -> JobFailed:
+    """What a full quota means: QuotaFull if other jobs use it up, final if no end of theirs makes room for this one.
+
+    SageMaker's text: "... service limit 'ml.g5.xlarge for training job usage' is 4 Instances, with current utilization
+    of 3 Instances and a request delta of 2 Instances."
+    """
+    limit = re.search(r"is (\d+) Instance", message)
+    delta = re.search(r"delta of (\d+) Instance", message)
+    if limit and int(limit[1]) < (int(delta[1]) if delta else 1):
+        return JobFailed(
+            f"{message} Ask for a higher one in Service Quotas (AWS's console), or choose another instance"
+        )
+    return QuotaFull(message, transient=True)
 
 
 def stopped(request: Callable[[], Any]) -> None:

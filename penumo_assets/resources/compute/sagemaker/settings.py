@@ -15,22 +15,20 @@ class SageMakerSettings(Config):
     role_arn: str = Field(default="", description="ARN of the role that jobs run as (PENUMO_SAGEMAKER_ROLE).")
     image: str = Field(
         default="",
-        description="URI of the container image of all jobs; empty: AWS's PyTorch training image for the region and "
-        "the instance type.",
+        description="URI of the container image of all jobs; empty: AWS's PyTorch image for the region and the "
+        "instance type.",
     )
     processing_instance_type: str = Field(default="ml.m5.xlarge", description="Instance of processing jobs.")
     training_instance_type: str = Field(default="ml.g5.xlarge", description="Instance of training jobs.")
-    instance_types: dict[str, str] = Field(
-        default={}, description="Other instance types by program: prepare, pack, evaluate, infer, train."
-    )
     prepare_instance_count: int = Field(default=1, ge=1, description="Instances that share a cohort's images.")
     training_instance_count: int = Field(default=1, ge=1, description="Instances that train one model together.")
     volume_gb: int = Field(default=50, ge=1, description="Disk of each instance in GB.")
-    volume_kms_key: str = Field(
+    kms_key: str = Field(
         default="",
-        description="KMS key of the instances' EBS disks; hardware encrypts the NVMe disks that some types have.",
+        description="KMS key of what jobs write to S3 and of the instances' EBS disks; hardware encrypts the NVMe "
+        "disks that some types have.",
     )
-    output_kms_key: str = Field(default="", description="KMS key of what jobs write to S3.")
+    pip_index_url: str = Field(default="", description="Index from which jobs install what their image lacks.")
     subnets: list[str] = Field(default=[], description="Subnets of the VPC to run in; empty: no VPC.")
     security_group_ids: list[str] = Field(default=[], description="Security groups, needed with subnets.")
     encrypt_traffic: bool = Field(default=False, description="Encrypt what instances of one job tell each other.")
@@ -44,17 +42,17 @@ class SageMakerSettings(Config):
         default={}, description="Secrets Manager ARNs of variables that hold secrets, e.g. of PENUMO_DEID_KEY."
     )
     job_name_prefix: str = Field(default="penumo", description="First word of every job name.")
-    poll_seconds: float = Field(default=1.0, gt=0, description="How often a running job is described.")
-    log_poll_seconds: float = Field(default=5.0, gt=0, description="How often its log is read.")
-    forward_termination: bool = Field(default=True, description="Cancelling the run stops the job.")
-    max_retries: int = Field(
-        default=5, ge=0, description="New attempts after a lack of capacity, a service limit or an internal error."
+    poll_seconds: float = Field(
+        default=12.0, gt=0, description="How often a running job is described and its log is read."
     )
+    max_retries: int = Field(default=5, ge=0, description="New attempts after a lack of capacity or an internal error.")
     retry_seconds: float = Field(default=30.0, ge=0, description="First pause before a new attempt; it doubles.")
+    quota_wait_hours: float = Field(
+        default=12.0, ge=0, description="How long a job waits while others of the account use up the quota."
+    )
 
     def instance_type(self, spec: JobSpec) -> str:
-        by_kind = self.processing_instance_type if spec.kind == "processing" else self.training_instance_type
-        return self.instance_types.get(spec.program, by_kind)
+        return self.processing_instance_type if spec.kind == "processing" else self.training_instance_type
 
     def instance_count(self, spec: JobSpec) -> int:
         if spec.program not in SHARING_PROGRAMS:

@@ -11,18 +11,25 @@ Reference: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-train
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
+from collections import deque
 from pathlib import Path
+from urllib.parse import urlparse
 
 BUNDLE_NAME = "bundle.tar.gz"
 CODE_INPUT = "code"
 PACKAGE = "penumo_assets"
+CONSTRAINTS_NAME = "constraints.txt"
 END_OF_LOG = "penumo: end of log, lines:"
 SECRET_SUFFIX = "_SECRET_ARN"
 TRIAL_VARIABLE = "PENUMO_TRIAL_PROGRAM"
+GPU_VARIABLE = "PENUMO_GPU_INSTANCE"  # the type of an instance that has a GPU
+CHECKPOINTS_VARIABLE = "PENUMO_CHECKPOINTS_URI"  # where SageMaker keeps the checkpoints of a search's trials
+_KEPT_FROM_PIP = ("AWS_", "MLFLOW_", "PENUMO_", "SM_")
 MESSAGE_BYTES = 1000  # SageMaker shows the first 1,024
 
 
@@ -35,16 +42,20 @@ def main() -> None:
     try:
         folder = unpack(Path(__file__).with_name(BUNDLE_NAME), opt_ml / "code")
         environment = dict(os.environ) | container_environment(kind, opt_ml) | {"PYTHONPATH": str(folder)}
-        environment |= secrets(environment)
         if trial:  # all trials of a tuning job are given the same place for checkpoints
             environment["PENUMO_CHECKPOINT_FOLDER"] = environment.get("TRAINING_JOB_NAME", "")
-        lines, code = complete_installation(requirements_of(program, folder / PACKAGE), environment)
+        lines, code = complete_installation(program, folder / PACKAGE, failure)
         if code == 0:
+            code = require_cuda(environment, failure)
+        if code == 0:
+            environment |= secrets(environment)
             if kind == "training":
                 arguments = hyperparameter_arguments(opt_ml / "input" / "config" / "hyperparameters.json", bool(trial))
             command = [sys.executable, "-m", f"{PACKAGE}.jobs.{program}", *arguments]
-            written, code = run(command, environment, opt_ml)
+            written, code, _ = run(command, environment, opt_ml)
             lines += written
+            if trial and code == 0:
+                remove_checkpoints(opt_ml, environment)
         if code < 0:
             explain(failure, f"killed by signal {-code}" + (", out of memory?" if code == -signal.SIGKILL else ""))
     except Exception as error:
@@ -120,14 +131,74 @@ def requirements_of(program: str, package: Path) -> list[Path]:
     )
 
 
-def complete_installation(requirements: list[Path], environment: dict[str, str]) -> tuple[int, int]:
-    """Install what the image lacks; an image that has everything needs no network. As `run`."""
-    lacking = [file for file in requirements if not satisfied(file)]
+def complete_installation(program: str, package: Path, failure: Path) -> tuple[int, int]:
+    """Install what the image lacks; an image that has everything needs no network. Lines written and exit code.
+
+    pip gets neither credentials nor addresses of this job, and runs nobody's build script.
+    """
+    lacking = [file for file in requirements_of(program, package) if not satisfied(file)]
     if not lacking:
         return 0, 0
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    given = {name: text for name, text in os.environ.items() if not name.startswith(_KEPT_FROM_PIP)}
+    pip = [sys.executable, "-m", "pip", "--quiet", "--no-input", "--disable-pip-version-check"]
     files = [text for file in lacking for text in ("--requirement", str(file))]
-    return run([*pip, *files], environment, lacking[0].parent)
+    steps = [["install", "--only-binary=:all:", "--constraint", str(package / CONSTRAINTS_NAME), *files]]
+    if _has("opencv-python"):  # it shares its folder cv2 with the build without windows that the list names
+        steps.insert(0, ["uninstall", "--yes", "opencv-python"])
+    lines = 0
+    for step in steps:
+        written, code, tail = run([*pip, *step], given, package)
+        lines += written
+        if code:
+            errors = [line for line in tail if line.startswith("ERROR")] or list(tail)[-1:]
+            explain(
+                failure,
+                f"pip cannot install what the image lacks: {' '.join(errors)[:600]} (set PENUMO_IMAGE to "
+                "an image that has it, or PENUMO_PIP_INDEX_URL to an index that the job reaches)",
+            )
+            return lines, code
+    return lines, 0
+
+
+def require_cuda(environment: dict[str, str], failure: Path) -> int:
+    """Fail where the instance has a GPU that torch does not see, rather than pay for it and use its CPU."""
+    instance_type = environment.get(GPU_VARIABLE)
+    if not instance_type:
+        return 0
+    program = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)"
+    code = subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode
+    if code:
+        explain(
+            failure,
+            f"torch finds no CUDA on {instance_type}: the image and the instance's driver do not fit "
+            "together; set PENUMO_IMAGE, or an instance type without a GPU",
+        )
+    return code
+
+
+def remove_checkpoints(opt_ml: Path, environment: dict[str, str]) -> None:
+    """Remove a finished trial's checkpoints here and in S3: each later trial would be given them when it starts."""
+    name, uri = environment.get("PENUMO_CHECKPOINT_FOLDER"), environment.get(CHECKPOINTS_VARIABLE)
+    if not name or not uri:
+        return
+    shutil.rmtree(opt_ml / "checkpoints" / name, ignore_errors=True)
+    import boto3  # SageMaker's images bring it
+
+    place = urlparse(uri)
+    bucket = boto3.resource("s3").Bucket(place.netloc)
+    try:
+        bucket.objects.filter(Prefix=f"{place.path.strip('/')}/{name}/").delete()
+    except Exception as error:  # the trial has its result
+        print(f"WARNING the trial's checkpoints stay in S3: {type(error).__name__}", flush=True)
+
+
+def _has(name: str) -> bool:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False
 
 
 def satisfied(requirements: Path) -> bool:
@@ -153,21 +224,22 @@ def hyperparameter_arguments(path: Path, trial: bool) -> list[str]:
     return [text for name, value in values.items() for text in (f"--{name}", value)]
 
 
-def run(command: list[str], environment: dict[str, str], folder: Path) -> tuple[int, int]:
-    """Run a command, pass its output on, and tell how many lines it wrote (blank ones aside) and how it ended."""
+def run(command: list[str], environment: dict[str, str], folder: Path) -> tuple[int, int, deque[str]]:
+    """Run a command and pass its output on: the number of lines (blank ones aside), how it ended, the last lines."""
     process = subprocess.Popen(
         command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     # SageMaker asks the container to stop two minutes before it takes the machine: the program shall know.
     signal.signal(signal.SIGTERM, lambda *_: process.terminate())
     assert process.stdout
-    count = 0
+    count, tail = 0, deque[str](maxlen=20)
     for line in process.stdout:
         if line.strip():
             count += 1
+            tail.append(line.decode("utf-8", "replace").strip())
             sys.stdout.buffer.write(line if line.endswith(b"\n") else line + b"\n")
             sys.stdout.buffer.flush()
-    return count, process.wait()
+    return count, process.wait(), tail
 
 
 if __name__ == "__main__":

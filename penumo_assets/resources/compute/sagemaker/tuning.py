@@ -14,13 +14,14 @@ from penumo_assets.resources.compute.sagemaker.request import (
     CHECKPOINT_FOLDER,
     INPUT_FOLDER,
     check_spec,
+    checkpoint_prefix,
     creation_request,
     input_prefix,
     write_inputs,
 )
 from penumo_assets.resources.compute.sagemaker.service import Service, created, described, stopped
 from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
-from penumo_assets.resources.compute.sagemaker.start import CODE_INPUT, TRIAL_VARIABLE
+from penumo_assets.resources.compute.sagemaker.start import CHECKPOINTS_VARIABLE, CODE_INPUT, TRIAL_VARIABLE
 from penumo_assets.resources.compute.search import Trial
 from penumo_assets.resources.compute.spec import JobFailed, JobSpec
 
@@ -82,7 +83,8 @@ class TuningJob:
 
     def discard(self) -> None:
         """Remove the trials' models and inputs."""
-        self._service.store.delete_folder(f"jobs/{self.name}")
+        for prefix in (f"jobs/{self.name}", checkpoint_prefix(self.name)):
+            self._service.store.delete_folder(prefix)
         self.remove_inputs()
 
 
@@ -182,8 +184,10 @@ def _definition(service: Service, spec: JobSpec, space: SearchSpace, training: M
         "Environment": training["Environment"] | {TRIAL_VARIABLE: spec.program},
     }
     if settings.use_spot:
-        checkpoints = store.uri(f"jobs/{name}/checkpoints")
+        # One prefix for all trials, each of which is given all of it: start.py removes what a finished trial left.
+        checkpoints = store.uri(checkpoint_prefix(name)) + "/"
         definition["CheckpointConfig"] = {"S3Uri": checkpoints, "LocalPath": CHECKPOINT_FOLDER}
+        definition["Environment"] |= {CHECKPOINTS_VARIABLE: checkpoints}
     if settings.max_retries:
         definition["RetryStrategy"] = {"MaximumRetryAttempts": min(settings.max_retries, RETRY_LIMIT)}
     return definition
@@ -198,5 +202,5 @@ def _trial(number: int, summary: Mapping[str, Any], space: SearchSpace) -> Trial
     if status == "Completed" and metric is not None:
         return Trial(number, values, float(metric["Value"]), job_name)
     if status == "Completed":
-        return Trial(number, values, None, job_name, f"its log does not tell {FINAL_OBJECTIVE}")
+        return Trial(number, values, None, job_name, f"its log names no {FINAL_OBJECTIVE}")
     return Trial(number, values, None, job_name, plain(summary.get("FailureReason", "")) or f"it is {status}")
