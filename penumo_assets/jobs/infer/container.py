@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from penumo_assets.jobs.infer import handler
-from penumo_assets.jobs.infer.handler import Endpoint, model_fn, output_fn
-from penumo_assets.jobs.infer.single_image import PreparedImage
+from penumo_assets.jobs.infer.handler import Endpoint, PreparedImage, model_fn, output_fn
 
 __all__ = ["input_fn", "model_fn", "output_fn", "predict_fn"]
 
