@@ -9,6 +9,7 @@ import psutil
 import pytest
 from mlflow.cli import server
 
+from penumo_assets.cli.main import main as penumo
 from penumo_assets_tests.browser.site import CHECKOUT, Site, start
 from penumo_assets_tests.docs.commands import PAGES, commands
 
@@ -41,6 +42,11 @@ def test_make_dev_names_no_other_address() -> None:
     source = (CHECKOUT / "penumo_assets" / "cli" / "servers.py").read_text(encoding="utf-8")
     assert source.count('"dg", "dev"') == 1
     assert re.findall(r'"--host", (\S+?),', source) == ['"127.0.0.1"']
+
+
+def test_reports_are_served_on_loopback_by_default() -> None:
+    (option,) = [parameter for parameter in penumo.commands["reports"].params if parameter.name == "host"]
+    assert ip_address(option.default).is_loopback
 
 
 def test_no_page_tells_anybody_to_serve_to_the_network() -> None:
