@@ -293,6 +293,9 @@ def test_adults_that_trained_nothing_are_segmented_well(segmenter: LungSegmenter
         pytest.skip("PENUMO_REAL_DATA is not set")
     folder = Path(root) / "lungs"
     table = pd.read_csv(folder / "pairs.csv").query("noncommercial == 1").iloc[::4]
-    rows = [{"file": r.image, "mask": r.mask, "patient_id": r.group_id, "source": r.source} for r in table.itertuples()]
+    rows = [
+        {"file": row.image, "mask": [row.mask], "patient_id": row.group_id, "source": row.source}
+        for row in table.itertuples()
+    ]
     pairs = [read_pair(folder, folder, row) for row in rows]
     assert np.mean([row["dice"] for row in score(segmenter, pairs, [variant])]) >= least

@@ -77,7 +77,7 @@ def prepare_spec(monkeypatch: pytest.MonkeyPatch) -> JobSpec:
 
 
 def segmenter_spec(monkeypatch: pytest.MonkeyPatch) -> JobSpec:
-    return _train_spec(RetrainConfig(), [{"file": "a.png", "mask": f"ward/masks/{PATIENT}.png"}], {}, ())
+    return _train_spec(RetrainConfig(), [{"file": "a.png", "mask": [f"ward/masks/{PATIENT}.png"]}], {}, ())
 
 
 @pytest.mark.parametrize("make", [prepare_spec, segmenter_spec])
