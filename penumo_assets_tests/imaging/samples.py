@@ -14,7 +14,8 @@ import pydicom
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.dataset import FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.sequence import Sequence
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -146,7 +147,37 @@ def all_samples() -> dict[str, bytes]:
     samples["window.dcm"] = dicom_bytes(
         gray, BitsStored=12, WindowCenter=2000, WindowWidth=3000, RescaleSlope=1, RescaleIntercept=-100
     )
-    return samples
+    return samples | _contradictory_samples(gray, eight)
+
+
+def _contradictory_samples(gray: np.ndarray, eight: np.ndarray) -> dict[str, bytes]:
+    """Films whose headers and pixels disagree, each decided by another part of the decoder."""
+    table = pydicom.Dataset()
+    table.add_new("LUTDescriptor", "US", [4096, 0, 12])
+    table.add_new("LUTData", "OW", np.arange(4096).astype(">u2").tobytes())
+    palette = dicom_dataset(eight, ExplicitVRBigEndian, PhotometricInterpretation="PALETTE COLOR")
+    for name in ("Red", "Green", "Blue"):
+        palette.add_new(f"{name}PaletteColorLookupTableDescriptor", "US", [256, 0, 16])
+        palette.add_new(f"{name}PaletteColorLookupTableData", "OW", (np.arange(256) * 257).astype(">u2").tobytes())
+    padded = dicom_dataset(np.where(gray > 3500, 0xFFFF, gray).astype(np.uint16), BitsStored=12)
+    padded.add_new("PixelPaddingValue", "US", 0xFFFF)
+    zero, lengths = (dicom_dataset(gray, syntax, BitsStored=12) for syntax in (JPEGLSLossless, JPEG2000Lossless))
+    zero.PixelData = encapsulate([get_frame(zero.PixelData, 0, number_of_frames=1).rstrip(b"\0")[:-2] + b"\0\xff\xd9"])
+    stream = bytearray(get_frame(lengths.PixelData, 0, number_of_frames=1))
+    stream[stream.index(b"\xff\x90") + 9] ^= 3  # the last byte of the length of its one tile-part
+    lengths.PixelData = encapsulate([bytes(stream)])
+    windows = {"WindowCenter": [128, 2048, 9], "WindowWidth": [256, 4096, 0], "VOILUTFunction": "SIGMOID"}
+    return {
+        "windows.dcm": dicom_bytes(gray, BitsStored=12, **windows),
+        "table.dcm": dicom_bytes(gray, ExplicitVRBigEndian, BitsStored=12, VOILUTSequence=Sequence([table])),
+        "palette.dcm": file_bytes(palette),
+        "padding.dcm": file_bytes(padded),
+        "beyond.dcm": dicom_bytes(gray, BitsStored=10),
+        "high_bit.dcm": dicom_bytes(gray, BitsStored=12, HighBit=15),
+        "planar.dcm": dicom_bytes(np.dstack((eight, eight, eight)), PlanarConfiguration=None),
+        "zero.dcm": file_bytes(zero),
+        "lengths.dcm": file_bytes(lengths),
+    }
 
 
 def _stream(pixels: np.ndarray, syntax: UID, bits: int) -> bytes:
