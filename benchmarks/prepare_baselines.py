@@ -73,7 +73,8 @@ def segmenter_of(task: dict[str, Any]) -> Callable[[np.ndarray, tuple[slice, sli
     if not task["segment"]:
         return None
     from penumo_assets.imaging.formats.decoded import eight_bit
-    from penumo_assets.imaging.segment import LungSegmenter, clean_mask
+    from penumo_assets.imaging.lung_mask import clean_mask
+    from penumo_assets.imaging.segment import LungSegmenter
 
     segmenter = LungSegmenter(threads=task["threads"])
     return lambda square, content: clean_mask(segmenter.predict(eight_bit(square)[None])[0], content)

@@ -26,7 +26,8 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from penumo_assets.imaging.segment import LungSegmenter, clean_mask
+from penumo_assets.imaging.lung_mask import clean_mask
+from penumo_assets.imaging.segment import LungSegmenter
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.segment_train.data import Pair, assign_folds, read_channel
 from penumo_assets.jobs.segment_train.score import score, summarise

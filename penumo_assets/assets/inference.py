@@ -170,12 +170,12 @@ def _spec(
 
 def _item(row: ManifestRow) -> dict[str, Any]:
     output = row.stages["npz"]
-    fallback = row.stages["masks"].facts.get("fallback", "") if "masks" in row.stages else ""
-    problems = [problem for problem in fallback.split(", ") if problem]
+    seen = row.stages["masks"].facts if "masks" in row.stages else {}
+    problems = [problem for problem in seen.get("fallback", "").split(", ") if problem]
     return row.model_dump(include={"image_id", "patient_id", "label", "mean_intensity"}) | {
         "file": output.key.removeprefix("npz/"),
         "sha256": output.sha256,
-        "quality_flags": quality_flags(row.notes, row.tags.get("burned_in"), problems),
+        "quality_flags": quality_flags(row.notes, row.tags.get("burned_in"), problems, seen.get("flags", ())),
         "source_width": row.width,
         "source_height": row.height,
         "source_bytes": row.source_bytes,

@@ -101,7 +101,10 @@ def lung_segmenter(
 
 def _keep(store: ObjectStore, data: bytes, named: str, expected_sha256: str | None) -> SegmenterRecord:
     """Check weights and store them under their digest."""
-    from penumo_assets.imaging.segment import WeightsError, parse_lung_unet  # torch: loading the definitions needs none
+    from penumo_assets.imaging.segment_weights import (  # torch: loading the definitions needs none
+        WeightsError,
+        parse_lung_unet,
+    )
 
     try:
         _, digest = parse_lung_unet(data, named, expected_sha256)

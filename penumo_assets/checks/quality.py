@@ -18,7 +18,7 @@ from penumo_assets.resources.storage.root import Storage
 if TYPE_CHECKING:
     import numpy as np
 
-IMPLAUSIBLE = "implausible_mask"
+IMPLAUSIBLE = ("implausible_mask", "not_a_chest_film")
 
 
 class RejectRateConfig(Config):
@@ -78,7 +78,7 @@ def mask_plausibility(
 ) -> AssetCheckResult:
     judged, offenders = 0, []
     for rows in manifests_in_question(context, storage.store):
-        judged += sum("masks" in row.stages or row.code == IMPLAUSIBLE for row in rows)
+        judged += sum("masks" in row.stages or row.code in IMPLAUSIBLE for row in rows)
         offenders += [offender for row in rows if (offender := _mask_offender(row))]
     rate = len(offenders) / max(1, judged)
     return AssetCheckResult(
@@ -95,7 +95,7 @@ def mask_plausibility(
 
 
 def _mask_offender(row: ManifestRow) -> dict[str, Any] | None:
-    if row.code == IMPLAUSIBLE:
+    if row.code in IMPLAUSIBLE:
         return {"file": row.source, "problem": row.reason, "outcome": "rejected"}
     fallback = row.stages["masks"].facts.get("fallback") if "masks" in row.stages else None
     return {"file": row.source, "problem": fallback, "outcome": "the whole image was used"} if fallback else None

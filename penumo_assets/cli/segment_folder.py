@@ -19,7 +19,8 @@ from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.formats.decoded import eight_bit
 from penumo_assets.imaging.formats.files import not_a_file, read_plain_file
 from penumo_assets.imaging.letterbox import Letterbox, resize
-from penumo_assets.imaging.segment import LungSegmenter, assess_mask, clean_mask
+from penumo_assets.imaging.lung_mask import find_lungs
+from penumo_assets.imaging.segment import LungSegmenter
 from penumo_assets.jobs.contract import write_atomic
 from penumo_assets.jobs.csv_cells import plain_row
 from penumo_assets.resources.storage.object_store import UNSAFE_NAME, is_key, printable
@@ -82,15 +83,14 @@ def _segment_batch(segmenter: LungSegmenter, files: list[Path], folder: Path, ou
         except OSError:
             line.status = "unreadable"
     if films:
-        probabilities = segmenter.predict(np.stack([letterbox.apply(gray) for _, gray, letterbox in films]))
-        for (line, gray, letterbox), probability in zip(films, probabilities, strict=True):
-            mask = clean_mask(probability, letterbox.content, config.threshold)
-            assessment = assess_mask(mask, letterbox.content, config.plausibility)
-            line.status = "+".join(assessment.problems) or OK
-            line.area_left = round(assessment.left_fraction, 4)
-            line.area_right = round(assessment.right_fraction, 4)
+        looks = segmenter.look(np.stack([letterbox.apply(gray) for _, gray, letterbox in films]))
+        for number, (line, gray, letterbox) in enumerate(films):
+            lungs = find_lungs(looks.film(slice(number, number + 1)), letterbox.content, config)
+            line.status = "+".join((*lungs.problems, *lungs.flags)) or OK
+            line.area_left = round(lungs.assessment.left_fraction, 4)
+            line.area_right = round(lungs.assessment.right_fraction, 4)
             try:
-                _write_pictures(out, line.file, gray, letterbox.invert_mask(mask))
+                _write_pictures(out, line.file, gray, letterbox.invert_mask(lungs.drawn))
             except OSError:
                 line.status = "unwritable"
     for line, _, _ in films:

@@ -106,6 +106,12 @@ class PlausibilityConfig(StrictModel):
         description="Largest distance of the mask's centroid from the content's centre, "
         "as a share of the content's side, in either axis.",
     )
+    min_look_agreement: float = Field(
+        ge=0,
+        le=1,
+        description="Least agreement (Dice) of the bundled network's two looks: below it the picture is taken for no "
+        "chest film. 0.88 refuses 97 % of other pictures and 0.6 % of films; with other weights it is not judged.",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> "PlausibilityConfig":

@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 
 from penumo_assets.configs.prepare import ClaheConfig, Colour, EnhanceConfig, MinMaxConfig, SharpenConfig
+from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.histogram import level_counts, percentile_levels
 from penumo_assets.imaging.letterbox import resize
 
 Box = tuple[int, int, int, int]
+_MOST = (5, 95)  # percentiles between which a picture must vary
 
 # OpenCV counts 16-bit images in 65,536 bins, far more than a tile has pixels: the clip limit then
 # means something else, and the result was 28 gray levels away from that of the same picture in
@@ -67,6 +69,8 @@ def enhance(
     ------
     ValueError
         If shapes or dtypes are not as above, or the mask is empty where the crop or the mask is used.
+    ImageRejected
+        ``constant_image`` if nine tenths of what is left have one value: a window or an exposure that shows nothing.
     """
     _check(square, mask, content)
     mask = _binary_content(mask, content)
@@ -78,6 +82,7 @@ def enhance(
     inside = mask[inner[0] : inner[2], inner[1] : inner[3]] if config.apply_mask else None
     if config.colour is Colour.gray and pixels.ndim == 3:
         pixels = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
+    _refuse_flat(pixels, inside)
     filtered = _filter(np.ascontiguousarray(pixels), inside, config)
     image = resize(_padded(filtered, inner, box), size, size)
     fitted = fit_mask(mask, box, size)
@@ -134,6 +139,13 @@ def _widen(start: int, stop: int, side: int, low: int, high: int, size: int) -> 
     begin = low + spare // 2 if spare < 0 else min(max(start - (side - (stop - start)) // 2, low), high - side)
     begin = min(max(begin, 0), size - side)
     return begin, begin + side
+
+
+def _refuse_flat(pixels: np.ndarray, inside: np.ndarray | None) -> None:
+    gray = np.ascontiguousarray(pixels) if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    low, high = percentile_levels(level_counts(gray if inside is None else gray[inside > 0]), *_MOST)
+    if low == high:
+        raise ImageRejected("constant_image", "nearly all pixels about the lungs have one value: there is no picture.")
 
 
 def _filter(pixels: np.ndarray, inside: np.ndarray | None, config: EnhanceConfig) -> np.ndarray:

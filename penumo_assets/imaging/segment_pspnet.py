@@ -15,6 +15,7 @@ import torch
 
 from penumo_assets.configs.prepare import SegmenterBackend
 from penumo_assets.imaging.segment import SIZE, LungSegmenter, check_batch, has_content
+from penumo_assets.imaging.segment_looks import Looks
 
 LUNGS = ("Left Lung", "Right Lung")
 
@@ -24,7 +25,7 @@ class BackendUnavailable(RuntimeError):
 
 
 class PSPNetSegmenter:
-    """The same interface as `LungSegmenter`: ``digest`` and ``predict``.
+    """The same interface as `LungSegmenter`: ``digest``, ``predict`` and ``look``.
 
     Raises
     ------
@@ -58,6 +59,10 @@ class PSPNetSegmenter:
             full = torch.nn.functional.interpolate(probability, size=(SIZE, SIZE), mode="bilinear")
             result[index] = torch.nan_to_num(full)[0, 0].cpu().numpy()
         return result
+
+    def look(self, batch: np.ndarray) -> Looks:
+        """The probabilities of `predict`; of agreement, inversion and rotation nothing is known."""
+        return Looks.of(self.predict(batch))
 
 
 def open_segmenter(

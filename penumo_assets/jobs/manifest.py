@@ -57,7 +57,7 @@ STAGE_TABLE = {
         Stage(
             name="preprocessed",
             asset="preprocessed_images",
-            version="2",
+            version="3",
             settings="enhance",
             extension="png",
             deps=("raw_images", "lung_masks"),

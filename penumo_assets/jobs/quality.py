@@ -16,16 +16,18 @@ DOUBTFUL = frozenset(
 )
 
 
-def quality_flags(notes: Iterable[str], burned_in: bool | None, mask_problems: Iterable[str]) -> tuple[str, ...]:
+def quality_flags(
+    notes: Iterable[str], burned_in: bool | None, mask_problems: Iterable[str], looks: Iterable[str] = ()
+) -> tuple[str, ...]:
     """Short codes.
 
     Those of `DOUBTFUL` are explained in docs/data_contract.md; ``implausible_mask:<problem>``: the whole image was
-    used, not the lungs; ``burned_in_annotation``: the header says that text is burned into the pixels;
-    ``recognizable_visual_features`` and ``secondary_capture``: the picture may show who it is of, as
-    `imaging/formats/dicom_header.py` explains.
+    used, not the lungs; ``looks_inverted`` and ``looks_rotated``: so the film lies, by its look;
+    ``burned_in_annotation``: the header says that text is burned into the pixels; ``recognizable_visual_features`` and
+    ``secondary_capture``: the picture may show who it is of, as `imaging/formats/dicom_header.py` explains.
     """
     flags = [note for note in notes if note in DOUBTFUL or note in IDENTIFYING]
-    flags += [f"{BAD_MASK}:{problem}" for problem in mask_problems]
+    flags += [f"{BAD_MASK}:{problem}" for problem in mask_problems] + [*looks]
     return (*flags, BURNED_IN) if burned_in else tuple(flags)
 
 

@@ -109,10 +109,18 @@ class LungUNet(nn.Module):
 
     def features(self, standard: Tensor) -> Tensor:
         """Logits at half the resolution of ``standard`` (N, 1, H, W), which `standardise` has made."""
+        return self.decode(self.encode(standard))
+
+    def encode(self, standard: Tensor) -> list[Tensor]:
+        """Features at 1/2, 1/4, 1/8 ... of the resolution of ``standard``, the deepest last."""
         levels = [self.stem(standard)]
         for down in self.down:
             levels.append(down(levels[-1]))
-        features = levels.pop()
+        return levels
+
+    def decode(self, levels: list[Tensor]) -> Tensor:
+        """The logits from the features of `encode`."""
+        *levels, features = levels
         for lateral, up in zip(reversed(self.lateral), reversed(self.up), strict=True):
             skip = levels.pop()
             raised = F.interpolate(lateral(features), size=skip.shape[-2:], mode="bilinear", align_corners=False)

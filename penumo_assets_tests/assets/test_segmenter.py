@@ -8,7 +8,7 @@ import pytest
 
 from penumo_assets.assets.segmenter import annotated, bundled_segmenter, current_segmenter
 from penumo_assets.cohort.publish import read_manifest
-from penumo_assets.imaging.segment import BUNDLED
+from penumo_assets.imaging.segment_weights import BUNDLED
 from penumo_assets.phantoms import write_cohort
 from penumo_assets.records import SegmenterRecord
 from penumo_assets_tests.house import House, failure_of, open_house

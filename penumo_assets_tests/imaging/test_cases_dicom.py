@@ -401,6 +401,9 @@ def test_colour_without_a_planar_configuration_is_colour_by_pixel() -> None:
     image = decode_image(file_bytes(dataset), CONFIG)
     assert np.abs(image.pixels.astype(int) - EIGHT).max() <= 1
     assert "planar:assumed" in image.notes
+    stream = jpeg_bytes(np.dstack((EIGHT,) * 3))
+    compressed = coded(stream, JPEGBaseline8Bit, SamplesPerPixel=3, PlanarConfiguration=None)
+    assert compressed.notes == ()
 
 
 def _psot(stream: bytes, change: int) -> bytes:

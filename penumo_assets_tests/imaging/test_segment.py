@@ -14,17 +14,9 @@ from safetensors.torch import load_file, save_file
 from scipy import ndimage
 
 from penumo_assets.configs.prepare import PlausibilityConfig
-from penumo_assets.imaging.segment import (
-    BUNDLED,
-    LungSegmenter,
-    WeightsError,
-    assess_mask,
-    bundled_facts,
-    clean_mask,
-    fold_batch_norms,
-    has_content,
-    load_lung_unet,
-)
+from penumo_assets.imaging.lung_mask import assess_mask, clean_mask
+from penumo_assets.imaging.segment import LungSegmenter, has_content
+from penumo_assets.imaging.segment_weights import BUNDLED, WeightsError, bundled_facts, fold_batch_norms, load_lung_unet
 from penumo_assets.phantoms import draw_phantom
 
 WHOLE = (slice(0, 512), slice(0, 512))

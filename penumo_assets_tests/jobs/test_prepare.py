@@ -265,7 +265,7 @@ def test_the_batch_and_a_single_film_make_the_same_tensor_bit_for_bit(house: Hou
     film, _ = draw_phantom(3, height=96, width=64)
     gray = (film >> 4).astype(np.uint8)
     house.land("narrow.png", cv2.imencode(".png", gray)[1].tobytes())
-    house.land("colour.png", cv2.imencode(".png", np.dstack([gray, gray // 2, 255 - gray]))[1].tobytes())
+    house.land("colour.png", cv2.imencode(".png", np.dstack([gray // 2 + 60, gray, gray]))[1].tobytes())
     house.land("film.dcm", dicom_bytes((draw_phantom(4, height=80, width=100)[0] >> 4).astype(np.uint16)))
     house.materialize(replace(SETTINGS, config=config))
     segmenter = LungSegmenter()

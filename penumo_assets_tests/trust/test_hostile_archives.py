@@ -17,7 +17,7 @@ import torch
 from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.train import TrainConfig
 from penumo_assets.imaging.pack import NpzError, load_npz, npz_bytes
-from penumo_assets.imaging.segment import WeightsError, parse_lung_unet
+from penumo_assets.imaging.segment_weights import WeightsError, parse_lung_unet
 from penumo_assets.jobs.infer.handler import BadRequest, input_fn
 from penumo_assets.models.archive import extract_model_archive, read_member
 from penumo_assets.models.errors import ModelError

@@ -12,7 +12,7 @@ from penumo_assets.imaging.formats.decoded import DecodedImage, reduced
 from penumo_assets.imaging.formats.dicom_gray import to_display
 from penumo_assets.imaging.formats.dicom_lut import read_table
 from penumo_assets.imaging.formats.dicom_parser import looks_like
-from penumo_assets.imaging.formats.dicom_pixels import decode_stored
+from penumo_assets.imaging.formats.dicom_pixels import NATIVE, decode_stored
 
 __all__ = ["decode", "looks_like"]
 
@@ -76,7 +76,7 @@ def _check_declared(dataset: Any, config: DecodeConfig) -> tuple[str, ...]:
     pixels.check_size(int(dataset.Rows), int(dataset.Columns), output, config)
     if samples == 3 and value("PlanarConfiguration") is None:
         dataset.PlanarConfiguration = 0  # colour by pixel, as nearly all programs write it
-        return ("planar:assumed",)
+        return ("planar:assumed",) if dicom_header.transfer_syntax(dataset) in NATIVE else ()
     return ()
 
 

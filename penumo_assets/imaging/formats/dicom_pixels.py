@@ -15,7 +15,7 @@ from penumo_assets.imaging.formats.jpeg2000_stream import Jpeg2000Header
 from penumo_assets.imaging.formats.jpeg_stream import StreamHeader
 from penumo_assets.imaging.letterbox import reduced_size
 
-_NATIVE = frozenset(
+NATIVE = frozenset(
     {
         uid.ImplicitVRLittleEndian,
         uid.ExplicitVRLittleEndian,
@@ -53,7 +53,7 @@ def decode_stored(dataset: Any, config: DecodeConfig) -> tuple[np.ndarray, Store
             notes = ("jpeg2000:mended",) if header.mended else ()
         pixels = _decode_stream(dataset, stream, header, 1 if _must_not_blend(dataset) else factor)
         return pixels, StoredFormat(8 * pixels.dtype.itemsize, bits, bits - 1, signed), notes, factor
-    if syntax in _NATIVE:
+    if syntax in NATIVE:
         dicom_frame.check_native(dataset)
         pixels = _native(dataset, syntax)
     elif syntax == uid.RLELossless:

@@ -134,7 +134,7 @@ def prepared(image: PreparedImage | bytes, endpoint: Endpoint) -> PreparedImage:
         film = film_to_tensor(image, endpoint.prepare, endpoint.segmenter)
     except ImageRejected as rejection:
         raise BadRequest(f"{rejection.code}: {rejection.reason}") from rejection
-    flags = quality_flags(film.decoded.notes, film.decoded.tags.burned_in, film.mask_problems)
+    flags = quality_flags(film.decoded.notes, film.decoded.tags.burned_in, film.mask_problems, film.look_flags)
     return PreparedImage(film.tensor, film.decoded.format, film.decoded.tags.view, flags)
 
 

@@ -11,8 +11,10 @@ import numpy as np
 from penumo_assets.configs.prepare import SegmentConfig
 from penumo_assets.imaging.decode import encode_png
 from penumo_assets.imaging.errors import ImageRejected
-from penumo_assets.imaging.film import lung_mask, lung_probabilities
+from penumo_assets.imaging.film import look_at
 from penumo_assets.imaging.formats.files import read_plain_file
+from penumo_assets.imaging.lung_mask import find_lungs
+from penumo_assets.imaging.segment_looks import FilmLook
 from penumo_assets.imaging.segment_pspnet import BackendUnavailable, open_segmenter
 from penumo_assets.imaging.truth import MAX_BYTES, read_mask, unite
 from penumo_assets.jobs.contract import JobError, processing_input
@@ -37,24 +39,29 @@ class MaskStage:
         """Lung probabilities for a batch, then one mask per image."""
         squares = [image.square for image in images if image.square is not None]
         started = time.process_time()
-        probabilities = lung_probabilities(squares, self.segmenter, self.config.seg_on_gray)
+        looks = look_at(squares, self.segmenter, self.config.seg_on_gray)
         each = (time.process_time() - started) / len(images)
-        for image, probability in zip(images, probabilities, strict=True):
+        for image, look in zip(images, looks, strict=True):
             image.seconds["segment"] = each
-            guarded(image, "masks", partial(self._mask, probability=probability))
+            guarded(image, "masks", partial(self._mask, look=look))
 
-    def _mask(self, image: Image, probability: np.ndarray) -> None:
-        lungs = lung_mask(probability, image.letterbox.content, self.config)
+    def _mask(self, image: Image, look: FilmLook) -> None:
+        lungs = find_lungs(look, image.letterbox.content, self.config)
+        lungs.refuse_implausible(self.config)
         facts: dict[str, Any] = {
             "area_fraction": round(lungs.assessment.area_fraction, 4),
             "left_fraction": round(lungs.assessment.left_fraction, 4),
             "right_fraction": round(lungs.assessment.right_fraction, 4),
         }
-        facts |= _against_truth(image, lungs.found)
-        if lungs.assessment.problems:
-            facts["fallback"] = ", ".join(lungs.assessment.problems)
-        image.mask = lungs.used
-        store(image, "masks", f"{image.item.row.image_id}.png", encode_png(lungs.used), facts)
+        if look.agreement is not None:
+            facts["look_agreement"] = round(look.agreement, 4)
+        if lungs.flags:
+            facts["flags"] = list(lungs.flags)
+        facts |= _against_truth(image, lungs.drawn)
+        if lungs.problems:
+            facts["fallback"] = ", ".join(lungs.problems)
+        image.mask = lungs.mask
+        store(image, "masks", f"{image.item.row.image_id}.png", encode_png(lungs.mask), facts)
 
 
 def _against_truth(image: Image, mask: np.ndarray) -> dict[str, float]:

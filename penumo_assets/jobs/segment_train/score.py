@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from penumo_assets.imaging.segment import LungSegmenter, clean_mask
+from penumo_assets.imaging.lung_mask import clean_mask
+from penumo_assets.imaging.segment import LungSegmenter
 from penumo_assets.jobs.segment_train.data import Pair
 from penumo_assets.metrics.segmentation import overlap
 
