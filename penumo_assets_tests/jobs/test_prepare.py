@@ -262,11 +262,11 @@ def test_an_image_that_kills_its_process_becomes_a_rejected_row(house: House) ->
 def test_the_batch_and_a_single_film_make_the_same_tensor_bit_for_bit(house: House, on_gray: bool) -> None:
     # A narrow one, a colour one and a DICOM file go through the network together in the batch, each by itself after it.
     config = PrepareConfig.parse({"segment": {"seg_on_gray": on_gray}})
-    film, _ = draw_phantom(3, height=96, width=64)
+    film, _ = draw_phantom(3, height=300, width=250)
     gray = (film >> 4).astype(np.uint8)
     house.land("narrow.png", cv2.imencode(".png", gray)[1].tobytes())
     house.land("colour.png", cv2.imencode(".png", np.dstack([gray // 2 + 60, gray, gray]))[1].tobytes())
-    house.land("film.dcm", dicom_bytes((draw_phantom(4, height=80, width=100)[0] >> 4).astype(np.uint16)))
+    house.land("film.dcm", dicom_bytes((draw_phantom(4, height=200, width=240)[0] >> 4).astype(np.uint16)))
     house.materialize(replace(SETTINGS, config=config))
     segmenter = LungSegmenter()
     for source, row in house.rows.items():
