@@ -262,7 +262,7 @@ def test_an_image_that_kills_its_process_becomes_a_rejected_row(house: House) ->
 def test_the_batch_and_a_single_film_make_the_same_tensor_bit_for_bit(house: House, on_gray: bool) -> None:
     # A narrow one, a colour one and a DICOM file go through the network together in the batch, each by itself after it.
     config = PrepareConfig.parse({"segment": {"seg_on_gray": on_gray}})
-    film, _ = draw_phantom(3, height=300, width=250)
+    film, _ = draw_phantom(3, height=300, width=260)
     gray = (film >> 4).astype(np.uint8)
     house.land("narrow.png", cv2.imencode(".png", gray)[1].tobytes())
     house.land("colour.png", cv2.imencode(".png", np.dstack([gray // 2 + 60, gray, gray]))[1].tobytes())
