@@ -77,7 +77,7 @@ def check(command: Command, files: Path) -> None:
     elif program == "python":
         _check_python(arguments)
     else:
-        known = (*SHELL, *NEEDS_AWS, "curl", "git", "grep", "pytest", "pre-commit", "openssl")
+        known = (*SHELL, *NEEDS_AWS, "curl", "cut", "git", "grep", "xargs", "pytest", "pre-commit", "openssl")
         assert program in known, f"nothing checks this command: {command}"
 
 

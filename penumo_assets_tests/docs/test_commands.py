@@ -33,7 +33,7 @@ def test_the_pages_hold_commands() -> None:
 
 def test_commands_that_need_a_service_stand_on_the_pages_about_it() -> None:
     pages = {command.page for command in COMMANDS if command.words[0] in NEEDS_AWS}
-    assert pages == {"docs/compose.md", "docs/deploy_aws.md"}
+    assert pages == {"docs/compose.md", "docs/data_contract.md", "docs/deploy_aws.md"}
 
 
 @pytest.mark.parametrize(
