@@ -23,7 +23,7 @@ CHECKOUT = Path(__file__).parents[2]
 PAGES = sorted([*(CHECKOUT / "docs").glob("*.md"), CHECKOUT / "README.md", CHECKOUT / "CONTRIBUTING.md"])
 # Without an account, a registry or a service these cannot be run; their pages say so.
 NEEDS_AWS = ("aws", "docker", "$compose", "compose")
-SHELL = ("export", ".", "cd", "mkdir", "rm", "echo", "for", "do", "done", "printf", "chmod", "envsubst")
+SHELL = ("export", "true", ".", "cd", "mkdir", "rm", "echo", "for", "do", "done", "printf", "chmod", "envsubst")
 _BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
