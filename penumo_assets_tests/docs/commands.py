@@ -83,7 +83,7 @@ def check(command: Command, files: Path) -> None:
 
 def parse(group: click.Command, arguments: Sequence[str]) -> dict[str, Any]:
     """The parameters of the subcommand that ``arguments`` name; click's error if it would refuse them."""
-    context = click.Context(group)
+    context = click.Context(group, **group.context_settings)  # click remembers the options for help
     rest = list(arguments)
     while isinstance(group, click.Group):
         name, found, rest = group.resolve_command(context, rest)
