@@ -17,7 +17,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -35,11 +34,12 @@ from penumo_assets.jobs.scores import validation_scores
 from penumo_assets.jobs.shards import INDEX_NAME, Split
 from penumo_assets.jobs.train.distributed import World, gpu_names, join_world, launch, processes_per_host
 from penumo_assets.jobs.train.fit import Training
+from penumo_assets.jobs.train.inputs import check_splits, open_channel, pretrained_weights
 from penumo_assets.jobs.train.progress import Progress
 from penumo_assets.jobs.training_log import TrainingLog
 from penumo_assets.models.classifier import build_classifier, save_classifier
 from penumo_assets.models.errors import ModelError
-from penumo_assets.models.pretrained import WEIGHTS_SUFFIX, imagenet_weights, pretrained_normalisation, read_weights
+from penumo_assets.models.pretrained import pretrained_normalisation
 
 MODULE = "penumo_assets.jobs.train"
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "penumo-assets")
@@ -87,57 +87,6 @@ def parse_arguments(argv: list[str] | None) -> tuple[str, TrainConfig, int, int]
     if arguments.model_type not in list(Architecture):
         raise JobError(f"unknown architecture {arguments.model_type!r}: choose one of {', '.join(Architecture)}")
     return arguments.model_type, config, arguments.threads, arguments.processes_per_host
-
-
-def open_channel(name: str) -> Split:
-    """The split in a channel, refused if a class has no image or the split is empty."""
-    folder = contract.channel(name)
-    if f"SM_CHANNEL_{name.upper()}" not in os.environ and not folder.is_dir():
-        folder = contract.channel("train").parent / name  # as jobs/pack leaves them: the splits side by side
-    if not folder.is_dir():
-        raise JobError(f"there is no channel {name!r} (SM_CHANNEL_{name.upper()})")
-    split = Split(folder)
-    counts = {label: int((split.targets == i).sum()) for i, label in enumerate(split.dataset.classes)}
-    if len(counts) < 2:
-        raise JobError(
-            f"the training set has the single class {', '.join(counts) or '-'}: there is nothing to tell apart"
-        )
-    absent = [label for label, count in counts.items() if count == 0]
-    if absent:
-        raise JobError(
-            f"the {name} split has {len(split)} images but none of class {', '.join(absent)}: "
-            "land more labelled patients, or raise that split's fraction"
-        )
-    return split
-
-
-def check_splits(train: Split, validation: Split) -> None:
-    """Refuse splits of different training sets, shared patients, and too few images to learn from."""
-    if train.dataset.digest != validation.dataset.digest:
-        raise JobError("the channels train and validation come from different training sets (their digests differ)")
-    shared = set(train.index["patient_id"]) & set(validation.index["patient_id"])
-    if shared:
-        raise JobError(f"{len(shared)} patients stand in both train and validation: pack the training set again")
-    for label, count in train.index["label"].value_counts().items():
-        if count < 2:
-            raise JobError(f"the train split has a single image of class {label}: at least 2 are needed")
-
-
-def pretrained_weights(config: TrainConfig, architecture: str) -> dict[str, torch.Tensor] | None:
-    """The weights to start from: none, ImageNet's, or the one weight file in channel ``pretrained``."""
-    if config.pretrained == "none":
-        return None
-    if config.pretrained == "imagenet":
-        return imagenet_weights(architecture)
-    folder = contract.channel("pretrained")
-    place = folder if folder.is_dir() else Path(config.pretrained.removeprefix("file://"))
-    files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
-    if len(files) != 1:
-        raise JobError(
-            f"pretrained={config.pretrained}: expected one weight file ({WEIGHTS_SUFFIX}) in the channel 'pretrained', "
-            f"found {len(files)}"
-        )
-    return read_weights(files[0])
 
 
 def fingerprint(architecture: str, config: TrainConfig, digest: str) -> str:
