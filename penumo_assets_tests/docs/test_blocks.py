@@ -1,7 +1,7 @@
 """The blocks of docs/tutorial.md and docs/operations.md, run as they stand there, one after the other, on phantoms.
 
 What a page leaves to its reader is put in: a folder of films, a key, a place for Dagster's instance. Models come from
-short trainings in this process, not from the ones that the pages launch at their defaults. What is not run has a
+short trainings, not from the ones that the pages launch at their defaults. What is not run has a
 reason here.
 """
 
@@ -19,9 +19,9 @@ from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.instance import open_instance
 from penumo_assets.phantoms import write_cohort
 from penumo_assets.promotion import read_champion
+from penumo_assets.resources.profile import embedded_resources
 from penumo_assets_tests.docs.commands import CHECKOUT, blocks
 from penumo_assets_tests.house import House
-from penumo_assets_tests.in_process import resources_in_process
 
 README, TUTORIAL, OPERATIONS = (CHECKOUT / name for name in ("README.md", "docs/tutorial.md", "docs/operations.md"))
 TRAINING_LINE = "penumo launch trained_model,evaluation_report --partition resnet34\n"
@@ -131,7 +131,7 @@ def landed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         for name, value in environment.items():
             patch.setenv(name, value)
         with open_instance() as instance:
-            here = Installation(House(instance, resources_in_process(), folder), environment)
+            here = Installation(House(instance, embedded_resources(), folder), environment)
             here.run(here.block(TUTORIAL, "penumo land ward-7"))
             here.run(here.block(TUTORIAL, "launch training_set").replace(TRAINING_LINE, ""))
             here.house.land("ward-8", folder / "ward-8")
