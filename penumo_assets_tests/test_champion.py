@@ -236,10 +236,11 @@ def test_without_a_champion_predictions_say_what_to_do(house: House) -> None:
 def test_a_model_nobody_asked_enough_of_waits_for_a_person(two_champions: House) -> None:
     assert read_champion(two_champions.store).approval == "PendingManualApproval"
     gates = ("min_roc_auc_low", "min_sensitivity", "max_ece", "min_subgroup_roc_auc", "require_no_leakage")
-    passed = [GateResult(gate=name, limit=0.5, value=0.6, passed=True, reason="0.6 is at least 0.5") for name in gates]
+    passed = [GateResult(gate=name, status="passed", limit=0.5, value=0.6, reason="") for name in gates]
     assert approval_of(passed) is Approval.approved
     assert approval_of(passed[:-1]) is Approval.pending
-    assert approval_of([passed[0].model_copy(update={"passed": False}), *passed[1:]]) is Approval.rejected
+    for status, approval in (("failed", "rejected"), ("not_decidable", "rejected"), ("not_asked", "pending")):
+        assert approval_of([passed[0].model_copy(update={"status": status}), *passed[1:]]) is Approval[approval]
 
 
 def test_the_serving_archive_holds_rule_settings_and_origin(house: House) -> None:

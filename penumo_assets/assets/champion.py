@@ -36,9 +36,8 @@ from penumo_assets.automation import REPORTS_UPDATED
 from penumo_assets.challenge import Verdict, judge
 from penumo_assets.cohort.publish import open_manifest, read_manifest, read_settings
 from penumo_assets.configs.prepare import PrepareConfig
-from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.gates import choose_champion
-from penumo_assets.metrics.report.content import GateResult, Report, read_report
+from penumo_assets.metrics.report.content import GateResult, InvalidReport, Report, read_report
 from penumo_assets.partitions import cohorts
 from penumo_assets.promotion import NOT_PROMOTED, NoChampion, Winner, challenge, promote, read_champion
 from penumo_assets.records import ChampionRecord, DecisionRule, ReportRecord, TrainingSetRecord, VersionRecord
@@ -195,9 +194,9 @@ def find_candidates(
 ) -> dict[str, Candidate]:
     """Each architecture's newest report, judged.
 
-    Refused are reports about another training set than the current one (their validation figures cannot be
-    compared), models that were rolled back (``withdrawn``, by training run), those that failed a gate, and models of
-    phantoms where there are cohorts of ``films``.
+    Refused are reports about another training set than the current one (their validation figures cannot be compared),
+    models that were rolled back (``withdrawn``, by training run), those that failed a gate or that a gate cannot
+    decide, and models of phantoms where there are cohorts of ``films``.
     """
     found: dict[str, Candidate] = {}
     records = existing_reports(store)
@@ -205,8 +204,8 @@ def find_candidates(
         return found
     dataset_digest = TrainingSetRecord.read(store).digest
     for name, record in records.items():
-        report = read_report(store.read(f"{record.prefix}/report.json"))
-        failed = [f"{gate.gate} ({gate.reason})" for gate in report.gates if not gate.passed]
+        report = _report(store, record)
+        failed = [f"{gate.gate} ({gate.reason})" for gate in report.gates if gate.holds_up]
         refused = f"did not pass {'; '.join(failed)}" if failed else None
         if reason := withdrawn.get(record.model.mlflow_run_id or ""):
             refused = f"withdrawn: {reason}"
@@ -218,12 +217,23 @@ def find_candidates(
     return found
 
 
+def _report(store: ObjectStore, record: ReportRecord) -> Report:
+    try:
+        return read_report(store.read(f"{record.prefix}/report.json"))
+    except InvalidReport as error:
+        raise Failure(
+            f"{record.prefix}/report.json was written by another version of this package: materialize "
+            f"evaluation_report again ({error})",
+            allow_retries=False,
+        ) from error
+
+
 def approval_of(gates: Sequence[GateResult]) -> Approval:
     """Approved if every gate was asked for and passed; left to a person if some were not asked for."""
-    asked = {gate.gate for gate in gates}
-    if not all(gate.passed for gate in gates):
+    if any(gate.holds_up for gate in gates):
         return Approval.rejected
-    return Approval.approved if asked.issuperset(APPROVING_GATES) else Approval.pending
+    passed = {gate.gate for gate in gates if gate.passed}
+    return Approval.approved if passed.issuperset(APPROVING_GATES) else Approval.pending
 
 
 def _winner(store: ObjectStore, architecture: str, candidate: Candidate, promoted: str) -> tuple[Winner, list[str]]:
@@ -231,9 +241,8 @@ def _winner(store: ObjectStore, architecture: str, candidate: Candidate, promote
     prepare, doubts = _prepared_with(store)
     segmenter = current_segmenter(store)
     report = candidate.report
-    asked = {gate.gate for gate in report.gates}
-    if absent := [name for name in Gates.model_fields if name in APPROVING_GATES and name not in asked]:
-        doubts.append(f"gates that were switched off: {', '.join(absent)}")
+    if off := [g.gate for g in report.gates if g.status == "not_asked" and g.gate in APPROVING_GATES]:
+        doubts.append(f"gates that were switched off: {', '.join(off)}")
     winner = Winner(
         architecture=architecture,
         model=candidate.record.model,

@@ -33,7 +33,7 @@ from penumo_assets.assets.shared import (
 from penumo_assets.automation import INPUTS_UPDATED, REPORT_FRESHNESS
 from penumo_assets.cohort.publish import open_manifest, read_settings
 from penumo_assets.configs.train import Gates
-from penumo_assets.metrics.report.content import GateResult, Report, read_report
+from penumo_assets.metrics.report.content import Report, read_report
 from penumo_assets.metrics.report.context import Study
 from penumo_assets.metrics.report.inline import chart_captions, chart_data_uris
 from penumo_assets.partitions import architectures
@@ -48,7 +48,8 @@ GatesLaunchpad = launchpad_config(Gates)
 STUDY = frozenset(Study.model_fields)
 
 
-PASSED, FAILED, NOT_ASKED, UNDECIDED = "passed", "failed", "not asked for", "not decidable"
+PASSED, FAILED = "passed", "failed"
+STATUS_WORDS = {"passed": PASSED, "failed": FAILED, "not_asked": "not asked for", "not_decidable": "not decidable"}
 
 
 class EvaluationConfig(Config):
@@ -225,19 +226,16 @@ def report_context(store: ObjectStore, dataset: TrainingSetRecord) -> dict[str, 
 
 def gate_rows(report: Report) -> list[dict[str, Any]]:
     """What each gate did, whether it was asked for or not: ``gate, status, value, limit, reason``."""
-    judged = {result.gate: result for result in report.gates}
-    return [_gate_row(name, judged.get(name)) for name in Gates.model_fields]
-
-
-def _gate_row(gate: str, result: GateResult | None) -> dict[str, Any]:
-    if result is None:
-        return {"gate": gate, "status": NOT_ASKED, "value": "none", "limit": "none", "reason": "the gate is off"}
-    status = (UNDECIDED if result.value is None else PASSED) if result.passed else FAILED
-    values = {
-        name: "none" if number is None else number
-        for name, number in (("value", result.value), ("limit", result.limit))
-    }
-    return {"gate": gate, "status": status, **values, "reason": result.reason}
+    return [
+        {
+            "gate": result.gate,
+            "status": STATUS_WORDS[result.status],
+            "value": "none" if result.value is None else result.value,
+            "limit": "none" if result.limit is None else result.limit,
+            "reason": result.reason,
+        }
+        for result in report.gates
+    ]
 
 
 def existing_reports(store: ObjectStore) -> dict[str, ReportRecord]:

@@ -252,11 +252,11 @@ class Gates(StrictModel):
         ge=0, le=1, description="Ceiling for the expected calibration error on test, after temperature scaling."
     )
     min_subgroup_roc_auc: float | None = Field(
-        ge=0, le=1, description="Floor for the test ROC-AUC of every subgroup that is large enough to have one."
+        ge=0, le=1, description="Floor below which no subgroup's test ROC-AUC lies beyond chance."
     )
     require_no_leakage: bool = Field(description="No patient and no image stands in two splits.")
     beat_shortcuts: bool = Field(
-        description="No shortcut (aspect ratio, intensity, file size) is significantly better than the model."
+        description="The model is significantly better than every shortcut (aspect ratio, intensity, file size)."
     )
 
 

@@ -94,6 +94,24 @@ def ece_from_sums(sums: np.ndarray) -> np.ndarray:
     return np.divide(gap, total, out=np.full(total.shape, np.nan), where=total > 0)
 
 
+def ece_by_chance(predicted: np.ndarray, patients: np.ndarray, draws: int = 1000, seed: int = 0) -> np.ndarray:
+    """ECE of ``draws`` sets of outcomes that the (n,) probabilities are perfectly calibrated for: (draws,).
+
+    The error is biased upwards in small samples, so this, and not 0, is what it must be compared with. The images of a
+    patient share their draw: they mostly share their label.
+    """
+    _, codes = np.unique(patients, return_inverse=True)
+    random = np.random.default_rng(seed)
+    index = np.minimum((predicted * BINS).astype(np.int64), BINS - 1)
+    order = np.argsort(index, kind="stable")
+    starts = np.flatnonzero(np.diff(index[order], prepend=-1))
+    found = np.empty(draws)
+    for i in range(draws):
+        gap = (random.random(codes.max() + 1)[codes] < predicted) - predicted
+        found[i] = np.abs(np.add.reduceat(gap[order], starts)).sum() / len(predicted)
+    return found
+
+
 def reliability(outcome: np.ndarray, predicted: np.ndarray, bins: int = BINS) -> Reliability:
     """The reliability curve of (n,) outcomes in {0, 1} and (n,) probabilities."""
     count, predicted_sum, outcome_sum = np.split(bin_sums(outcome, predicted, bins).sum(0), 3)

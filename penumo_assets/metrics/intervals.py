@@ -1,4 +1,4 @@
-"""Confidence intervals: a vectorised bootstrap that resamples patients, and exact ones where it degenerates.
+"""Confidence intervals of any metric: a vectorised bootstrap that resamples patients.
 
 Images of one patient are not independent, so a resample draws patients with replacement and takes
 all their images (cluster bootstrap: Field & Welsh 2007, doi:10.1111/j.1467-9868.2007.00593.x). A
@@ -6,16 +6,20 @@ resample is a vector of weights, never a copy of the data: statistics that are f
 cost one matrix product, and areas under curves reuse one sort.
 """
 
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 
 from penumo_assets.metrics.ranking import Ranking
 from penumo_assets.metrics.records import Estimate, Settings
 
+Metric = Callable[[np.ndarray], np.ndarray]
 MIN_DEFINED = 0.9  # share of resamples in which a metric must be defined to have an interval
+MIN_PATIENTS = 50  # with fewer, the interval covers too rarely to be shown
 _BAND_RESAMPLES = 500
+_LEFT_OUT = 500  # patients that are left out in turn; of more, every so many-th
 _CHUNK = 64  # resamples at a time, so that their weights as float64 stay small
 
 
@@ -48,22 +52,39 @@ class PatientBootstrap:
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Sum of ``values`` (n, k) or (n,) over the images of each resample: (resamples, k) float64."""
-        values = np.asarray(values, np.float64)
-        values = values[:, None] if values.ndim == 1 else values
-        per_patient = np.zeros((self.patients, values.shape[1]))
-        np.add.at(per_patient, self.codes, values)
-        result = np.empty((self.resamples, values.shape[1]))
-        for start in range(0, self.resamples, _CHUNK):
-            part = slice(start, start + _CHUNK)
-            result[part] = self.weights[part].astype(np.float64) @ per_patient
-        return result
+        return self._resampled(self._per_patient(values))
 
-    def areas(self, ranking: Ranking, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """ROC-AUC and average precision of each resample, (resamples,) twice; NaN where undefined.
+    def of_sums(self, values: np.ndarray, metric: Metric, reason: str = "undefined") -> Estimate:
+        """A function of sums over images: ``metric`` of (..., k) sums of ``values`` (n, k) gives (...).
 
-        ``rows`` (m,) are the images that ``ranking`` orders, all of them if absent.
+        ``reason`` is reported where it is NaN.
         """
-        in_order = (self.codes if rows is None else self.codes[rows])[ranking.order]
+        per_patient = self._per_patient(values)
+        total = per_patient.sum(0)
+        return self.estimate(
+            float(metric(total)), metric(self._resampled(per_patient)), metric(total - per_patient), reason
+        )
+
+    def mean(self, values: np.ndarray, reason: str) -> Estimate:
+        """Mean of (n,) values, NaN left out."""
+        known = np.isfinite(values)
+        return self.of_sums(np.column_stack([np.where(known, values, 0.0), known]), _share, reason)
+
+    def average_precision(self, rankings: Sequence[Ranking]) -> Estimate:
+        """Mean average precision of one or several rankings of all images (one per class)."""
+        images = np.ones(self.patients, np.int64)
+        left_out = np.linspace(0, self.patients - 1, min(self.patients, _LEFT_OUT)).round().astype(int)
+
+        def mean(weights: np.ndarray) -> float:
+            return float(np.mean([ranking.areas(weights[self.codes[ranking.order]])[1] for ranking in rankings]))
+
+        replicates = np.array([mean(drawn) for drawn in self.weights])
+        without = np.array([mean(images - (np.arange(self.patients) == patient)) for patient in left_out])
+        return self.estimate(mean(images), replicates, without, "a class is absent")
+
+    def areas(self, ranking: Ranking) -> tuple[np.ndarray, np.ndarray]:
+        """ROC-AUC and average precision of each resample, (resamples,) twice; NaN where undefined."""
+        in_order = self.codes[ranking.order]
         areas = np.array([ranking.areas(weights[in_order]) for weights in self.weights])
         return areas[:, 0], areas[:, 1]
 
@@ -83,78 +104,66 @@ class PatientBootstrap:
         low, high = np.quantile(heights, [tail, 1 - tail], axis=0)
         return low, high
 
-    def estimate(self, value: float, replicates: np.ndarray, reason: str = "undefined") -> Estimate:
-        """Percentile interval (Efron & Tibshirani 1993, chapter 13) around ``value``.
+    def estimate(
+        self, value: float, replicates: np.ndarray, without: np.ndarray, reason: str = "undefined"
+    ) -> Estimate:
+        """BCa interval around ``value`` (Efron 1987, doi:10.1080/01621459.1987.10478410).
 
-        ``reason`` is reported if ``value`` is NaN. Without an interval (None) when the metric is
-        undefined in more than a tenth of the resamples: the rest would be a biased sample.
+        ``replicates`` (resamples,) are the values of the resamples, ``without`` (m,) those with one patient left out:
+        from these it takes how much the metric's spread depends on its size. ``reason`` is reported if ``value`` is
+        NaN. Without an interval when the metric is undefined in more than a tenth of the resamples (the rest would be
+        a biased sample), when all resamples agree, or with fewer than ``MIN_PATIENTS`` patients.
         """
         if not np.isfinite(value):
             return Estimate.undefined(reason)
         defined = replicates[np.isfinite(replicates)]
-        if len(defined) < MIN_DEFINED * self.resamples:
-            return Estimate(
-                value=float(value),
-                resamples=len(defined),
-                reason=f"no interval: undefined in {self.resamples - len(defined)} of {self.resamples} resamples",
-            )
-        tail = (1 - self.confidence) / 2
-        low, high = np.quantile(defined, [tail, 1 - tail])
+        why = None
+        if self.patients < MIN_PATIENTS:
+            why = f"fewer than {MIN_PATIENTS} patients"
+        elif len(defined) < MIN_DEFINED * self.resamples:
+            why = f"undefined in {self.resamples - len(defined)} of {self.resamples} resamples"
+        elif np.ptp(defined) < 1e-12:
+            why = "all resamples agree"
+        if why:
+            return Estimate(value=float(value), resamples=len(defined), reason=f"no interval: {why}")
+        low, high = np.quantile(defined, self._bca_levels(value, defined, without[np.isfinite(without)]))
         return Estimate(
             value=float(value),
-            low=float(low),
-            high=float(high),
-            method="patient bootstrap, percentile",
+            low=min(float(low), float(value)),
+            high=max(float(high), float(value)),
+            method="patient bootstrap, BCa",
             resamples=len(defined),
         )
 
+    def _per_patient(self, values: np.ndarray) -> np.ndarray:
+        values = np.asarray(values, np.float64)
+        values = values[:, None] if values.ndim == 1 else values
+        summed = np.zeros((self.patients, values.shape[1]))
+        np.add.at(summed, self.codes, values)
+        return summed
 
-def widen_degenerate_proportion(estimate: Estimate, patients: int, confidence: float = 0.95) -> Estimate:
-    """Replace a bootstrap interval of zero width at 0 or 1 by the Clopper-Pearson interval.
+    def _resampled(self, per_patient: np.ndarray) -> np.ndarray:
+        result = np.empty((self.resamples, per_patient.shape[1]))
+        for start in range(0, self.resamples, _CHUNK):
+            part = slice(start, start + _CHUNK)
+            result[part] = self.weights[part].astype(np.float64) @ per_patient
+        return result
 
-    When all of n patients are called right, every resample says 1.0 and the percentile interval is
-    [1, 1], however small n is. The exact binomial bound is honest: for 20 of 20 it starts at 0.83.
-
-    Parameters
-    ----------
-    patients : patients in the metric's denominator.
-    """
-    if estimate.value not in (0.0, 1.0) or patients < 1:
-        return estimate
-    tail = (1 - confidence) / 2
-    bound = tail ** (1 / patients)
-    low, high = (bound, 1.0) if estimate.value == 1.0 else (0.0, 1 - bound)
-    return estimate.model_copy(update={"low": low, "high": high, "method": "Clopper-Pearson, patients", "reason": None})
-
-
-def widen_degenerate_auc(estimate: Estimate, positives: int, negatives: int, confidence: float = 0.95) -> Estimate:
-    """Replace a bootstrap interval of zero width at AUC 0 or 1 by a score interval.
-
-    The bound solves (A - theta)^2 = z^2 V(theta) with Hanley & McNeil's variance taken at theta,
-    which is Newcombe's method 5 (2006, doi:10.1002/sim.2324) with the exact group sizes.
-
-    Parameters
-    ----------
-    positives, negatives : patients with and without the finding.
-    """
-    if estimate.value not in (0.0, 1.0) or min(positives, negatives) < 1:
-        return estimate
-    z2 = stats.norm.ppf(0.5 + confidence / 2) ** 2
-
-    def excess(theta: float) -> float:
-        return (1 - theta) ** 2 - z2 * hanley_mcneil_variance(theta, positives, negatives)
-
-    bound = optimize.brentq(excess, 0.0, 1 - 1e-12) if excess(1 - 1e-12) < 0 else 1.0
-    low, high = (bound, 1.0) if estimate.value == 1.0 else (0.0, 1 - bound)
-    found = {"low": float(low), "high": float(high), "method": "Newcombe score, patients", "reason": None}
-    return estimate.model_copy(update=found)
+    def _bca_levels(self, value: float, replicates: np.ndarray, without: np.ndarray) -> np.ndarray:
+        """Which quantiles of the resamples bound the interval: the percentile ones, moved for bias and skewness."""
+        below = (replicates < value).mean() + 0.5 * (replicates == value).mean()
+        bias = stats.norm.ppf(np.clip(below, 0.5 / len(replicates), 1 - 0.5 / len(replicates)))
+        deviation = without.mean() - without if len(without) else np.zeros(1)
+        spread = (deviation**2).sum()
+        skew = (deviation**3).sum() / (6 * spread**1.5) if spread > 0 else 0.0
+        tail = (1 - self.confidence) / 2
+        z = bias + stats.norm.ppf([tail, 1 - tail])
+        return stats.norm.cdf(bias + z / (1 - skew * z))
 
 
-def hanley_mcneil_variance(auc: float, positives: int, negatives: int) -> float:
-    """Variance of an AUC under the exponential model (Hanley & McNeil 1982, doi:10.1148/radiology.143.1.7063747)."""
-    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    spread = auc * (1 - auc) + (positives - 1) * (q1 - auc**2) + (negatives - 1) * (q2 - auc**2)
-    return spread / (positives * negatives)
+def _share(sums: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return sums[..., 0] / sums[..., 1]
 
 
 def _height(false_positive: np.ndarray, true_positive: np.ndarray, grid: np.ndarray) -> np.ndarray:

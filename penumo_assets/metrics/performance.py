@@ -7,13 +7,15 @@ from functools import cached_property
 import numpy as np
 
 from penumo_assets.metrics import calibration, classification
-from penumo_assets.metrics.intervals import PatientBootstrap, widen_degenerate_auc, widen_degenerate_proportion
+from penumo_assets.metrics.auc import MIN_PATIENTS, Part, mean_auc
+from penumo_assets.metrics.intervals import PatientBootstrap
+from penumo_assets.metrics.proportions import mean_proportion, proportion
 from penumo_assets.metrics.ranking import Ranking
 from penumo_assets.metrics.records import Estimate, Settings
 from penumo_assets.metrics.scores import check_labels_and_scores
 
 TOP_K = (2, 3, 5)
-PROPORTIONS = ("accuracy", "recall", "specificity", "precision", "negative_predictive_value")
+RATES = ("recall", "specificity", "precision", "negative_predictive_value", "f1")
 
 
 @dataclass(frozen=True)
@@ -86,101 +88,153 @@ def performance(scored: Scored, rule: DecisionRule, settings: Settings) -> dict[
 
 
 def decision_estimates(scored: Scored, rule: DecisionRule, bootstrap: PatientBootstrap) -> dict[str, Estimate]:
-    """Metrics of the decisions: accuracy, sensitivity and the like, and top-k."""
+    """Metrics of the decisions: accuracy, sensitivity and the like, and top-k.
+
+    Proportions have Wilson's interval, balanced accuracy and Youden's index Agresti and Caffo's, F1 Wilson's of the
+    share of hits among what is positive or called so; the rest the bootstrap's.
+    """
     count = len(scored.classes)
     decision = classification.decide(scored.probabilities, rule.threshold, scored.positive)
     matrix = classification.confusion_matrix(scored.labels, decision, count)
     cells = np.eye(count * count)[scored.labels * count + decision]
-    matrices = bootstrap.sums(cells).reshape(-1, count, count)
     found = {}
     for name, metric in classification.decision_metrics(count, scored.positive).items():
         why = classification.why_undefined(name, matrix, scored.classes)
-        estimate = bootstrap.estimate(float(metric(matrix)), metric(matrices), why)
-        if name in PROPORTIONS:
-            rows = _denominator(name, scored, decision)
-            estimate = widen_degenerate_proportion(
-                estimate, len(np.unique(scored.patients[rows])), bootstrap.confidence
-            )
-        found[name] = estimate
+        if not np.isfinite(metric(matrix)):
+            found[name] = Estimate.undefined(why)
+        elif interval := _interval(name, scored, decision, bootstrap.confidence):
+            found[name] = interval
+        else:
+            found[name] = bootstrap.of_sums(cells, _of_matrices(metric, count), why)
     for k in (k for k in TOP_K if k < count):
         hits = classification.top_k_hits(scored.labels, scored.probabilities, k)
-        found[f"top_{k}_accuracy"] = _mean(hits.astype(np.float64), bootstrap)
+        found[f"top_{k}_accuracy"] = proportion(hits, scored.patients, "no labelled images", bootstrap.confidence)
     return found
+
+
+def _of_matrices(metric: classification.Metric, count: int) -> classification.Metric:
+    return lambda sums: metric(sums.reshape(*sums.shape[:-1], count, count))
+
+
+def _interval(name: str, scored: Scored, decision: np.ndarray, confidence: float) -> Estimate | None:
+    """The metric's own interval; None if only the bootstrap has one."""
+    hits, positive = decision == scored.labels, scored.positive
+    if name in ("balanced_accuracy", "youden_index"):
+        sides = [scored.labels == i for i in range(len(scored.classes))]
+        mean = mean_proportion([(hits[side], scored.patients[side]) for side in sides], "no image", confidence)
+        return mean if name == "balanced_accuracy" else _stretched(mean, lambda share: 2 * share - 1)
+    if name in ("accuracy", "micro_f1"):
+        return proportion(hits, scored.patients, "no image", confidence)
+    if positive is None or name not in RATES:
+        return None
+    return _rate(name, scored.labels == positive, decision == positive, scored.patients, confidence)
+
+
+def _rate(name: str, present: np.ndarray, called: np.ndarray, patients: np.ndarray, confidence: float) -> Estimate:
+    """A metric of one class against the rest: (n,) bool whether it is present and whether it was called."""
+    if name == "f1":
+        either = present | called
+        jaccard = proportion((present & called)[either], patients[either], "no image", confidence)
+        return _stretched(jaccard, lambda share: 2 * share / (1 + share))
+    denominator, hit = {
+        "recall": (present, called),
+        "specificity": (~present, ~called),
+        "precision": (called, present),
+        "negative_predictive_value": (~called, ~present),
+    }[name]
+    return proportion(hit[denominator], patients[denominator], "no image", confidence)
+
+
+def _stretched(estimate: Estimate, function: Callable[[float], float]) -> Estimate:
+    """The estimate of a rising function of what was estimated."""
+    ends = {name: getattr(estimate, name) for name in ("value", "low", "high")}
+    return estimate.model_copy(update={name: None if end is None else function(end) for name, end in ends.items()})
 
 
 def area_estimates(scored: Scored, bootstrap: PatientBootstrap) -> dict[str, Estimate]:
     """``roc_auc`` and ``pr_auc``; means over the classes, one against the rest, without a positive class."""
-    targets = range(len(scored.classes)) if scored.positive is None else [scored.positive]
     absent = [name for i, name in enumerate(scored.classes) if not (scored.labels == i).any()]
     if absent:
         why = "no labelled images" if not len(scored.labels) else f"no image of class {', '.join(absent)}"
         return {"roc_auc": Estimate.undefined(why), "pr_auc": Estimate.undefined(why)}
-    points, replicates = [], []
-    for target in targets:
-        ranking = Ranking.of((scored.labels == target).astype(np.int64), _score(scored, target))
-        points.append(ranking.areas(np.ones(len(scored.labels), np.int64)))
-        replicates.append(bootstrap.areas(ranking))
-    point, replicate = np.mean(points, axis=0), np.mean(replicates, axis=0)
-    roc = bootstrap.estimate(point[0], replicate[0])
-    if scored.positive is not None:
-        with_finding = len(np.unique(scored.patients[scored.present == 1]))
-        without = len(np.unique(scored.patients[scored.present == 0]))
-        roc = widen_degenerate_auc(roc, with_finding, without, bootstrap.confidence)
-    return {"roc_auc": roc, "pr_auc": bootstrap.estimate(point[1], replicate[1])}
+    parts = class_parts(scored)
+    rankings = [Ranking.of(part.present.astype(np.int64), part.scores) for part in parts]
+    return {
+        "roc_auc": mean_auc(parts, bootstrap.confidence),
+        "pr_auc": _average_precision(rankings, parts, bootstrap),
+    }
+
+
+def class_parts(scored: Scored) -> list[Part]:
+    """The rankings whose AUCs are averaged: each class against the rest, or the positive class of two."""
+    targets = range(len(scored.classes)) if scored.positive is None else [scored.positive]
+    return [Part(scored.labels == target, scores_of(scored, target), scored.patients) for target in targets]
+
+
+def _average_precision(rankings: list[Ranking], parts: list[Part], bootstrap: PatientBootstrap) -> Estimate:
+    found = bootstrap.average_precision(rankings)
+    if found.low is not None and min(min(part.sides) for part in parts) < MIN_PATIENTS:
+        why = f"no interval: fewer than {MIN_PATIENTS} patients with or without a class"
+        return Estimate(value=found.value, resamples=found.resamples, reason=why)
+    return found
 
 
 def calibration_estimates(scored: Scored, rule: DecisionRule, bootstrap: PatientBootstrap) -> dict[str, Estimate]:
     """ECE and Brier score, of the calibrated and of the uncalibrated probabilities."""
     found: dict[str, Estimate] = {}
     for suffix, temperature in (("", rule.temperature), ("_uncalibrated", 1.0)):
-        ece, brier = _calibration(scored, temperature, bootstrap)
-        found |= {f"ece{suffix}": ece, f"brier{suffix}": brier}
+        found[f"ece{suffix}"] = _ece(scored, temperature)
+        found[f"brier{suffix}"] = _brier(scored, temperature, bootstrap)
     return found
 
 
-def expected_calibration_error(scored: Scored, rule: DecisionRule, bootstrap: PatientBootstrap) -> Estimate:
-    """ECE of the calibrated probabilities alone."""
-    return _calibration(scored, rule.temperature, bootstrap)[0]
+def expected_calibration_error(scored: Scored, rule: DecisionRule) -> Estimate:
+    """ECE of the calibrated probabilities."""
+    return _ece(scored, rule.temperature)
 
 
-def _calibration(scored: Scored, temperature: float | None, bootstrap: PatientBootstrap) -> tuple[Estimate, Estimate]:
-    """ECE and Brier score of the probabilities at ``temperature``."""
-    if not len(scored.labels):
-        return (Estimate.undefined("no labelled images"),) * 2
-    if temperature is None:
-        return (Estimate.undefined("no temperature: the validation images do not hold two classes"),) * 2
-    probabilities = calibration.softmax(scored.logits, temperature)
+def _ece(scored: Scored, temperature: float | None) -> Estimate:
+    """Without an interval: resamples have larger errors than the images themselves, so theirs would exclude it."""
+    if why := _why_uncalibrated(scored, temperature):
+        return Estimate.undefined(why)
+    probabilities = calibration.softmax(scored.logits, temperature or 1.0)
     outcome, predicted = calibration.calibrated_event(scored.labels, probabilities, scored.positive)
-    sums = calibration.bin_sums(outcome, predicted)
-    value = float(calibration.ece_from_sums(sums.sum(0)))
-    brier = calibration.brier_per_image(scored.labels, probabilities, scored.positive)
-    return bootstrap.estimate(value, calibration.ece_from_sums(bootstrap.sums(sums))), _mean(brier, bootstrap)
+    value = float(calibration.ece_from_sums(calibration.bin_sums(outcome, predicted).sum(0)))
+    chance = calibration.ece_by_chance(predicted, scored.patients)
+    return Estimate(value=value, reason=f"{chance.mean():.3f} by chance alone, up to {np.quantile(chance, 0.95):.3f}")
+
+
+def _brier(scored: Scored, temperature: float | None, bootstrap: PatientBootstrap) -> Estimate:
+    if why := _why_uncalibrated(scored, temperature):
+        return Estimate.undefined(why)
+    probabilities = calibration.softmax(scored.logits, temperature or 1.0)
+    return bootstrap.mean(calibration.brier_per_image(scored.labels, probabilities, scored.positive), "no images")
+
+
+def _why_uncalibrated(scored: Scored, temperature: float | None) -> str | None:
+    if not len(scored.labels):
+        return "no labelled images"
+    return "no temperature: the validation images do not hold two classes" if temperature is None else None
 
 
 def per_class(scored: Scored, rule: DecisionRule, settings: Settings) -> dict[str, dict[str, Estimate]]:
     """Precision, recall, specificity, F1, ROC-AUC and PR-AUC of each class against the rest."""
     bootstrap = PatientBootstrap.of(scored.patients, settings)
-    count = len(scored.classes)
     decision = classification.decide(scored.probabilities, rule.threshold, scored.positive)
-    matrix = classification.confusion_matrix(scored.labels, decision, count)
-    matrices = bootstrap.sums(np.eye(count * count)[scored.labels * count + decision]).reshape(-1, count, count)
-    rates: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-        "precision": classification.precision_per_class,
-        "recall": classification.recall_per_class,
-        "specificity": classification.specificity_per_class,
-        "f1": classification.f1_per_class,
-    }
     found: dict[str, dict[str, Estimate]] = {}
     for i, name in enumerate(scored.classes):
-        found[name] = {}
-        for metric, function in rates.items():
-            why = f"no image is {name}" if matrix[i].sum() == 0 else f"no image was called {name}, or all are"
-            found[name][metric] = bootstrap.estimate(float(function(matrix)[i]), function(matrices)[:, i], why)
-        truth = (scored.labels == i).astype(np.int64)
-        ranking = Ranking.of(truth, _score(scored, i))
-        points = ranking.areas(np.ones(len(truth), np.int64))
-        for metric, point, replicate in zip(("roc_auc", "pr_auc"), points, bootstrap.areas(ranking), strict=True):
-            found[name][metric] = bootstrap.estimate(point, replicate, f"all images or none are {name}")
+        present, called = scored.labels == i, decision == i
+        found[name] = {
+            metric: _rate(metric, present, called, scored.patients, settings.confidence)
+            for metric in ("precision", "recall", "specificity", "f1")
+        }
+        part = Part(present, scores_of(scored, i), scored.patients)
+        if present.all() or not present.any():
+            found[name]["roc_auc"] = found[name]["pr_auc"] = Estimate.undefined(f"all images or none are {name}")
+            continue
+        found[name]["roc_auc"] = mean_auc([part], settings.confidence)
+        ranking = Ranking.of(present.astype(np.int64), part.scores)
+        found[name]["pr_auc"] = _average_precision([ranking], [part], bootstrap)
     return found
 
 
@@ -188,30 +242,11 @@ def ranking_scores(scored: Scored) -> np.ndarray:
     """(n,) score of the positive class of two: the log-odds, which never saturate as probabilities do."""
     if scored.positive is None:
         raise ValueError("without a positive class there is no single ranking")
-    return _score(scored, scored.positive)
+    return scores_of(scored, scored.positive)
 
 
-def _score(scored: Scored, target: int) -> np.ndarray:
+def scores_of(scored: Scored, target: int) -> np.ndarray:
+    """(n,) score of a class against the rest: log-odds of two classes, the probability of several."""
     if len(scored.classes) == 2:
         return scored.logits[:, target] - scored.logits[:, 1 - target]
     return scored.probabilities[:, target]
-
-
-def _mean(values: np.ndarray, bootstrap: PatientBootstrap) -> Estimate:
-    if not len(values):
-        return Estimate.undefined("no labelled images")
-    sums = bootstrap.sums(np.column_stack([values, np.ones(len(values))]))
-    return bootstrap.estimate(float(values.mean()), sums[:, 0] / sums[:, 1])
-
-
-def _denominator(name: str, scored: Scored, decision: np.ndarray) -> np.ndarray:
-    """The rows a proportion is a share of (for several classes: all)."""
-    everything = np.ones(len(scored.labels), dtype=bool)
-    if scored.positive is None:
-        return everything
-    return {
-        "recall": scored.labels == scored.positive,
-        "specificity": scored.labels != scored.positive,
-        "precision": decision == scored.positive,
-        "negative_predictive_value": decision != scored.positive,
-    }.get(name, everything)

@@ -4,9 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from penumo_assets.metrics.intervals import PatientBootstrap
-from penumo_assets.metrics.records import Estimate
-
 
 @dataclass(frozen=True)
 class Overlap:
@@ -34,15 +31,3 @@ def overlap(truth: np.ndarray, predicted: np.ndarray) -> Overlap:
     if size == 0:
         return Overlap(np.nan, np.nan)
     return Overlap(2 * both / size, both / (size - both))
-
-
-def mean_overlap(values: np.ndarray, bootstrap: PatientBootstrap) -> Estimate:
-    """Mean of (n,) per-image values, NaN left out, with its interval by patient."""
-    values = np.asarray(values, np.float64)
-    defined = np.isfinite(values)
-    if not defined.any():
-        return Estimate.undefined("no image with a ground-truth mask")
-    sums = bootstrap.sums(np.column_stack([np.where(defined, values, 0), defined]))
-    with np.errstate(invalid="ignore"):
-        replicates = sums[:, 0] / sums[:, 1]
-    return bootstrap.estimate(float(values[defined].mean()), replicates)

@@ -3,12 +3,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from penumo_assets.metrics.intervals import (
-    PatientBootstrap,
-    hanley_mcneil_variance,
-    widen_degenerate_auc,
-    widen_degenerate_proportion,
-)
+from penumo_assets.metrics.intervals import PatientBootstrap
 from penumo_assets.metrics.ranking import Ranking
 from penumo_assets.metrics.records import Estimate
 
@@ -69,7 +64,7 @@ def test_the_interval_of_a_mean_covers_the_truth_about_as_often_as_it_says():
     for trial in range(100):
         values = random.normal(5.0, 2.0, 60)
         bootstrap = PatientBootstrap(np.arange(60), 400, seed=trial)
-        estimate = bootstrap.estimate(values.mean(), bootstrap.sums(values)[:, 0] / 60)
+        estimate = bootstrap.mean(values, "no value")
         covered += estimate.low <= 5.0 <= estimate.high
     assert 0.87 <= covered / 100 <= 0.99
 
@@ -83,15 +78,39 @@ def test_the_same_seed_gives_the_same_interval_and_another_another():
 
 
 def test_an_undefined_value_carries_its_reason_and_no_interval():
-    estimate = PatientBootstrap(np.arange(5), 10).estimate(float("nan"), np.zeros(10), "no image of class normal")
+    estimate = PatientBootstrap(np.arange(5), 10).estimate(
+        float("nan"), np.zeros(10), np.zeros(5), "no image of class normal"
+    )
     assert estimate == Estimate.undefined("no image of class normal")
 
 
 def test_a_metric_undefined_in_many_resamples_has_no_interval():
     replicates = np.r_[np.full(20, np.nan), np.linspace(0.4, 0.6, 80)]
-    estimate = PatientBootstrap(np.arange(5), 100).estimate(0.5, replicates)
+    estimate = PatientBootstrap(np.arange(60), 100).estimate(0.5, replicates, np.zeros(60))
     assert (estimate.value, estimate.low, estimate.high) == (0.5, None, None)
     assert estimate.reason == "no interval: undefined in 20 of 100 resamples"
+
+
+def test_few_patients_and_resamples_that_agree_give_no_interval():
+    few = PatientBootstrap(np.arange(12), 50).mean(np.linspace(0, 1, 12), "no value")
+    assert (few.low, few.reason) == (None, "no interval: fewer than 50 patients")
+    same = PatientBootstrap(np.arange(80), 50).mean(np.ones(80), "no value")
+    assert (same.value, same.low, same.reason) == (1.0, None, "no interval: all resamples agree")
+
+
+def test_the_bca_interval_is_scipys():
+    values = np.random.default_rng(0).exponential(size=80)
+    known = stats.bootstrap((values,), np.mean, n_resamples=4000, method="BCa", rng=1).confidence_interval
+    found = PatientBootstrap(np.arange(80), 4000).mean(values, "no value")
+    assert (found.low, found.high) == pytest.approx((known.low, known.high), abs=0.02)
+
+
+def test_values_that_are_not_known_are_left_out_of_a_mean():
+    values = np.where(np.arange(90) % 3 == 0, np.nan, np.linspace(0.6, 1.0, 90))
+    found = PatientBootstrap(np.arange(90), 200).mean(values, "no mask")
+    assert found.value == pytest.approx(np.nanmean(values))
+    assert found.low < found.value < found.high
+    assert PatientBootstrap(np.arange(90), 10).mean(np.full(90, np.nan), "no mask").reason == "no mask"
 
 
 def test_no_images_give_no_error():
@@ -104,51 +123,6 @@ def test_no_images_give_no_error():
 def test_senseless_settings_are_refused(resamples, confidence):
     with pytest.raises(ValueError, match="must"):
         PatientBootstrap(np.arange(5), resamples, confidence=confidence)
-
-
-@pytest.mark.parametrize("value", [0.0, 1.0])
-def test_a_perfect_proportion_gets_the_exact_binomial_interval(value):
-    found = widen_degenerate_proportion(
-        Estimate(value=value, low=value, high=value, method="patient bootstrap, percentile", resamples=2000), 20
-    )
-    exact = stats.binomtest(int(20 * value), 20).proportion_ci(0.95, "exact")
-    assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
-    assert found.method == "Clopper-Pearson, patients"
-
-
-def test_an_imperfect_proportion_keeps_its_bootstrap_interval():
-    estimate = Estimate(value=0.9, low=0.8, high=0.95, method="patient bootstrap, percentile", resamples=2000)
-    assert widen_degenerate_proportion(estimate, 20) is estimate
-
-
-def test_hanley_and_mcneils_published_example():
-    """Hanley & McNeil 1982: A = 0.893 with 51 abnormal and 58 normal cases has SE 0.032, found without the model."""
-    assert hanley_mcneil_variance(0.893, 51, 58) ** 0.5 == pytest.approx(0.032, abs=0.001)
-
-
-def test_hanley_and_mcneils_variance_is_that_of_exponential_scores():
-    """Their model: negative scores exponential with rate 1, positive ones with a smaller rate."""
-    random = np.random.default_rng(0)
-    auc = 0.8
-    scale = auc / (1 - auc)
-    negative = random.exponential(1.0, (4000, 1, 25))
-    positive = random.exponential(scale, (4000, 15, 1))
-    simulated = (positive > negative).mean(axis=(1, 2))
-    assert simulated.mean() == pytest.approx(auc, abs=0.005)
-    assert simulated.var() == pytest.approx(hanley_mcneil_variance(auc, 15, 25), rel=0.08)
-
-
-def test_a_perfect_auc_gets_a_bound_that_its_score_equation_confirms():
-    found = widen_degenerate_auc(Estimate(value=1.0, low=1.0, high=1.0), 12, 30)
-    assert found.high == 1.0
-    assert 0.7 < found.low < 0.95
-    z = (1 - found.low) / hanley_mcneil_variance(found.low, 12, 30) ** 0.5
-    assert z == pytest.approx(stats.norm.ppf(0.975), rel=1e-6)
-
-
-def test_a_perfect_auc_is_surer_with_more_patients():
-    few, many = (widen_degenerate_auc(Estimate(value=1.0, low=1.0, high=1.0), n, n).low for n in (5, 500))
-    assert few < 0.8 < 0.98 < many
 
 
 def test_the_roc_band_holds_the_curve_and_rises():

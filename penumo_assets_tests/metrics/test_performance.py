@@ -66,9 +66,11 @@ def test_perfect_scores_still_have_an_interval_of_some_width():
     labels = np.repeat([0, 1], 10)
     images = Scored(labels, np.stack([0.5 - labels, labels - 0.5], 1) * 6.0, np.arange(20).astype(str), ["n", "p"], 1)
     found = performance(images, DecisionRule(0.5, 1.0, "test"), SETTINGS)
-    for name in ("roc_auc", "recall", "specificity", "accuracy", "precision"):
+    for name in ("roc_auc", "recall", "specificity", "accuracy", "precision", "f1", "balanced_accuracy"):
         assert found[name].value == found[name].high == 1.0, name
-        assert 0.5 < found[name].low < 0.95, name
+        assert 0.5 < found[name].low < 0.97, name
+    for name in ("pr_auc", "macro_f1", "matthews_correlation"):
+        assert (found[name].value, found[name].low) == (1.0, None), name
 
 
 def test_calibration_uses_the_temperature_and_ranking_does_not():

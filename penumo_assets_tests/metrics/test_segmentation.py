@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, jaccard_score
 
-from penumo_assets.metrics.intervals import PatientBootstrap
-from penumo_assets.metrics.segmentation import mean_overlap, overlap
+from penumo_assets.metrics.segmentation import overlap
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -26,16 +25,3 @@ def test_one_empty_mask_has_no_overlap_and_two_have_none_to_measure():
 def test_masks_of_different_shape_are_refused():
     with pytest.raises(ValueError, match="cannot be compared"):
         overlap(np.zeros((4, 4)), np.zeros((4, 5)))
-
-
-def test_the_mean_leaves_undefined_images_out_and_has_an_interval():
-    bootstrap = PatientBootstrap(np.arange(5), 500)
-    found = mean_overlap(np.array([0.9, 0.8, np.nan, 1.0, 0.7]), bootstrap)
-    assert found.value == pytest.approx(0.85)
-    assert 0.7 <= found.low < 0.85 < found.high <= 1.0
-
-
-def test_no_ground_truth_is_undefined_and_not_zero():
-    found = mean_overlap(np.full(3, np.nan), PatientBootstrap(np.arange(3), 10))
-    assert found.value is None
-    assert found.reason == "no image with a ground-truth mask"

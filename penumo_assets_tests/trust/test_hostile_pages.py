@@ -58,7 +58,7 @@ def hostile_page() -> str:
         dataset={"digest": EVERYTHING, "salt": EVERYTHING},
     )
     report = build_report(hostile)
-    gate = GateResult(gate=EVERYTHING, limit=None, value=None, passed=False, reason=EVERYTHING)
+    gate = GateResult(gate=EVERYTHING, limit=None, value=None, status="failed", reason=EVERYTHING)
     versions = report.versions.model_copy(update={"libraries": {EVERYTHING: EVERYTHING}})
     report = report.model_copy(update={"gates": (gate,), "created": EVERYTHING, "versions": versions})
     pictures = [Picture("data:image/png;base64,AAAA", None)] * len(report.failures)

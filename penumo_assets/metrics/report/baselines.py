@@ -3,10 +3,9 @@
 import numpy as np
 import pandas as pd
 
+from penumo_assets.metrics.auc import Part, mean_auc
 from penumo_assets.metrics.delong import compare_aucs
-from penumo_assets.metrics.intervals import PatientBootstrap, widen_degenerate_auc
 from penumo_assets.metrics.performance import Scored, ranking_scores
-from penumo_assets.metrics.ranking import Ranking
 from penumo_assets.metrics.records import AucComparison, Estimate, Settings
 from penumo_assets.metrics.report.content import ShortcutRow, Shortcuts, Verdict
 from penumo_assets.metrics.report.inputs import Evaluation
@@ -102,9 +101,6 @@ def verdict(comparison: AucComparison | None) -> Verdict | None:
 def _auc(test: Scored, scores: np.ndarray, settings: Settings) -> Estimate:
     if not len(scores):
         return Estimate.undefined("no test image with this feature")
-    bootstrap = PatientBootstrap.of(test.patients, settings)
-    ranking = Ranking.of(test.present, scores)
-    value = ranking.areas(np.ones(len(scores), np.int64))[0]
-    found = bootstrap.estimate(value, bootstrap.areas(ranking)[0], "the test images hold one class only")
-    with_finding, without = (len(np.unique(test.patients[test.present == side])) for side in (1, 0))
-    return widen_degenerate_auc(found, with_finding, without, settings.confidence)
+    if len(np.unique(test.present)) < 2:
+        return Estimate.undefined("the test images hold one class only")
+    return mean_auc([Part(test.present == 1, scores, test.patients)], settings.confidence)

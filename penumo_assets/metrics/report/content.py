@@ -7,15 +7,17 @@ from pydantic import AfterValidator, ConfigDict, Field, SerializerFunctionWrapHa
 
 from penumo_assets.metrics.records import AucComparison, AucVariance, Count, Estimate, Record, Settings, Share
 
-SCHEMA: Literal["penumo/evaluation-report/1"] = "penumo/evaluation-report/1"
+SCHEMA: Literal["penumo/evaluation-report/2"] = "penumo/evaluation-report/2"
 SCHEMA_NAME = "report.schema.json"  # written by tools/report_schema.py
 MAX_PROBLEMS = 10
+DECIDABLE = 10  # test patients of a class; with fewer, no gate that looks at the class decides
 ALWAYS = (
     *("accuracy", "balanced_accuracy", "recall", "specificity", "precision", "f1", "macro_f1", "micro_f1"),
     *("roc_auc", "pr_auc", "ece", "brier"),
 )
 Numbers = tuple[float, ...]
 Estimates = dict[str, Estimate]
+GateStatus = Literal["passed", "failed", "not_asked", "not_decidable"]
 Verdict = Literal["model better", "not distinguishable", "shortcut better"]
 
 
@@ -59,11 +61,12 @@ class Ages(Record):
 
 
 class Split(Record):
-    """Who stands in a split; ``counts`` by class, ``groups`` by attribute and group."""
+    """Who stands in a split; ``counts`` are images by class, ``groups`` images by attribute and group."""
 
     images: Count
     patients: Count
     counts: dict[str, Count]
+    patients_by_class: dict[str, Count]
     prevalence: dict[str, Share] | None
     groups: dict[str, dict[str, Count]]
     age: Ages
@@ -194,6 +197,17 @@ class Reliability(Record):
     intercept: float | None
 
 
+class CalibrationByChance(Record):
+    """The calibration error that perfectly calibrated probabilities of the same images have: mean and 95 % quantile.
+
+    ``p_value``: how often it is at least as large as the one found.
+    """
+
+    expected: Share
+    high: Share
+    p_value: Share
+
+
 class Calibration(Record):
     """Do the probabilities of ``event`` on test mean what they say?"""
 
@@ -202,6 +216,7 @@ class Calibration(Record):
     temperature: float | None
     calibrated: Reliability | None
     uncalibrated: Reliability | None
+    chance: CalibrationByChance | None
 
 
 class NetBenefit(Record):
@@ -229,6 +244,9 @@ class Subgroup(Record):
     patients: Count
     counts: dict[str, Count]
     metrics: Estimates
+    roc_auc_upper: Share | None = Field(
+        description="Upper bound of the ROC-AUC that holds for all groups together in 95 of 100 reports (Bonferroni)."
+    )
 
 
 class ShortcutRow(Record):
@@ -283,13 +301,27 @@ class Failure(Record):
 
 
 class GateResult(Record):
-    """One gate: the limit, what was found, and whether it holds. An undefined metric does not pass."""
+    """One gate: the limit, what was found, and what follows.
+
+    ``not_asked``: the gate is off, the value is shown all the same. ``not_decidable``: the test images are too few, or
+    the value is undefined: a person has to decide.
+    """
 
     gate: str
+    status: GateStatus
     limit: float | None
     value: float | None
-    passed: bool
     reason: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether it was asked for and holds."""
+        return self.status == "passed"
+
+    @property
+    def holds_up(self) -> bool:
+        """Whether it was asked for and does not hold, or cannot be decided."""
+        return self.status in ("failed", "not_decidable")
 
 
 class ChecklistRow(Record):
@@ -307,7 +339,7 @@ class Report(Record):
 
     model_config = ConfigDict(title="Evaluation report of a chest X-ray classifier")
 
-    schema_name: Literal["penumo/evaluation-report/1"] = Field(alias="schema")
+    schema_name: Literal["penumo/evaluation-report/2"] = Field(alias="schema")
     created: str = Field(description="ISO 8601, UTC.")
     phantoms: bool = Field(description="True when the images were drawn by a program: nothing here is about patients.")
     disclaimer: str

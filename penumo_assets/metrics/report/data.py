@@ -45,6 +45,10 @@ def _split(evaluation: Evaluation, index: pd.DataFrame) -> Split:
         images=len(index),
         patients=int(index["patient_id"].nunique()),
         counts=counts,
+        patients_by_class={
+            name: int(index.loc[index["target"] == i, "patient_id"].nunique())
+            for i, name in enumerate(evaluation.classes)
+        },
         prevalence={name: count / len(index) for name, count in counts.items()} if len(index) else None,
         groups={
             attribute: {str(name): int(count) for name, count in names.value_counts().sort_index().items()}

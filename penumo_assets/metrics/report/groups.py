@@ -6,49 +6,56 @@ import numpy as np
 import pandas as pd
 
 from penumo_assets.metrics import classification
+from penumo_assets.metrics.auc import Part, mean_auc
 from penumo_assets.metrics.intervals import PatientBootstrap
 from penumo_assets.metrics.performance import (
     DecisionRule,
     Scored,
     area_estimates,
+    class_parts,
     decision_estimates,
     expected_calibration_error,
     ranking_scores,
 )
-from penumo_assets.metrics.ranking import Ranking
 from penumo_assets.metrics.records import Estimate, Settings
 from penumo_assets.metrics.report.content import CohortOverlaps, Failure, Segmentation, Subgroup
 from penumo_assets.metrics.report.context import DiceRow
 from penumo_assets.metrics.report.inputs import Evaluation
-from penumo_assets.metrics.segmentation import mean_overlap
 from penumo_assets.metrics.subgroups import group_order, subgroup_labels
 
-MIN_PER_CLASS = 5  # patients of each class below which a subgroup's AUC says too little to print
+AREAS = ("roc_auc", "pr_auc")
+MIN_PER_CLASS = 5  # patients of each class; with fewer a subgroup's AUC says too little to print
+SUBGROUP_ERROR = 0.05  # reports in which a good model may fall below a subgroup floor by chance
 
 
 def subgroup_rows(evaluation: Evaluation, rule: DecisionRule) -> tuple[Subgroup, ...]:
     """Performance on test by cohort, sex, age band and view."""
-    index, test = evaluation.index["test"], evaluation.scored["test"]
-    rows = []
-    for attribute, names in subgroup_labels(index).items():
-        for name in sorted(names.unique(), key=group_order):
-            part = test.subset((names == name).to_numpy())
-            rows.append(_group(attribute, name, part, rule, evaluation.settings))
-    return tuple(rows)
+    index, test, settings = evaluation.index["test"], evaluation.scored["test"], evaluation.settings
+    groups = [
+        (attribute, name, test.subset((names == name).to_numpy()))
+        for attribute, names in subgroup_labels(index).items()
+        for name in sorted(names.unique(), key=group_order)
+    ]
+    judged = sum(_few(part) is None for _, _, part in groups)
+    # Two-sided level whose upper end alone, over all groups together, is wrong in one report of twenty.
+    level = 1 - 2 * SUBGROUP_ERROR / max(judged, 1)
+    return tuple(_group(attribute, name, part, rule, settings, level) for attribute, name, part in groups)
 
 
-def _group(attribute: str, name: str, part: Scored, rule: DecisionRule, settings: Settings) -> Subgroup:
+def _few(part: Scored) -> str | None:
+    """Why the group's ranking says too little to print."""
+    patients = [len(np.unique(part.patients[part.labels == i])) for i in range(len(part.classes))]
+    few = part.classes[int(np.argmin(patients))]
+    return f"fewer than {MIN_PER_CLASS} patients of class {few}" if min(patients) < MIN_PER_CLASS else None
+
+
+def _group(attribute: str, name: str, part: Scored, rule: DecisionRule, settings: Settings, level: float) -> Subgroup:
     bootstrap = PatientBootstrap.of(part.patients, settings)
     found = decision_estimates(part, rule, bootstrap)
     metrics = {name: found[name] for name in ("recall", "specificity", "balanced_accuracy")}
-    metrics["ece"] = expected_calibration_error(part, rule, bootstrap)
-    patients = [len(np.unique(part.patients[part.labels == i])) for i in range(len(part.classes))]
-    if 0 < min(patients) < MIN_PER_CLASS:
-        few = part.classes[int(np.argmin(patients))]
-        why = f"fewer than {MIN_PER_CLASS} patients of class {few}"
-        metrics["roc_auc"] = metrics["pr_auc"] = Estimate.undefined(why)
-    else:
-        metrics |= area_estimates(part, bootstrap)
+    metrics["ece"] = expected_calibration_error(part, rule)
+    why = _few(part)
+    metrics |= dict.fromkeys(AREAS, Estimate.undefined(why)) if why else area_estimates(part, bootstrap)
     return Subgroup(
         attribute=attribute,
         group=name,
@@ -56,36 +63,28 @@ def _group(attribute: str, name: str, part: Scored, rule: DecisionRule, settings
         patients=bootstrap.patients,
         counts={name: int((part.labels == i).sum()) for i, name in enumerate(part.classes)},
         metrics=metrics,
+        roc_auc_upper=None if why else mean_auc(class_parts(part), level).high,
     )
 
 
 def within_cohorts_auc(evaluation: Evaluation) -> Estimate:
     """AUC among pairs of the same cohort only: what is left when cohorts cannot be told apart.
 
-    The mean of the cohorts' AUCs weighted by their pairs of a positive and a negative image
-    (covariate-adjusted AUC, Janes & Pepe 2009, doi:10.1093/biomet/asp002). If it is far below the
-    pooled AUC, the model gains from recognising where an image comes from.
+    The mean of the cohorts' AUCs weighted by their images with the finding (covariate-adjusted AUC, Janes & Pepe
+    2009, doi:10.1093/biomet/asp002). If it is far below the pooled AUC, the model gains from recognising where an
+    image comes from.
     """
     test, settings = evaluation.scored["test"], evaluation.settings
     if test.positive is None:
         return Estimate.undefined("defined for two classes with a positive one")
-    bootstrap = PatientBootstrap.of(test.patients, settings)
     cohorts = evaluation.index["test"]["cohort"].to_numpy(str)
-    points, replicates, pairs = [], [], []
+    parts = []
     for cohort in np.unique(cohorts):
-        rows = np.flatnonzero(cohorts == cohort)
-        present = test.present[rows]
-        if len(np.unique(present)) < 2:
-            continue
-        ranking = Ranking.of(present, ranking_scores(test)[rows])
-        points.append(ranking.areas(np.ones(len(rows), np.int64))[0])
-        replicates.append(bootstrap.areas(ranking, rows)[0])
-        pairs.append(float(present.sum() * (1 - present).sum()))
-    if not points:
-        return Estimate.undefined("no cohort holds both classes")
-    weights = np.array(pairs) / np.sum(pairs)
-    value = float(weights @ points)
-    return bootstrap.estimate(value, weights @ np.array(replicates))
+        inside = test.subset(cohorts == cohort)
+        if len(np.unique(inside.present)) == 2:
+            weight = float(inside.present.sum())
+            parts.append(Part(inside.present == 1, ranking_scores(inside), inside.patients, weight))
+    return mean_auc(parts, settings.confidence) if parts else Estimate.undefined("no cohort holds both classes")
 
 
 def segmentation_section(rows: Sequence[DiceRow], settings: Settings) -> Segmentation:
@@ -97,7 +96,8 @@ def segmentation_section(rows: Sequence[DiceRow], settings: Settings) -> Segment
 
     def means(part: pd.DataFrame) -> dict[str, Estimate]:
         bootstrap = PatientBootstrap.of(part["patient_id"].to_numpy(str), settings)
-        return {name: mean_overlap(part[name].to_numpy(np.float64), bootstrap) for name in ("dice", "iou")}
+        why = "no image with a ground-truth mask"
+        return {name: bootstrap.mean(part[name].to_numpy(np.float64), why) for name in ("dice", "iou")}
 
     cohorts = tuple(
         CohortOverlaps(cohort=str(name), images=len(part), **means(part))

@@ -9,7 +9,6 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.report import plots, prose
 from penumo_assets.metrics.report.content import CohortFlow, Report
 from penumo_assets.metrics.report.context import Context
@@ -84,7 +83,6 @@ def render_html(report: Report, context: Context | None = None, gallery: Sequenc
         model_facts=_model_facts(report.model.model_dump(mode="json")),
         group_names=_group_names(report),
         forest_low=low,
-        gates_off=[name for name in Gates.model_fields if name not in {gate.gate for gate in report.gates}],
         min_per_class=MIN_PER_CLASS,
     )
 

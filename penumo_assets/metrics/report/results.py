@@ -12,6 +12,7 @@ from penumo_assets.metrics.ranking import Ranking
 from penumo_assets.metrics.records import AucVariance, Settings
 from penumo_assets.metrics.report.content import (
     Calibration,
+    CalibrationByChance,
     Confusion,
     Curves,
     ModelComparison,
@@ -117,7 +118,7 @@ def operating_point_rows(
     return tuple(rows)
 
 
-def calibration_section(test: Scored, rule: DecisionRule) -> Calibration:
+def calibration_section(test: Scored, rule: DecisionRule, seed: int) -> Calibration:
     """Reliability curves before and after temperature scaling, with slope and intercept."""
     return Calibration(
         event="positive class" if test.positive is not None else "most probable class is right",
@@ -125,6 +126,19 @@ def calibration_section(test: Scored, rule: DecisionRule) -> Calibration:
         temperature=rule.temperature,
         calibrated=_reliability(test, rule.temperature),
         uncalibrated=_reliability(test, 1.0),
+        chance=_by_chance(test, rule, seed),
+    )
+
+
+def _by_chance(test: Scored, rule: DecisionRule, seed: int) -> CalibrationByChance | None:
+    if rule.temperature is None or not len(test.labels):
+        return None
+    probabilities = calibration.softmax(test.logits, rule.temperature)
+    outcome, predicted = calibration.calibrated_event(test.labels, probabilities, test.positive)
+    found = calibration.ece_from_sums(calibration.bin_sums(outcome, predicted).sum(0))
+    drawn = calibration.ece_by_chance(predicted, test.patients, seed=seed)
+    return CalibrationByChance(
+        expected=float(drawn.mean()), high=float(np.quantile(drawn, 0.95)), p_value=float((drawn >= found).mean())
     )
 
 

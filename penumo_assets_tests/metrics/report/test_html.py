@@ -101,7 +101,7 @@ def test_a_report_about_patients_does_not_speak_of_phantoms():
 
 
 def test_the_headline_numbers_and_their_intervals_are_on_the_page(report, page):
-    for name in ("roc_auc", "recall", "specificity", "ece"):
+    for name in ("roc_auc", "recall", "specificity"):
         estimate = report.performance.test[name]
         assert f"{estimate.value:.3f}" in words(page)
         assert f"{estimate.low:.3f} to {estimate.high:.3f}" in words(page)
@@ -172,8 +172,11 @@ def test_several_classes_make_a_page_without_charts_of_two():
     assert "called covid" in words(page)
 
 
-def test_gates_that_were_not_asked_for_are_named(page):
-    assert "Not asked for: Specificity on test; No shortcut is better." in words(page)
+def test_every_gate_stands_on_the_page_with_what_it_says(report, page):
+    assert "not_asked" in {gate.status for gate in report.gates}
+    for gate in report.gates:
+        assert f"{gate.status.replace('_', ' ')}" in words(page)
+        assert gate.reason in words(page)
 
 
 def test_an_error_is_told_by_the_probability_that_the_threshold_cuts(report, page):
