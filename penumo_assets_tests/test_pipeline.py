@@ -268,11 +268,11 @@ def test_a_failed_gate_fails_its_architectures_run_and_leaves_the_other_to_win(t
     """A blocking check stops the run of the partition; choosing among the reports is up to champion_model."""
     before = trained.store.read_json("models/champion.json")["architecture"]
     other = {"resnet34": "resnet50", "resnet50": "resnet34"}[before]
-    strict = {"evaluation_report": {"bootstrap": 50, "gates": {**OFF, "max_ece": 0.0}}}  # nobody's
+    strict = {"evaluation_report": {"bootstrap": 50, "gates": {**OFF, "beat_shortcuts": True}}}  # nobody's
     result = trained.materialize("evaluation_report", partition=before, config=strict, fails=True)
     evaluated = result.get_asset_check_evaluations()
     failed = {item.check_name for item in evaluated if item.severity is AssetCheckSeverity.ERROR and not item.passed}
-    assert failed == {"gate_max_ece"}
+    assert failed == {"gate_beat_shortcuts"}
     assert "gate_min_specificity" in {item.check_name for item in evaluated if not item.passed}, "not asked for"
     trained.materialize("champion_model")
     champion = trained.store.read_json("models/champion.json")
