@@ -101,14 +101,14 @@ def coverage(cell: Cell) -> dict[str, object]:
 
 
 def table(rows: list[dict]) -> str:
-    """Markdown: a row per metric, lowest and mean coverage over prevalences and films, by patients."""
+    """Markdown: a row per metric, mean (lowest) coverage over prevalences and films, by patients."""
     sizes = sorted({row["patients"] for row in rows})
     lines = ["| metric | " + " | ".join(f"{n} patients" for n in sizes) + " |", "|---" * (len(sizes) + 1) + "|"]
     for name in METRICS:
         cells = []
         for n in sizes:
             found = [r["covered"][name] for r in rows if r["patients"] == n and r["shown"][name] >= 0.05]
-            cells.append(f"{min(found):.2f} ({np.mean(found):.2f})" if found else "not shown")
+            cells.append(f"{np.mean(found):.3f} ({min(found):.2f})" if found else "not shown")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
