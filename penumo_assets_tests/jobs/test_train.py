@@ -221,9 +221,9 @@ def test_a_class_missing_from_validation_is_refused(tmp_path, monkeypatch):
         train.main(QUICK)
 
 
-def test_a_single_class_is_refused(tmp_path, monkeypatch):
+def test_a_declared_class_without_images_is_refused(tmp_path, monkeypatch):
     pack_with_labels(tmp_path, monkeypatch, lambda split, item: "normal")
-    with pytest.raises(JobError, match="the single class normal"):
+    with pytest.raises(JobError, match="none of class pneumonia"):
         train.main(QUICK)
 
 

@@ -60,7 +60,7 @@ def write_inputs(opt_ml: Path, images: int = 48, classes: tuple[str, ...] = ("no
             }
         )
     write_items(opt_ml, items)
-    (index / "config.json").write_text(json.dumps(CONFIG | config))
+    (index / "config.json").write_text(json.dumps(CONFIG | {"classes": list(classes)} | config))
     return items
 
 
