@@ -4,7 +4,6 @@ Enters: `npz_tensors` of every cohort, by their manifests. Leaves: packed shards
 """
 
 import io
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,6 +35,7 @@ from penumo_assets.assets.shared import (
 from penumo_assets.automation import WEEKLY_IF_COHORTS_CHANGED
 from penumo_assets.cohort.publish import TRIES, open_manifest, overtaken
 from penumo_assets.configs.train import DatasetConfig
+from penumo_assets.jobs.contract import json_lines
 from penumo_assets.jobs.identity import is_trainable, why_untrainable
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.partitions import cohorts
@@ -230,7 +230,6 @@ def _previous(store: ObjectStore) -> PreviousSet | None:
 
 def _pack_spec(items: Sequence[dict], settings: DatasetConfig, previous: PreviousSet | None) -> JobSpec:
     """A job that reads the tensors which are new since ``previous``, and the others from its shards."""
-    lines = "".join(json.dumps(item, sort_keys=True) + "\n" for item in items)
     known = previous.tensors if previous else frozenset()
     fresh = tuple(item["file"] for item in items if (item["file"], item["sha256"]) not in known)
     inputs = {"npz": JobInput("npz", fresh)} if fresh else {}
@@ -242,7 +241,7 @@ def _pack_spec(items: Sequence[dict], settings: DatasetConfig, previous: Previou
         asset="training-set",
         partition=None,
         inputs=inputs,
-        documents={"index": {"items.jsonl": lines.encode(), "config.json": settings.model_dump_json().encode()}},
+        documents={"index": {"items.jsonl": json_lines(items), "config.json": settings.model_dump_json().encode()}},
         outputs=("dataset",),
         result_output="dataset",
     )

@@ -5,7 +5,6 @@ Enters: `npz_tensors` of one cohort, `champion_model`. Leaves: `predictions` (pr
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from penumo_assets.assets.shared import (
 )
 from penumo_assets.cohort.publish import TRIES, open_manifest, overtaken
 from penumo_assets.configs.inference import InferenceConfig
+from penumo_assets.jobs.contract import json_lines
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.jobs.quality import quality_flags
 from penumo_assets.partitions import architectures, cohorts
@@ -145,7 +145,6 @@ def _spec(
     arguments += ["--max-psi", str(settings.max_psi), "--device", settings.compute_device]
     if settings.overlay:
         arguments += ["--overlay", "--overlay-limit", str(settings.overlay_limit)]
-    lines = "".join(json.dumps(item, sort_keys=True) + "\n" for item in items)
     inputs = {
         "model": model.archive,
         "npz": JobInput("npz", tuple(item["file"] for item in items)),
@@ -162,7 +161,7 @@ def _spec(
         partition=cohort,
         arguments=tuple(arguments),
         inputs=inputs,
-        documents={"index": {"items.jsonl": lines.encode()}},
+        documents={"index": {"items.jsonl": json_lines(items)}},
         outputs=("predictions",),
         result_output="predictions",
     )

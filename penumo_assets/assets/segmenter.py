@@ -33,6 +33,7 @@ from penumo_assets.cohort.landing import read_landing
 from penumo_assets.cohort.publish import read_manifest, read_settings
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.configs.segmenter import RetrainConfig, SegmenterConfig, SegmenterSource, SegmenterStart
+from penumo_assets.jobs.contract import json_lines
 from penumo_assets.jobs.prepare.work import key_from_environment, key_id
 from penumo_assets.models.archive import read_member
 from penumo_assets.partitions import cohorts
@@ -181,7 +182,6 @@ def _train_spec(
     arguments = [text for name, value in flags.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     if config.start is SegmenterStart.bundled:
         arguments += ["--initial", "bundled"]
-    index = "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows)
     return JobSpec(
         kind="training",
         program="segment_train",
@@ -192,7 +192,7 @@ def _train_spec(
             "images": JobInput("raw", tuple(row["file"] for row in rows)),
             "masks": JobInput("landing", tuple(name for row in rows for name in row["mask"])),
         },
-        documents={"train": {"index.jsonl": index.encode()}},
+        documents={"train": {"index.jsonl": json_lines(rows)}},
         outputs=("model", "data"),
         environment=environment,
         secrets=secrets,

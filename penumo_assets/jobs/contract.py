@@ -14,13 +14,14 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 RESULT_NAME = "result.json"
+M = TypeVar("M", bound=BaseModel)
 
 
 class JobError(RuntimeError):
@@ -111,6 +112,33 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = False) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """One JSON object a line, its keys sorted: the same rows are the same bytes."""
+    return "".join(json.dumps(row, sort_keys=True) + "\n" for row in rows).encode()
+
+
+def read_json_lines(path: Path, model: type[M]) -> list[M]:
+    """The rows of a file that `json_lines` wrote, blank lines left out.
+
+    Raises
+    ------
+    JobError
+        If the file is missing, or a line is not valid; the message names the line and the field.
+    """
+    if not path.is_file():
+        raise JobError(f"no {path.name} in the input {path.parent.name!r}")
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip():
+            try:
+                rows.append(model.model_validate_json(line))
+            except ValidationError as error:
+                first = error.errors(include_input=False)[0]
+                field = ".".join(str(part) for part in first["loc"])
+                raise JobError(f"{path.name} line {number}: {field}: {first['msg']}") from error
+    return rows
 
 
 def host_result_name(host: str, *, first: bool) -> str:

@@ -7,7 +7,7 @@ from penumo_assets.metrics.auc import Part, mean_auc
 from penumo_assets.metrics.gates import check_gates, choose_champion
 from penumo_assets.metrics.records import Estimate
 from penumo_assets.metrics.report.assemble import build_report
-from penumo_assets.metrics.report.content import CalibrationByChance, Shortcuts
+from penumo_assets.metrics.report.measured import CalibrationByChance, Shortcuts
 from penumo_assets_tests.metrics.synthetic import evaluation
 
 OFF = {"min_roc_auc_low": None, "min_sensitivity": None, "max_ece": None, "min_subgroup_roc_auc": None}

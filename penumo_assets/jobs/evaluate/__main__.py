@@ -36,9 +36,10 @@ from penumo_assets.metrics.grad_cam import NoConvolution, grad_cam
 from penumo_assets.metrics.performance import DecisionRule
 from penumo_assets.metrics.records import Settings
 from penumo_assets.metrics.report.assemble import build_report, headline
-from penumo_assets.metrics.report.content import SCHEMA, Failure, InvalidReport, Report, read_report
+from penumo_assets.metrics.report.content import SCHEMA, InvalidReport, Report, read_report
 from penumo_assets.metrics.report.html import Picture, render_html
 from penumo_assets.metrics.report.inputs import Evaluation
+from penumo_assets.metrics.report.measured import Failure
 from penumo_assets.metrics.report.pictures import jpeg_data_uri, with_contour, with_heat
 from penumo_assets.metrics.scores import ScoreError
 from penumo_assets.models.inputs import normalise

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from penumo_assets.imaging.pack import NpzError, load_npz
 from penumo_assets.jobs import contract
@@ -83,17 +83,7 @@ def prediction_frame(items: list[Item], logits: np.ndarray, classifier: Classifi
 
 def read_items(path: Path) -> list[Item]:
     """The images to classify; raises JobError if the list is missing, broken or empty."""
-    if not path.is_file():
-        raise JobError(f"no {path.name} in the input 'index'")
-    items = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip():
-            try:
-                items.append(Item.model_validate_json(line))
-            except ValidationError as error:
-                first = error.errors(include_input=False)[0]
-                field = ".".join(str(part) for part in first["loc"])
-                raise JobError(f"{path.name} line {number}: {field}: {first['msg']}") from error
+    items = contract.read_json_lines(path, Item)
     if not items:
         raise JobError(f"{path.name} names no image")
     return items

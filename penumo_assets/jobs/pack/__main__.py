@@ -19,13 +19,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.imaging.pack import NpzError, load_npz
 from penumo_assets.jobs import contract
-from penumo_assets.jobs.contract import JobError
+from penumo_assets.jobs.contract import JobError, read_json_lines
 from penumo_assets.jobs.pack.duplicates import duplicates_across_patients, perceptual_hash
 from penumo_assets.jobs.pack.shard_writer import ShardWriter
 from penumo_assets.jobs.pack.splits import assign_splits
@@ -108,18 +108,7 @@ def read_items(path: Path) -> list[Item]:
     JobError
         If the file is missing, a line is not valid, or a file is named twice.
     """
-    if not path.is_file():
-        raise JobError(f"no {path.name} in the input 'index'")
-    items = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            items.append(Item.model_validate_json(line))
-        except ValidationError as error:
-            first = error.errors(include_input=False)[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise JobError(f"{path.name} line {number}: {field}: {first['msg']}") from error
+    items = read_json_lines(path, Item)
     items.sort(key=lambda item: (item.cohort, item.file))
     for before, item in pairwise(items):
         if before.file == item.file:

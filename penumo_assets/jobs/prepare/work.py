@@ -2,13 +2,12 @@
 
 import hashlib
 import hmac
-import json
 import os
 from collections.abc import Iterable
 
 from pydantic import BaseModel, ConfigDict
 
-from penumo_assets.jobs.contract import JobError
+from penumo_assets.jobs.contract import JobError, json_lines
 from penumo_assets.jobs.manifest import ManifestRow
 
 # The variable with the pseudonymisation key: the orchestrator passes it on, the prepare job reads it.
@@ -37,8 +36,7 @@ class WorkItem(BaseModel):
 
 
 def dump_work(items: Iterable[WorkItem]) -> bytes:
-    lines = [json.dumps(item.model_dump(exclude_defaults=True), sort_keys=True) for item in items]
-    return "".join(line + "\n" for line in lines).encode("utf-8")
+    return json_lines(item.model_dump(exclude_defaults=True) for item in items)
 
 
 def work_lines(data: bytes) -> list[bytes]:

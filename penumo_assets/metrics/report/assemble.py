@@ -10,9 +10,10 @@ from penumo_assets.metrics.gates import check_gates
 from penumo_assets.metrics.performance import per_class, performance
 from penumo_assets.metrics.report import baselines, groups, results
 from penumo_assets.metrics.report.checklist import checklist
-from penumo_assets.metrics.report.content import SCHEMA, Confusions, ModelFacts, Performance, Report, Versions
+from penumo_assets.metrics.report.content import SCHEMA, ModelFacts, Report, Versions
 from penumo_assets.metrics.report.data import data_section
 from penumo_assets.metrics.report.inputs import Evaluation
+from penumo_assets.metrics.report.measured import Confusions, Performance
 
 NOT_A_DEVICE = (
     "Not a medical device. This report describes a research model; it has not been cleared for clinical use "

@@ -7,8 +7,8 @@ from penumo_assets.metrics.auc import Part, mean_auc
 from penumo_assets.metrics.delong import compare_aucs
 from penumo_assets.metrics.performance import Scored, ranking_scores
 from penumo_assets.metrics.records import AucComparison, Estimate, Settings
-from penumo_assets.metrics.report.content import ShortcutRow, Shortcuts, Verdict
 from penumo_assets.metrics.report.inputs import Evaluation
+from penumo_assets.metrics.report.measured import ShortcutRow, Shortcuts, Verdict
 from penumo_assets.metrics.shortcuts import SHORTCUTS, Shortcut, shortcut_features, shortcut_scores
 
 ALL_COHORTS = "all cohorts"

@@ -18,9 +18,9 @@ from penumo_assets.metrics.performance import (
     ranking_scores,
 )
 from penumo_assets.metrics.records import Estimate, Settings
-from penumo_assets.metrics.report.content import CohortOverlaps, Failure, Segmentation, Subgroup
 from penumo_assets.metrics.report.context import DiceRow
 from penumo_assets.metrics.report.inputs import Evaluation
+from penumo_assets.metrics.report.measured import CohortOverlaps, Failure, Segmentation, Subgroup
 from penumo_assets.metrics.subgroups import group_order, subgroup_labels
 
 AREAS = ("roc_auc", "pr_auc")

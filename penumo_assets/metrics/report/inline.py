@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup
 
 from penumo_assets.metrics.report import plots
-from penumo_assets.metrics.report.content import Estimates, Report
+from penumo_assets.metrics.report.content import Report
+from penumo_assets.metrics.report.measured import Estimates
 from penumo_assets.metrics.report.svg import Chart
 
 _STYLE = (

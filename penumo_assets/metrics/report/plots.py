@@ -2,7 +2,8 @@
 
 from markupsafe import Markup
 
-from penumo_assets.metrics.report.content import OperatingPoint, Report
+from penumo_assets.metrics.report.content import Report
+from penumo_assets.metrics.report.measured import OperatingPoint
 from penumo_assets.metrics.report.svg import Chart
 
 

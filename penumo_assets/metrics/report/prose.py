@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from penumo_assets.metrics.report.content import Report, ShortcutRow
+from penumo_assets.metrics.report.content import Report
+from penumo_assets.metrics.report.measured import ShortcutRow
 
 WORDS = {
     "roc_auc": "ROC-AUC",

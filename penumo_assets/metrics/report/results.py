@@ -10,7 +10,8 @@ from penumo_assets.metrics.intervals import PatientBootstrap
 from penumo_assets.metrics.performance import DecisionRule, Scored, decision_estimates, ranking_scores
 from penumo_assets.metrics.ranking import Ranking
 from penumo_assets.metrics.records import AucVariance, Settings
-from penumo_assets.metrics.report.content import (
+from penumo_assets.metrics.report.content import ReportedRule
+from penumo_assets.metrics.report.measured import (
     Calibration,
     CalibrationByChance,
     Confusion,
@@ -20,7 +21,6 @@ from penumo_assets.metrics.report.content import (
     OperatingPoint,
     PrCurve,
     Reliability,
-    ReportedRule,
     RocCurve,
 )
 

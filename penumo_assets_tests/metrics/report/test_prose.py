@@ -2,7 +2,7 @@ import pytest
 
 from penumo_assets.metrics.records import Estimate
 from penumo_assets.metrics.report.assemble import build_report
-from penumo_assets.metrics.report.content import Shortcuts
+from penumo_assets.metrics.report.measured import Shortcuts
 from penumo_assets.metrics.report.prose import findings, limits, words
 from penumo_assets_tests.metrics.synthetic import evaluation
 
