@@ -134,8 +134,8 @@ def plan_cohort(cohort: str, patients: int, rng: np.random.Generator) -> list[tu
                 sex=sex,
                 age=age,
                 device=bool(rng.random() < _DEVICE_SHARE),
-                height=int(rng.integers(480, 577)),
-                width=int(rng.integers(448, 577)),
+                height=int(rng.integers(480, 529)),
+                width=int(rng.integers(488, 577)),
                 seeds=Seeds(patient=patient_seed, exposure=int(rng.integers(2**32)), disease=disease_seed),
             )
             plan.append((study, index < patients))
