@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from penumo_assets.cohort.errors import LandingError
-from penumo_assets.cohort.names import NO_NAME, as_key, telling
+from penumo_assets.cohort.names import NO_NAME, as_key, source_name
 from penumo_assets.cohort.table import MAX_ROWS, read_table
 from penumo_assets.configs.prepare import LabelsConfig
 from penumo_assets.imaging.person import age_as_written, is_missing, same_but_zeros, sex_code
@@ -59,10 +59,10 @@ def parse_labels(data: bytes, cohort: str, config: LabelsConfig, key: bytes | No
     table = read_table(data, called, REQUIRED, MAX_ROWS)
     if twice := sorted({name for name in COLUMNS if table.columns.count(name) > 1}):
         raise LandingError(f"{called} has more than one column {', '.join(twice)}")
-    told = telling(config, key)
+    named = source_name(config, key)
     labels: dict[str, Label] = {}
     for cells in table.rows:
-        label = _parse_row(table.columns, cells, config, told)
+        label = _parse_row(table.columns, cells, config, named)
         if label.source in labels:
             problem = ("duplicate_label", "labels.csv names this file more than once")
             label = Label(source=label.source, problem=problem, name=label.name)
@@ -81,10 +81,10 @@ def _malformed(columns: tuple[str, ...], cells: list[str], texts: dict[str, str]
     return None
 
 
-def _parse_row(columns: tuple[str, ...], cells: list[str], config: LabelsConfig, told: Callable[[str], str]) -> Label:
+def _parse_row(columns: tuple[str, ...], cells: list[str], config: LabelsConfig, named: Callable[[str], str]) -> Label:
     texts = {name: cell.strip() for name, cell in zip(columns, cells, strict=False) if name}
     name = as_key(texts.get("file", ""))[:_MAX_KEY_TEXT]
-    source = told(name) if name else NO_NAME
+    source = named(name) if name else NO_NAME
     if malformed := _malformed(columns, cells, texts):
         problem = ("malformed_label", f"its row in labels.csv has {malformed}")
         return Label(source=source, problem=problem, name=name)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from penumo_assets.cohort.errors import LandingError
 from penumo_assets.cohort.labels import Label, parse_labels
-from penumo_assets.cohort.names import COMPLETE_MARKER, composed, is_hidden, is_labels, telling
+from penumo_assets.cohort.names import COMPLETE_MARKER, composed, is_hidden, is_labels, source_name
 from penumo_assets.cohort.table import MAX_BYTES
 from penumo_assets.cohort.truths import mask_names, pair_masks
 from penumo_assets.configs.prepare import LabelsConfig
@@ -98,13 +98,13 @@ def read_landing(store: ObjectStore, cohort: str, config: LabelsConfig, key: byt
 
 def _landed(listed: dict[str, ObjectInfo], config: LabelsConfig, key: bytes | None) -> dict[str, LandedFile]:
     """The objects by name, each with its name outside: of two that look the same, neither is taken for the other."""
-    told = telling(config, key)
+    named = source_name(config, key)
     folders = _folders(name for name in listed if is_key(name))
     spelled = Counter(composed(name) for name in listed)
     files = {}
     for name, info in listed.items():
         twin = spelled[composed(name)] > 1
-        source = told(name) if not twin or name == composed(name) else told(f"{name} ({name!a})")
+        source = named(name) if not twin or name == composed(name) else named(f"{name} ({name!a})")
         files[name] = LandedFile(
             source, info.etag, info.size, name, info.plain, info.archived, name in folders, is_twin=twin
         )

@@ -64,7 +64,7 @@ def as_key(name: str) -> str:
     return posixpath.normpath(slashed).lstrip("/") if slashed.strip("/.") and ".." not in slashed else slashed
 
 
-def telling(config: LabelsConfig, key: bytes | None) -> Callable[[str], str]:
+def source_name(config: LabelsConfig, key: bytes | None) -> Callable[[str], str]:
     """What turns a landed name into the one it has outside: the same one for both forms of accented letters."""
     if config.file_names is FileNames.keep:
         return lambda name: printable(composed(name))

@@ -49,6 +49,6 @@ def is_web(uri: str) -> bool:
     return uri.lower().startswith(("http:", "https:"))
 
 
-def told(error: Exception, uri: str) -> str:
+def redacted(error: Exception, uri: str) -> str:
     """An error of MLflow's in words. Its text can quote the address, and then only its kind is told."""
     return f"{type(error).__name__}: {error}" if is_plain(uri) else type(error).__name__

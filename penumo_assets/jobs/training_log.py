@@ -21,7 +21,7 @@ from penumo_assets.jobs.shards import IMAGE_SHAPE, DatasetFile
 from penumo_assets.jobs.tracking_address import (
     URI_VARIABLE,
     experiment_from_environment,
-    told,
+    redacted,
     uri_from_environment,
 )
 
@@ -89,7 +89,7 @@ class TrainingLog:
                 log_system_metrics=True,
             )
         except Exception as error:
-            raise JobError(f"MLflow at {URI_VARIABLE} cannot be used: {told(error, uri)}") from None
+            raise JobError(f"MLflow at {URI_VARIABLE} cannot be used: {redacted(error, uri)}") from None
         self._mlflow, self._uri, self.run_id = mlflow, uri, run.info.run_id
 
     def parameters(self, values: dict[str, Any]) -> None:
@@ -165,4 +165,4 @@ class TrainingLog:
         try:
             send(self._mlflow)
         except Exception as error:
-            logger.warning("MLflow did not take a record: %s", told(error, self._uri))
+            logger.warning("MLflow did not take a record: %s", redacted(error, self._uri))

@@ -26,7 +26,7 @@ from penumo_assets.jobs.tracking_address import (
     USER_VARIABLE,
     is_plain,
     is_web,
-    told,
+    redacted,
     uri_from_environment,
 )
 from penumo_assets.resources.storage.file_store import file_errors, folder_lock
@@ -178,7 +178,7 @@ class Tracking(ConfigurableResource):
         except Exception as error:
             if is_plain(uri):
                 raise
-            raise Failure(f"MLflow at {URI_VARIABLE} cannot be used: {told(error, uri)}") from None
+            raise Failure(f"MLflow at {URI_VARIABLE} cannot be used: {redacted(error, uri)}") from None
 
     def _opened(self, uri: str) -> Any:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
