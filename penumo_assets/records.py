@@ -6,11 +6,12 @@ that records of earlier versions stay readable.
 
 from typing import Any, ClassVar, Self
 
+from dagster import Failure
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from penumo_assets.resources.compute.search import Trial
 from penumo_assets.resources.compute.spec import JobInput
-from penumo_assets.resources.storage.object_store import ObjectStore, StorageError, to_json
+from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore, StorageError, to_json
 
 
 class Record(BaseModel):
@@ -19,6 +20,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True)
     KEY: ClassVar[str]
+    MADE_BY: ClassVar[str] = ""
 
     @classmethod
     def key(cls, about: str = "") -> str:
@@ -43,6 +45,22 @@ class Record(BaseModel):
             reason = f"{cls.key(about)} cannot be read ({where}: {problem['msg']})"
             raise StorageError(f"{reason}: materialize what writes it again") from error
 
+    @classmethod
+    def need(cls, store: ObjectStore, about: str = "") -> Self:
+        """The record, for a step that cannot do without it.
+
+        Raises
+        ------
+        Failure
+            If there is none yet: the sentence says what to materialize.
+        """
+        try:
+            return cls.read(store, about)
+        except ObjectMissing as error:
+            where = f" for {about}" if about else ""
+            reason = f"{cls.MADE_BY} has not been materialized{where}: materialize it first"
+            raise Failure(reason, allow_retries=False) from error
+
     def write(self, store: ObjectStore, about: str = "") -> None:
         store.write(self.key(about), self.dump())
 
@@ -55,6 +73,7 @@ class TrainingSetRecord(Record):
     whether they are phantoms."""
 
     KEY = "training_set/current.json"
+    MADE_BY = "training_set"
 
     prefix: str
     names: tuple[str, ...]
@@ -83,6 +102,7 @@ class ModelRecord(Record):
     """An architecture's newest model: its archive, the job that trained it, on what, and what that job reported."""
 
     KEY = "models/{}/current.json"
+    MADE_BY = "trained_model"
 
     prefix: str
     name: str

@@ -75,3 +75,19 @@ def test_a_run_that_fails_says_why_in_the_assets_words(penumo: Penumo, tmp_path:
     assert "patient ids must be pseudonymised, but PENUMO_DEID_KEY is not set: set it to a secret" in result.output
     assert "Traceback" not in result.output
     assert result.output.splitlines()[-1] == "the run failed; PENUMO_LOG=debug shows its whole log"
+
+
+@pytest.mark.parametrize(
+    ("asset", "sentence"),
+    [
+        ("trained_model", "training_set has not been materialized: materialize it first"),
+        ("hyperparameter_search", "training_set has not been materialized: materialize it first"),
+        ("evaluation_report", "trained_model has not been materialized for resnet34: materialize it first"),
+    ],
+)
+def test_a_step_whose_input_was_never_made_says_what_to_materialize(penumo: Penumo, asset: str, sentence: str) -> None:
+    result = penumo("launch", asset, "--partition", "resnet34")
+    assert result.exit_code == 1
+    assert f"failed: {sentence}" in result.output
+    assert "Traceback" not in result.output
+    assert "Stack Trace" not in result.output

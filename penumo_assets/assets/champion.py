@@ -202,7 +202,7 @@ def find_candidates(
     records = existing_reports(store)
     if not records:
         return found
-    dataset_digest = TrainingSetRecord.read(store).digest
+    dataset_digest = TrainingSetRecord.need(store).digest
     for name, record in records.items():
         report = _report(store, record)
         failed = [f"{gate.gate} ({gate.reason})" for gate in report.gates if gate.holds_up]
@@ -260,7 +260,7 @@ def _winner(store: ObjectStore, architecture: str, candidate: Candidate, promote
 def _prepared_with(store: ObjectStore) -> tuple[dict[str, Any], list[str]]:
     """How new images must be prepared: as most training images were; a doubt where cohorts differ."""
     images: Counter[str] = Counter()
-    for cohort in TrainingSetRecord.read(store).cohorts:
+    for cohort in TrainingSetRecord.need(store).cohorts:
         settings = PrepareConfig.parse(read_settings(store, cohort))
         images[settings.model_dump_json()] += sum("npz" in row.stages for row in read_manifest(store, cohort))
     chosen = PrepareConfig.model_validate_json(images.most_common(1)[0][0]).model_dump(mode="json")

@@ -82,7 +82,7 @@ def evaluation_report(
 ) -> MaterializeResult:
     """Evaluate the partition's newest model and publish its report."""
     architecture, store = context.partition_key, storage.store
-    model, dataset = ModelRecord.read(store, architecture), TrainingSetRecord.read(store)
+    model, dataset = ModelRecord.need(store, architecture), TrainingSetRecord.need(store)
     known = statements(config.study) | report_context(store, dataset) | {"mlflow_run_id": model.mlflow_run_id}
     known["gates"] = parsed(Gates, config.gates).model_dump()
     settings = config.model_dump_json() + json.dumps(known["prepared_with"], sort_keys=True)

@@ -125,7 +125,7 @@ def chosen_model(store: ObjectStore, tracking: Tracking, wanted: str) -> ChosenM
         If there is no such model, or MLflow and the record disagree on who holds an alias.
     """
     if wanted in architectures.get_partition_keys():
-        model = ModelRecord.read(store, wanted)
+        model = ModelRecord.need(store, wanted)
         return ChosenModel(model.archive, model.job_name, model.dataset_digest, None)
     try:
         record = read_version(store, wanted)

@@ -63,7 +63,7 @@ def hyperparameter_search(
     """Search for one architecture and record every trial."""
     settings = parsed(SearchConfig, config)
     space, store, architecture = settings.search_space(), storage.store, context.partition_key
-    dataset = TrainingSetRecord.read(store)
+    dataset = TrainingSetRecord.need(store)
     environment = tracking.job_environment(context.run.run_id)
     spec = trial_spec(architecture, dataset, settings, environment, tracking.job_secrets())
     with job_failures():

@@ -69,7 +69,7 @@ def trained_model(
     """Train the partition's architecture and record the model as its newest."""
     settings = parsed(TrainConfig, config)
     architecture, store = context.partition_key, storage.store
-    dataset = TrainingSetRecord.read(store)
+    dataset = TrainingSetRecord.need(store)
     hyperparameters = {"model-type": architecture} | settings.to_hyperparameters()
     if config.from_search:
         hyperparameters |= best_hyperparameters(store, architecture)

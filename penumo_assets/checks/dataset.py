@@ -44,7 +44,7 @@ class ClassBalanceConfig(Config):
     description="No patient, and no image, stands in more than one split. Error: stops the run.",
 )
 def no_leakage(storage: Storage) -> AssetCheckResult:
-    index = read_indices(storage.store, TrainingSetRecord.read(storage.store))
+    index = read_indices(storage.store, TrainingSetRecord.need(storage.store))
     patients = Counter(patient for frame in index.values() for patient in set(frame["patient_id"]))
     images = Counter(digest for frame in index.values() for digest in set(frame["sha256"].dropna()))
     shared = sorted(patient for patient, splits in patients.items() if splits > 1)
@@ -103,7 +103,7 @@ def same_preparation(config: SamePreparationConfig, storage: Storage) -> AssetCh
     store = storage.store
     films: dict[str, int] = {}
     ways: dict[str, dict[str, str]] = {}
-    for cohort in TrainingSetRecord.read(store).cohorts:
+    for cohort in TrainingSetRecord.need(store).cohorts:
         manifest = open_manifest(store, cohort)
         if films_of := sum(bool(row.label) and "npz" in row.stages for row in manifest.rows):
             films[cohort], ways[cohort] = films_of, _way(manifest.head)
@@ -139,7 +139,7 @@ def _way(head: ManifestHead) -> dict[str, str]:
 def _whole_index(store: ObjectStore) -> Any:
     import pandas as pd
 
-    frames = read_indices(store, TrainingSetRecord.read(store))
+    frames = read_indices(store, TrainingSetRecord.need(store))
     return pd.concat([frame.assign(split=name.split("/")[0]) for name, frame in frames.items()], ignore_index=True)
 
 
@@ -150,7 +150,7 @@ def _whole_index(store: ObjectStore) -> Any:
 )
 def class_balance(config: ClassBalanceConfig, storage: Storage) -> AssetCheckResult:
     store = storage.store
-    dataset = store.read_json(f"{TrainingSetRecord.read(store).prefix}/dataset.json")
+    dataset = store.read_json(f"{TrainingSetRecord.need(store).prefix}/dataset.json")
     rows: list[dict[str, Any]] = []
     for name, split in dataset["splits"].items():
         for label in dataset["classes"]:
