@@ -74,15 +74,17 @@ def test_an_architecture_that_fails_a_gate_is_not_chosen_and_does_not_hold_up_th
 
 
 def test_a_gate_that_was_not_asked_for_is_not_green(house: House) -> None:
-    add_report(house, "resnet34", gates={"min_roc_auc_low": 0.5, "min_specificity": None, "max_ece": 0.0})
-    results = {name: check_result(house, f"gate_{name}") for name in ("min_roc_auc_low", "min_specificity", "max_ece")}
+    add_report(house, "resnet34", gates={"min_roc_auc_low": 0.5, "min_specificity": None, "min_sensitivity": 1.0})
+    results = {
+        name: check_result(house, f"gate_{name}") for name in ("min_roc_auc_low", "min_specificity", "min_sensitivity")
+    }
     (passed, off, failed) = ((item.passed, item.severity) for item in results.values())
     assert passed[0]
     assert off == (False, AssetCheckSeverity.WARN)
     assert failed == (False, AssetCheckSeverity.ERROR)
     rows = [item.metadata["gates"].records[0].data for item in results.values()]
     assert [row["status"] for row in rows] == ["passed", "not asked for", "failed"]
-    assert [row["limit"] for row in rows] == [0.5, "none", 0.0]
+    assert [row["limit"] for row in rows] == [0.5, "none", 1.0]
     assert rows[0]["value"] > 0.5
 
 

@@ -114,7 +114,7 @@ def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: Pla
 
 
 def are_phantoms(landing: Landing) -> bool:
-    """Whether labels.csv says of all its landed images that a program drew them.
+    """Whether labels.csv says of all its landed images that a program drew them; rows that cannot be used say nothing.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def are_phantoms(landing: Landing) -> bool:
     drawn = {
         landing.labels[file.source].extra.get("phantom") == "true"
         for file in landing.files
-        if file.source in landing.labels
+        if file.source in landing.labels and not landing.labels[file.source].problem
     }
     if len(drawn) > 1:
         raise LandingError(

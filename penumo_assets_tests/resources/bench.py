@@ -1,6 +1,7 @@
 """A runner, its store, and the probe as the program of its jobs: for the local runner and for SageMaker's."""
 
 import io
+import platform
 import subprocess
 import tarfile
 import time
@@ -24,10 +25,10 @@ PROBE = Path(__file__).with_name("probe.py")
 
 
 class Bench:
-    """What tests of a runner need; ``lines`` is the run's log."""
+    """What tests of a runner need; ``lines`` is the run's log, ``image`` what the runner calls the environment."""
 
-    def __init__(self, runner: JobRunner, store: ObjectStore, folder: Path) -> None:
-        self.runner, self.store = runner, store
+    def __init__(self, runner: JobRunner, store: ObjectStore, folder: Path, image: str = "") -> None:
+        self.runner, self.store, self.image = runner, store, image
         self.marker = folder / "starts"
         self.lines: list[str] = []
         log = SimpleNamespace(info=self.lines.append, warning=self.lines.append)
@@ -42,6 +43,7 @@ class Bench:
             "inputs": {"films": JobInput("landing/c", ("a/x.txt",))},
             "documents": {"notes": {"n.json": b"note"}},
             "outputs": outputs,
+            "image": self.image,
         } | changes
         return JobSpec(kind, "probe", "films", values.pop("partition", "c 1"), **values)
 
@@ -68,7 +70,7 @@ def local_bench(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
     monkeypatch.setattr(local_module.subprocess, "Popen", popen)
     runner = LocalJobRunner(storage=storage, scratch=str(folder / "scratch"), poll_seconds=0.02)
-    return Bench(runner, storage.store, folder)
+    return Bench(runner, storage.store, folder, f"python {platform.python_version()}")
 
 
 def sagemaker_bench(emulator: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Bench:

@@ -53,12 +53,12 @@ def write_attacks(folder: Path, outside: Path) -> dict[str, str]:
     rows = [f'{name},"{patient}","{label}"' for name, (patient, label, _) in BAD_ROWS.items()]
     rows += [f"{name},P9,normal" for name in ABSENT]
     with (folder / "labels.csv").open("a", encoding="utf-8") as file:
-        file.writelines(f"{row},,,,,\n" for row in rows)
+        file.writelines(f"{row},,,,,true\n" for row in rows)
     return (
         expected
         | {"sparse.png": "too_large"}
         | {name: code for name, (_, _, code) in BAD_ROWS.items()}
-        | dict.fromkeys(ABSENT, "missing_file")
+        | dict.fromkeys((name.lstrip("/") for name in ABSENT), "missing_file")  # a leading slash means the folder
     )
 
 

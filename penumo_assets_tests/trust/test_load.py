@@ -103,7 +103,7 @@ def row(cohort: str, number: int) -> ManifestRow:
         source_etag="e",
         source_bytes=1,
         patient_id=f"P{number}",
-        label="normal",
+        label=("normal", "pneumonia")[number % 2],
         mean_intensity=100.0 + number,
         stages={"npz": output, "masks": output},
         **({"status": "rejected", "stage": "raw", "code": "empty", "reason": "it is"} if number == 0 else {}),  # type: ignore[arg-type]
