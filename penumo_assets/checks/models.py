@@ -42,7 +42,8 @@ def _gate_check(gate: str, description: str) -> Any:
         for architecture, record in _architectures_in_question(context, store).items():
             rows = gate_rows(read_report(store.read(f"{record.prefix}/report.json")))
             row = next(row for row in rows if row["gate"] == gate)
-            found.append({"architecture": architecture, **row, "found": f"{row['status']}: {row['reason']}"})
+            text = row["reason"] if row["reason"].startswith(row["status"]) else f"{row['status']}: {row['reason']}"
+            found.append({"architecture": architecture, **row, "found": text})
         failed = any(item["status"] == FAILED for item in found)
         return AssetCheckResult(
             passed=all(item["status"] == PASSED for item in found),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from dagster import AssetCheckSeverity
 from dagster._core.execution.execution_result import ExecutionResult
 
 from penumo_assets.cli.console import shows_everything
@@ -48,16 +49,17 @@ TRAINING = {
     "ema_decay": 0.9,
     "augment": {"probability": 0.3},
 }
-# Every gate is asked. The floors are for phantoms and a minute's training: the defaults are for films.
+# The floors are for phantoms and a minute of training: the defaults are for films. `beat_shortcuts` is not asked for:
+# some 25 test images of a cohort cannot show that a model is better than a shortcut. The report has the comparison.
 GATES = {
     "min_roc_auc_low": 0.6,
     "min_sensitivity": 0.5,
     "min_specificity": 0.5,
     "max_ece": 0.25,
     "min_subgroup_roc_auc": 0.5,
-    "beat_shortcuts": True,
+    "beat_shortcuts": False,
 }
-NO_GATES = {name: False if name == "beat_shortcuts" else None for name in GATES}
+NO_GATES = dict.fromkeys(GATES) | {"beat_shortcuts": False}
 
 
 @dataclass
@@ -146,7 +148,8 @@ def _steps(demo: Demo, patients: int, epochs: int) -> None:
         with demo.story.step(f"train and evaluate {architecture}", epochs, demo.logged(rb" epoch=(\d+);")) as step:
             config = {"trained_model": TRAINING | {"epochs": epochs}, "evaluation_report": {"gates": demo.gates}}
             result = demo.run("train_and_evaluate", architecture, config)
-            failed = [check.check_name for check in result.get_asset_check_evaluations() if not check.passed]
+            checks = [check for check in result.get_asset_check_evaluations() if not check.passed]
+            failed = [check.check_name for check in checks if check.severity is AssetCheckSeverity.ERROR]
             step.note = f"test ROC-AUC {_value(result, 'evaluation_report', 'test_roc_auc')}"
             step.note += f"; it cannot become champion: {', '.join(failed)}" if failed else ""
     with demo.story.step("choose the champion") as step:

@@ -164,7 +164,7 @@ def rollback(version: str | None, reason: str) -> None:
 
 @main.command()
 @click.option("--patients", default=120, show_default=True, help="Patients per phantom cohort.")
-@click.option("--epochs", default=6, show_default=True, help="Most epochs of training per architecture.")
+@click.option("--epochs", default=8, show_default=True, help="Most epochs of training per architecture.")
 @click.option("--gates/--no-gates", default=True, show_default=True, help="Ask the models for quality gates.")
 @click.pass_context
 def demo(context: click.Context, patients: int, epochs: int, gates: bool) -> None:
