@@ -29,6 +29,7 @@ from penumo_assets.jobs.evaluate.inputs import (
     read_context,
     read_reference,
 )
+from penumo_assets.jobs.infer.predictor import class_columns, score_images
 from penumo_assets.jobs.shards import Split, TrainingSet
 from penumo_assets.metrics.calibration import softmax
 from penumo_assets.metrics.classification import decide
@@ -112,18 +113,12 @@ def score(model: torch.nn.Module, metadata: dict[str, Any], split: Split, batch_
     JobError
         If the model gives another number of logits than it has classes, or NaN.
     """
-    count = len(metadata["classes"])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device)
-    logits = np.empty((len(split), count), np.float64)
-    with torch.inference_mode():
-        for start in range(0, len(split), batch_size):
-            rows = np.arange(start, min(start + batch_size, len(split)))
-            batch = torch.from_numpy(split.gather(rows)).to(device)
-            output = model(normalise(batch, metadata))
-            if tuple(output.shape) != (len(rows), count):
-                raise JobError(f"the model gives {tuple(output.shape)} for {len(rows)} images of {count} classes")
-            logits[rows] = output.double().cpu().numpy()
+    logits = np.empty((len(split), len(metadata["classes"])), np.float64)
+    for start in range(0, len(split), batch_size):
+        rows = np.arange(start, min(start + batch_size, len(split)))
+        logits[rows] = score_images(model, metadata, torch.from_numpy(split.gather(rows)).to(device))
     bad = int((~np.isfinite(logits)).any(axis=1).sum())
     if bad:
         raise JobError(f"{split.name}: {bad} of {len(split)} scores are NaN or infinite; the model cannot be evaluated")
@@ -139,9 +134,7 @@ def predictions(evaluation: Evaluation, report: Report) -> pd.DataFrame:
         frame = evaluation.index[split][["image_id", "patient_id", "cohort", "label", "target"]].copy()
         frame.insert(0, "split", split)
         calibrated = softmax(scored.logits, rule.temperature) if rule.temperature else None
-        for i, name in enumerate(evaluation.classes):
-            frame[f"probability_{name}"] = scored.probabilities[:, i]
-            frame[f"calibrated_probability_{name}"] = np.nan if calibrated is None else calibrated[:, i]
+        frame = frame.assign(**class_columns(evaluation.classes, scored.probabilities, calibrated))
         decision = decide(scored.probabilities, rule.threshold, scored.positive)
         frame["decision"] = np.asarray(evaluation.classes, dtype=object)[decision]
         frames.append(frame)

@@ -24,7 +24,7 @@ from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.csv_cells import plain_cell
 from penumo_assets.jobs.infer.pictures import overlay, png_bytes
-from penumo_assets.jobs.infer.predictor import Classifier
+from penumo_assets.jobs.infer.predictor import Classifier, class_columns
 from penumo_assets.metrics.drift import drift_rows, image_statistics
 from penumo_assets.models.archive import extract_model_archive
 from penumo_assets.models.errors import ModelError
@@ -64,12 +64,7 @@ def prediction_frame(items: list[Item], logits: np.ndarray, classifier: Classifi
     """
     answers, rule = classifier.answers(logits), classifier.rule
     frame = pd.DataFrame([item.model_dump(include={"image_id", "patient_id", "file", "label"}) for item in items])
-    for number, label in enumerate(classifier.classes):
-        frame[f"probability_{label}"] = answers.probabilities[:, number]
-    for number, label in enumerate(classifier.classes):
-        frame[f"calibrated_probability_{label}"] = (
-            np.nan if answers.calibrated is None else answers.calibrated[:, number]
-        )
+    frame = frame.assign(**class_columns(classifier.classes, answers.probabilities, answers.calibrated))
     frame["decision"] = answers.decision
     frame["threshold"] = rule.threshold
     frame["calibrated_threshold"] = rule.calibrated_threshold

@@ -1,5 +1,6 @@
 """A classifier with its decision rule: what batch inference, the endpoint and `penumo predict` all answer with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,31 @@ from penumo_assets.models.errors import ModelError
 from penumo_assets.models.inputs import normalise
 
 RULE_NAME = "decision_rule.json"
+
+
+def score_images(model: nn.Module, metadata: dict[str, Any], images: torch.Tensor) -> np.ndarray:
+    """(N, 224, 224, 4) uint8 on the model's device -> (N, classes) float64 logits, which may be NaN.
+
+    Raises
+    ------
+    JobError
+        If the model gives another number of logits than it has classes.
+    """
+    with torch.inference_mode():
+        output = model(normalise(images, metadata))
+    expected = (len(images), len(metadata["classes"]))
+    if tuple(output.shape) != expected:
+        raise JobError(f"the model gives {tuple(output.shape)} for {expected[0]} images of {expected[1]} classes")
+    return output.double().cpu().numpy()
+
+
+def class_columns(classes: Sequence[str], probabilities: np.ndarray, calibrated: np.ndarray | None) -> dict[str, Any]:
+    """Columns of a prediction table: ``probability_<class>`` and ``calibrated_probability_<class>``, NaN without."""
+    plain = {f"probability_{name}": probabilities[:, i] for i, name in enumerate(classes)}
+    return plain | {
+        f"calibrated_probability_{name}": np.nan if calibrated is None else calibrated[:, i]
+        for i, name in enumerate(classes)
+    }
 
 
 @dataclass(frozen=True)
@@ -76,9 +102,7 @@ class Classifier:
         JobError
             If the model answers NaN.
         """
-        with torch.inference_mode():
-            batch = normalise(torch.from_numpy(images).to(self.device), self.metadata)
-            logits = self.model(batch).double().cpu().numpy()
+        logits = score_images(self.model, self.metadata, torch.from_numpy(images).to(self.device))
         if not np.isfinite(logits).all():
             raise JobError("the model answers NaN: its weights are broken; train it again")
         return logits

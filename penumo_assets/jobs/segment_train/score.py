@@ -8,6 +8,7 @@ import numpy as np
 from penumo_assets.imaging.lung_mask import clean_mask
 from penumo_assets.imaging.segment import LungSegmenter
 from penumo_assets.jobs.segment_train.data import Pair
+from penumo_assets.metrics.intervals import PatientBootstrap
 from penumo_assets.metrics.segmentation import overlap
 
 ROW_FIELDS = ("file", "patient_id", "source", "variant", "dice", "iou")
@@ -66,24 +67,21 @@ def summarise(rows: Sequence[dict], resamples: int = 1000, seed: int = 0) -> dic
 
 def _summary(rows: list[dict], resamples: int, seed: int) -> dict[str, Any]:
     dice, iou = (np.array([row[name] for row in rows]) for name in ("dice", "iou"))
-    _, patient = np.unique([row["patient_id"] for row in rows], return_inverse=True)
+    patients = PatientBootstrap(np.array([row["patient_id"] for row in rows]), resamples, seed)
     return {
         "images": len(rows),
-        "patients": int(patient.max()) + 1,
+        "patients": patients.patients,
         "dice": float(dice.mean()),
-        "dice_interval": bootstrap_interval(dice, patient, resamples, seed),
+        "dice_interval": interval_of_mean(dice, patients),
         "iou": float(iou.mean()),
-        "iou_interval": bootstrap_interval(iou, patient, resamples, seed),
+        "iou_interval": interval_of_mean(iou, patients),
         "worst_tenth": float(np.sort(dice)[: max(1, round(len(dice) / 10))].mean()),
         "p10": float(np.quantile(dice, 0.1)),
         "minimum": float(dice.min()),
     }
 
 
-def bootstrap_interval(values: np.ndarray, patient: np.ndarray, resamples: int, seed: int) -> list[float]:
-    """95 % percentile interval of the mean of ``values`` (n,), resampling the patients ``patient`` (n,) of 0..p-1."""
-    patients = int(patient.max()) + 1
-    sums, counts = np.bincount(patient, values, patients), np.bincount(patient, minlength=patients)
-    drawn = np.random.default_rng(seed).integers(patients, size=(resamples, patients))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+def interval_of_mean(values: np.ndarray, patients: PatientBootstrap) -> list[float]:
+    """95 % percentile interval of the mean of ``values`` (n,), by resampling the patients of the n images."""
+    means = patients.sums(values) / patients.sums(np.ones(len(values)))
     return [float(v) for v in np.quantile(means, [0.025, 0.975])]
