@@ -30,7 +30,7 @@ class Winner:
     """What is to become the champion.
 
     ``model`` is the training's record, ``report`` the prefix of its evaluation, ``rule`` the decision rule that the
-    report chose on validation (threshold, temperature, source), ``prepare`` how the training images were prepared,
+    report chose on validation (threshold, calibration, source), ``prepare`` how the training images were prepared,
     ``promoted`` how it fared against the champion, or that somebody forced it.
     ``segmenter`` is ``(prefix, name)`` of its weights where they are not the bundled ones.
     """
@@ -90,7 +90,7 @@ def _register(
     NoChampion
         If no MLflow run holds the winner, so that it cannot be registered.
     """
-    rule = json.dumps({"threshold": winner.rule.threshold, "temperature": winner.rule.temperature})
+    rule = json.dumps(winner.rule.model_dump(exclude={"source"}))
     model = winner.model
     if model.mlflow_run_id is None:
         raise NoChampion(f"{model.job_name} was trained without MLflow, which registers models: train it again")

@@ -7,7 +7,7 @@ that records of earlier versions stay readable.
 from typing import Any, ClassVar, Self
 
 from dagster import Failure
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from penumo_assets.resources.compute.search import Trial
 from penumo_assets.resources.compute.spec import JobInput
@@ -149,12 +149,13 @@ class SegmenterRecord(Record):
 
 
 class DecisionRule(BaseModel):
-    """The cut that a report chose on validation; None where there are more than two classes."""
+    """The cut that a report chose on validation, None where there are more than two classes, and its calibration."""
 
     model_config = ConfigDict(frozen=True)
 
     threshold: float | None = None
     temperature: float | None = None
+    offsets: tuple[float, ...] = Field(default=(), exclude_if=lambda offsets: not offsets)
     source: str | None = None
 
 

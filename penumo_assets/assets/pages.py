@@ -64,7 +64,7 @@ def prediction_columns(classes: Iterable[str]) -> TableSchema:
             TableColumn("label", "string", "Class by labels.csv, where it is known."),
             *(TableColumn(f"probability_{name}", "float", f"Softmax probability of {name}.") for name in names),
             *(
-                TableColumn(f"calibrated_probability_{name}", "float", f"Probability of {name}, temperature-scaled.")
+                TableColumn(f"calibrated_probability_{name}", "float", f"Probability of {name}, calibrated.")
                 for name in names
             ),
             TableColumn("decision", "string", "Class at the threshold; with several classes the most probable one."),

@@ -249,7 +249,7 @@ class Gates(StrictModel):
     min_sensitivity: float | None = Field(ge=0, le=1, description="Floor for the test sensitivity at the threshold.")
     min_specificity: float | None = Field(ge=0, le=1, description="Floor for the test specificity at the threshold.")
     max_ece: float | None = Field(
-        ge=0, le=1, description="Ceiling for the expected calibration error on test, after temperature scaling."
+        ge=0, le=1, description="Ceiling for the expected calibration error on test, after calibration."
     )
     min_subgroup_roc_auc: float | None = Field(
         ge=0, le=1, description="Floor below which no subgroup's test ROC-AUC lies beyond chance."

@@ -1,4 +1,4 @@
-"""Do the probabilities mean what they say? Temperature scaling, reliability, ECE, Brier score, recalibration slope."""
+"""Do the probabilities mean what they say? Slope and offsets, reliability, ECE, Brier score, recalibration slope."""
 
 from dataclasses import dataclass
 
@@ -8,29 +8,43 @@ from scipy import optimize, special
 from penumo_assets.metrics.scores import ScoreError, check_labels_and_scores
 
 BINS = 10
-_LOG_TEMPERATURE_BOUNDS = (np.log(0.05), np.log(20.0))
+_SPREAD = (1.5, 3.0)  # prior standard deviations of the logarithm of the temperature and of an offset
 
 
-def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Probabilities (n, C) float64 of logits (n, C) divided by ``temperature``."""
-    return special.softmax(np.asarray(logits, np.float64) / temperature, axis=1)
+@dataclass(frozen=True)
+class Calibration:
+    """How logits become probabilities that mean what they say: softmax(logits / temperature + offsets).
+
+    With two classes this is a slope, 1 / temperature, and an intercept of the log-odds (Platt 1999). ``offsets`` holds
+    one number per class, adding to 0; empty in models that were calibrated by temperature alone.
+    """
+
+    temperature: float
+    offsets: tuple[float, ...] = ()
 
 
-def negative_log_likelihood(labels: np.ndarray, logits: np.ndarray, temperature: float = 1.0) -> float:
-    """Mean negative log-likelihood in nats of (n,) labels under (n, C) logits."""
-    log_probabilities = special.log_softmax(np.asarray(logits, np.float64) / temperature, axis=1)
-    return float(-log_probabilities[np.arange(len(labels)), labels].mean())
+AS_IT_IS = Calibration(1.0)
 
 
-def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float | None:
-    """The temperature T that minimises the likelihood loss of softmax(logits / T) (Guo et al. 2017, arXiv:1706.04599).
+def softmax(logits: np.ndarray, by: Calibration | None = None) -> np.ndarray:
+    """Probabilities (n, C) float64 of logits (n, C), calibrated if ``by`` is given."""
+    return special.softmax(np.asarray(logits, np.float64) if by is None else calibrated_logits(logits, by), axis=1)
 
-    Fit it on validation data. It changes no ranking. The search stays within 0.05..20, because on
-    perfectly separated data the loss has no minimum (T would go to 0).
+
+def calibrated_logits(logits: np.ndarray, by: Calibration) -> np.ndarray:
+    """Logits (n, C) whose softmax is calibrated."""
+    return np.asarray(logits, np.float64) / by.temperature + np.asarray(by.offsets or (0.0,))
+
+
+def fit_calibration(labels: np.ndarray, logits: np.ndarray) -> Calibration | None:
+    """Temperature and offsets by likelihood (Guo et al. 2017, arXiv:1706.04599; Alexandari et al. 2020).
+
+    Fit it on validation data. A temperature alone cannot undo a prior that class weights shifted; the offsets do. A
+    weak normal prior keeps both finite where the classes are perfectly separated or one is missing.
 
     Returns
     -------
-    float, or None if fewer than two classes are present: one class pushes T to a bound.
+    Calibration, or None if fewer than two classes are present.
 
     Raises
     ------
@@ -40,13 +54,20 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float | None:
     check_labels_and_scores(labels, logits)
     if len(np.unique(labels)) < 2:
         return None
-    found = optimize.minimize_scalar(
-        lambda log_t: negative_log_likelihood(labels, logits, np.exp(log_t)),
-        bounds=_LOG_TEMPERATURE_BOUNDS,
-        method="bounded",
-        options={"xatol": 1e-6},
-    )
-    return float(np.exp(found.x))
+    logits = np.asarray(logits, np.float64)
+    truth = np.eye(logits.shape[1])[labels]
+    spread = np.array([_SPREAD[0], *[_SPREAD[1]] * logits.shape[1]])
+
+    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        scaled = logits * np.exp(-parameters[0])
+        log_probabilities = special.log_softmax(scaled + parameters[1:], axis=1)
+        residual = np.exp(log_probabilities) - truth
+        value = -log_probabilities[truth.astype(bool)].sum() + ((parameters / spread) ** 2).sum() / 2
+        gradient = np.array([-(residual * scaled).sum(), *residual.sum(0)]) + parameters / spread**2
+        return value / len(labels), gradient / len(labels)
+
+    found = optimize.minimize(loss, np.zeros(logits.shape[1] + 1), jac=True, method="BFGS", options={"gtol": 1e-7}).x
+    return Calibration(float(np.exp(found[0])), tuple(float(offset) for offset in found[1:] - found[1:].mean()))
 
 
 @dataclass(frozen=True)
@@ -146,10 +167,11 @@ def brier_per_image(labels: np.ndarray, probabilities: np.ndarray, positive: int
 
 
 def recalibration(outcome: np.ndarray, predicted: np.ndarray) -> tuple[float, float] | None:
-    """Slope and intercept of a logistic regression of the outcome on logit(prediction) (Cox 1958).
+    """Slope of a logistic regression of the outcome on logit(prediction), and calibration in the large (Cox 1958).
 
-    Slope 1 and intercept 0 are perfect; a slope below 1 says the predictions are too extreme (Van
-    Calster et al. 2019, doi:10.1186/s12916-019-1466-7).
+    The second is the intercept with the slope held at 1: above 0 the predictions are too low on average. Slope 1 and
+    intercept 0 are perfect; a slope below 1 says that the predictions are too extreme (Van Calster et al. 2019,
+    doi:10.1186/s12916-019-1466-7).
 
     Returns
     -------
@@ -169,5 +191,8 @@ def recalibration(outcome: np.ndarray, predicted: np.ndarray) -> tuple[float, fl
         value = np.logaddexp(0, linear) - outcome * linear
         return float(value.mean()), np.array([(residual * logit).mean(), residual.mean()])
 
-    found = optimize.minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS")
-    return float(found.x[0]), float(found.x[1])
+    def excess(intercept: float) -> float:
+        return float((special.expit(logit + intercept) - outcome).mean())
+
+    slope = optimize.minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x[0]
+    return float(slope), float(optimize.brentq(excess, -40.0, 40.0))

@@ -8,6 +8,7 @@ import numpy as np
 
 from penumo_assets.metrics import calibration, classification
 from penumo_assets.metrics.auc import MIN_PATIENTS, Part, mean_auc
+from penumo_assets.metrics.calibration import AS_IT_IS, Calibration
 from penumo_assets.metrics.intervals import PatientBootstrap
 from penumo_assets.metrics.proportions import mean_proportion, proportion
 from penumo_assets.metrics.ranking import Ranking
@@ -56,20 +57,29 @@ class Scored:
 class DecisionRule:
     """How probabilities become decisions; ``threshold`` None means the most probable class.
 
-    ``temperature`` divides the logits for the calibrated probabilities. The threshold is on the
-    uncalibrated probability; ``calibrated_threshold`` makes the same decisions on the calibrated one.
+    ``temperature`` and ``offsets`` calibrate the probabilities (see ``calibration.Calibration``); without a temperature
+    they cannot be. The threshold is on the uncalibrated probability of the positive class, the last of two;
+    ``calibrated_threshold`` makes the same decisions on the calibrated one.
     """
 
     threshold: float | None
     temperature: float | None
     source: str
+    offsets: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "offsets", tuple(self.offsets))
+
+    @property
+    def calibration(self) -> Calibration | None:
+        return None if not self.temperature else Calibration(self.temperature, self.offsets)
 
     @property
     def calibrated_threshold(self) -> float | None:
-        if self.threshold is None or self.temperature is None or not 0 < self.threshold < 1:
+        if self.threshold is None or self.calibration is None or not 0 < self.threshold < 1:
             return self.threshold
-        log_odds = np.log(self.threshold / (1 - self.threshold))
-        return float(1 / (1 + np.exp(-log_odds / self.temperature)))
+        log_odds = np.log([1 - self.threshold, self.threshold])[None]
+        return float(calibration.softmax(log_odds, self.calibration)[0, 1])
 
 
 def performance(scored: Scored, rule: DecisionRule, settings: Settings) -> dict[str, Estimate]:
@@ -182,39 +192,39 @@ def _average_precision(rankings: list[Ranking], parts: list[Part], bootstrap: Pa
 def calibration_estimates(scored: Scored, rule: DecisionRule, bootstrap: PatientBootstrap) -> dict[str, Estimate]:
     """ECE and Brier score, of the calibrated and of the uncalibrated probabilities."""
     found: dict[str, Estimate] = {}
-    for suffix, temperature in (("", rule.temperature), ("_uncalibrated", 1.0)):
-        found[f"ece{suffix}"] = _ece(scored, temperature)
-        found[f"brier{suffix}"] = _brier(scored, temperature, bootstrap)
+    for suffix, by in (("", rule.calibration), ("_uncalibrated", AS_IT_IS)):
+        found[f"ece{suffix}"] = _ece(scored, by)
+        found[f"brier{suffix}"] = _brier(scored, by, bootstrap)
     return found
 
 
 def expected_calibration_error(scored: Scored, rule: DecisionRule) -> Estimate:
     """ECE of the calibrated probabilities."""
-    return _ece(scored, rule.temperature)
+    return _ece(scored, rule.calibration)
 
 
-def _ece(scored: Scored, temperature: float | None) -> Estimate:
+def _ece(scored: Scored, by: Calibration | None) -> Estimate:
     """Without an interval: resamples have larger errors than the images themselves, so theirs would exclude it."""
-    if why := _why_uncalibrated(scored, temperature):
+    if why := _why_uncalibrated(scored, by):
         return Estimate.undefined(why)
-    probabilities = calibration.softmax(scored.logits, temperature or 1.0)
+    probabilities = calibration.softmax(scored.logits, by)
     outcome, predicted = calibration.calibrated_event(scored.labels, probabilities, scored.positive)
     value = float(calibration.ece_from_sums(calibration.bin_sums(outcome, predicted).sum(0)))
     chance = calibration.ece_by_chance(predicted, scored.patients)
     return Estimate(value=value, reason=f"{chance.mean():.3f} by chance alone, up to {np.quantile(chance, 0.95):.3f}")
 
 
-def _brier(scored: Scored, temperature: float | None, bootstrap: PatientBootstrap) -> Estimate:
-    if why := _why_uncalibrated(scored, temperature):
+def _brier(scored: Scored, by: Calibration | None, bootstrap: PatientBootstrap) -> Estimate:
+    if why := _why_uncalibrated(scored, by):
         return Estimate.undefined(why)
-    probabilities = calibration.softmax(scored.logits, temperature or 1.0)
+    probabilities = calibration.softmax(scored.logits, by)
     return bootstrap.mean(calibration.brier_per_image(scored.labels, probabilities, scored.positive), "no images")
 
 
-def _why_uncalibrated(scored: Scored, temperature: float | None) -> str | None:
+def _why_uncalibrated(scored: Scored, by: Calibration | None) -> str | None:
     if not len(scored.labels):
         return "no labelled images"
-    return "no temperature: the validation images do not hold two classes" if temperature is None else None
+    return "not calibrated: the validation images do not hold two classes" if by is None else None
 
 
 def per_class(scored: Scored, rule: DecisionRule, settings: Settings) -> dict[str, dict[str, Estimate]]:

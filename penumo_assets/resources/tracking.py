@@ -89,7 +89,7 @@ class Tracking(ConfigurableResource):
         """The number of the version with this run's model and this decision rule; registered unless it is already.
 
         ``model_uri`` is the model as its run logged it (``models:/...``), so that MLflow can load what it registers.
-        ``rule`` names the threshold and the temperature: the same weights with another rule are another version,
+        ``rule`` names the threshold and the calibration: the same weights with another rule are another version,
         because they decide otherwise.
         """
         from mlflow.exceptions import MlflowException

@@ -178,7 +178,7 @@ def test_no_patient_id_reaches_report_page_or_result(finished):
 
 def test_validate_accepts_the_report_and_refuses_a_changed_one(finished, tmp_path, capsys):
     evaluate.main(["--validate", str(report_folder(finished) / "report.json")])
-    assert "follows the schema penumo/evaluation-report/2" in capsys.readouterr().out
+    assert "follows the schema penumo/evaluation-report/3" in capsys.readouterr().out
     broken = json.loads((report_folder(finished) / "report.json").read_text())
     broken["performance"]["test"].pop("roc_auc")
     (tmp_path / "broken.json").write_text(json.dumps(broken))

@@ -141,10 +141,28 @@ def test_a_champions_rule_decides_and_the_calibrated_threshold_is_the_same_cut(j
     assert called.sum() == 5
 
 
+def test_offsets_of_the_rule_move_the_calibrated_probability_and_no_decision(job):
+    rule = {"threshold": 0.4, "temperature": 2.0, "source": "a test"}
+    (job / "trained" / "decision_rule.json").write_text(json.dumps(rule))
+    archive_model(job)
+    before, _ = run(job)
+    (job / "trained" / "decision_rule.json").write_text(json.dumps(rule | {"offsets": [0.7, -0.7]}))
+    archive_model(job)
+    after, _ = run(job)
+    columns = [f"calibrated_probability_{name}" for name in ("pneumonia", "normal")]
+    odds = [np.log(frame[columns[0]] / frame[columns[1]]) for frame in (before, after)]
+    np.testing.assert_allclose(odds[1], odds[0] - 1.4, atol=1e-6)
+    assert list(after["decision"]) == list(before["decision"])
+    assert list(after["decision"] == "pneumonia") == list(
+        after["calibrated_probability_pneumonia"] >= after["calibrated_threshold"]
+    )
+
+
 @pytest.mark.parametrize(
     ("rule", "classes", "reason"),
     [
         ({"treshold": 0.3}, CLASSES, "is no decision rule"),
+        ({"threshold": 0.3, "temperature": 1.0, "source": "x", "offsets": [0.1]}, CLASSES, "1 offsets.*2 classes"),
         ({"threshold": 0.3, "temperature": None, "source": "x"}, ["a", "b", "c"], "has a threshold.*3 classes"),
     ],
 )

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from scipy import special
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import brier_score_loss, log_loss
+from sklearn.metrics import brier_score_loss
 
 from penumo_assets.metrics import calibration
+from penumo_assets.metrics.decision_curve import decision_curve
 from penumo_assets.metrics.scores import ScoreError
 
 
@@ -16,42 +17,72 @@ def draw(seed: int, n: int, classes: int = 2, spread: float = 2.0) -> tuple[np.n
     return (random.random((n, 1)) > cumulative).sum(axis=1).clip(max=classes - 1), logits
 
 
+def at(temperature, offsets=()):
+    return calibration.Calibration(temperature, offsets)
+
+
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("true_temperature", [0.5, 1.0, 3.0])
-def test_the_temperature_that_was_hidden_in_the_logits_is_found(true_temperature, classes):
+def test_temperature_and_offsets_that_were_hidden_in_the_logits_are_found(true_temperature, classes):
     labels, logits = draw(0, 20_000, classes)
-    assert calibration.fit_temperature(labels, logits * true_temperature) == pytest.approx(true_temperature, rel=0.05)
+    offsets = np.linspace(-0.6, 0.6, classes)
+    found = calibration.fit_calibration(labels, (logits - offsets) * true_temperature)
+    assert found.temperature == pytest.approx(true_temperature, rel=0.05)
+    assert found.offsets == pytest.approx(offsets, abs=0.07)
 
 
-def test_the_fitted_temperature_beats_its_neighbours():
-    labels, logits = draw(1, 500)
-    logits = logits * 2.5
-    fitted = calibration.fit_temperature(labels, logits)
-    loss = calibration.negative_log_likelihood(labels, logits, fitted)
-    for factor in (0.9, 0.99, 1.01, 1.1):
-        assert loss < calibration.negative_log_likelihood(labels, logits, fitted * factor)
+def test_the_fit_is_that_of_a_logistic_regression():
+    labels, logits = draw(1, 3000)
+    odds = logits[:, 1] - logits[:, 0]
+    known = LogisticRegression(C=np.inf).fit(1.8 * odds[:, None] + 0.7, labels)
+    found = calibration.fit_calibration(labels, np.stack([np.zeros(3000), 1.8 * odds + 0.7], 1))
+    assert 1 / found.temperature == pytest.approx(known.coef_[0, 0], rel=0.01)
+    assert found.offsets[1] - found.offsets[0] == pytest.approx(known.intercept_[0], abs=0.01)
 
 
-def test_the_likelihood_agrees_with_scikit_learn():
-    labels, logits = draw(2, 300, 3)
-    expected = log_loss(labels, calibration.softmax(logits, 1.7))
-    assert calibration.negative_log_likelihood(labels, logits, 1.7) == pytest.approx(expected)
+def test_offsets_undo_the_prior_that_balanced_class_weights_shift_and_a_temperature_does_not():
+    """Prevalence 0.1, probabilities of a model that was trained as if it were 0.5."""
+    random = np.random.default_rng(2)
+    labels = (random.random(20_000) < 0.1).astype(int)
+    odds = 2 * (2 * labels + random.normal(size=20_000)) - 2
+    logits = np.stack([-odds / 2, odds / 2], 1)
+
+    def judged(by) -> tuple[float, float]:
+        """Calibration error, and net benefit of acting at a probability of 0.1."""
+        outcome, predicted = labels[10_000:], calibration.softmax(logits[10_000:], by)[:, 1]
+        error = calibration.ece_from_sums(calibration.bin_sums(outcome == 1, predicted).sum(0))
+        return error, decision_curve(outcome, predicted, np.array([0.1])).model[0]
+
+    fitted = calibration.fit_calibration(labels[:10_000], logits[:10_000])
+    alone = [judged(at(t)) for t in np.geomspace(0.5, 2.0, 15)]
+    assert judged(None) == pytest.approx((0.18, 0.046), abs=0.01)
+    assert min(error for error, _ in alone) > 0.13
+    assert judged(fitted) == pytest.approx((0.01, 0.07), abs=0.01)
+    assert judged(fitted)[1] > max(benefit for _, benefit in alone)
+    assert fitted.offsets[1] - fitted.offsets[0] == pytest.approx(np.log(0.1 / 0.9), abs=0.2)
 
 
-def test_one_class_alone_has_no_temperature():
-    assert calibration.fit_temperature(np.ones(5, int), np.zeros((5, 2))) is None
-    assert calibration.fit_temperature(np.zeros(0, int), np.zeros((0, 2))) is None
+def test_a_calibration_without_offsets_is_a_temperature_alone():
+    _, logits = draw(3, 50, 3)
+    np.testing.assert_allclose(calibration.softmax(logits, at(1.7)), special.softmax(logits / 1.7, axis=1))
 
 
-def test_separated_classes_give_a_bounded_temperature():
+def test_one_class_alone_has_no_calibration():
+    assert calibration.fit_calibration(np.ones(5, int), np.zeros((5, 2))) is None
+    assert calibration.fit_calibration(np.zeros(0, int), np.zeros((0, 2))) is None
+
+
+def test_separated_classes_and_an_absent_one_stay_finite():
     labels = np.repeat([0, 1], 20)
-    logits = np.stack([-(labels - 0.5), labels - 0.5], axis=1)
-    assert 0.04 < calibration.fit_temperature(labels, logits) < 0.1
+    logits = np.stack([-(labels - 0.5), labels - 0.5, np.zeros(40)], axis=1)
+    found = calibration.fit_calibration(labels, logits)
+    assert 0.01 < found.temperature < 1
+    assert np.abs(found.offsets).max() < 20
 
 
 def test_nan_logits_are_refused():
     with pytest.raises(ScoreError, match="NaN"):
-        calibration.fit_temperature(np.array([0, 1]), np.array([[0.1, np.nan], [0.2, 0.3]]))
+        calibration.fit_calibration(np.array([0, 1]), np.array([[0.1, np.nan], [0.2, 0.3]]))
 
 
 def ece_by_loop(outcome, predicted, bins):
@@ -118,13 +149,15 @@ def test_without_a_positive_class_the_event_is_that_the_chosen_class_is_right():
     assert predicted.tolist() == [0.5, 0.7]
 
 
-def test_slope_and_intercept_agree_with_scikit_learn():
+def test_the_slope_agrees_with_scikit_learn_and_the_intercept_is_calibration_in_the_large():
     labels, logits = draw(4, 800)
     predicted = calibration.softmax(logits * 1.8 + [0.0, 0.4])[:, 1]
     slope, intercept = calibration.recalibration(labels.astype(float), predicted)
     fitted = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000).fit(special.logit(predicted)[:, None], labels)
     assert slope == pytest.approx(fitted.coef_[0, 0], rel=1e-3)
-    assert intercept == pytest.approx(fitted.intercept_[0], abs=1e-3)
+    moved = special.expit(special.logit(predicted) + intercept)
+    assert moved.mean() == pytest.approx(labels.mean(), abs=1e-9)
+    assert intercept != pytest.approx(fitted.intercept_[0], abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from penumo_assets.metrics.calibration import softmax
 from penumo_assets.metrics.performance import DecisionRule, Scored, per_class, performance
 from penumo_assets.metrics.records import Settings
 from penumo_assets.metrics.scores import ScoreError
@@ -82,17 +85,21 @@ def test_calibration_uses_the_temperature_and_ranking_does_not():
     assert cold["recall"] == hot["recall"]
 
 
-def test_without_a_temperature_calibrated_figures_are_undefined():
+def test_without_a_calibration_calibrated_figures_are_undefined():
     found = performance(scored(), DecisionRule(0.5, None, "test"), SETTINGS)
     assert found["ece"].value is None
-    assert "temperature" in found["ece"].reason
+    assert "not calibrated" in found["ece"].reason
     assert found["ece_uncalibrated"].value is not None
 
 
 def test_the_calibrated_threshold_makes_the_same_decisions():
     images = scored(300)
-    calibrated = Scored(images.labels, images.logits / 1.3, images.patients, images.classes, 1).probabilities[:, 1]
-    np.testing.assert_array_equal(images.probabilities[:, 1] >= RULE.threshold, calibrated >= RULE.calibrated_threshold)
+    for offsets in ((), (0.8, -0.8)):
+        rule = replace(RULE, offsets=offsets)
+        calibrated = softmax(images.logits, rule.calibration)[:, 1]
+        np.testing.assert_array_equal(
+            images.probabilities[:, 1] >= rule.threshold, calibrated >= rule.calibrated_threshold
+        )
 
 
 def test_each_class_against_the_rest_agrees_with_scikit_learn():

@@ -3,7 +3,7 @@
 Inputs ``model/model.tar.gz`` and ``dataset/`` (the layout of ``jobs/shards.py``); optionally
 ``context/context.json`` (what only the orchestrator knows) and ``reference/predictions.parquet``
 (another model's, for a paired comparison). Output ``report/``. Everything that is chosen (threshold,
-temperature) is chosen on validation; test is only measured.
+calibration) is chosen on validation; test is only measured.
 """
 
 import argparse
@@ -128,12 +128,12 @@ def score(model: torch.nn.Module, metadata: dict[str, Any], split: Split, batch_
 def predictions(evaluation: Evaluation, report: Report) -> pd.DataFrame:
     """One row per scored image: ids, label, probabilities (plain and calibrated), decision."""
     stored = report.decision_rule
-    rule = DecisionRule(stored.threshold, stored.temperature, stored.source)
+    rule = DecisionRule(stored.threshold, stored.temperature, stored.source, stored.offsets)
     frames = []
     for split, scored in evaluation.scored.items():
         frame = evaluation.index[split][["image_id", "patient_id", "cohort", "label", "target"]].copy()
         frame.insert(0, "split", split)
-        calibrated = softmax(scored.logits, rule.temperature) if rule.temperature else None
+        calibrated = softmax(scored.logits, rule.calibration) if rule.calibration else None
         frame = frame.assign(**class_columns(evaluation.classes, scored.probabilities, calibrated))
         decision = decide(scored.probabilities, rule.threshold, scored.positive)
         frame["decision"] = np.asarray(evaluation.classes, dtype=object)[decision]

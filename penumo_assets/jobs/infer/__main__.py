@@ -58,7 +58,7 @@ class Item(BaseModel):
 def prediction_frame(items: list[Item], logits: np.ndarray, classifier: Classifier, model_version: str) -> pd.DataFrame:
     """One row per image, in the order of ``items``; ``predictions.parquet`` is this table.
 
-    ``probability_<class>`` and ``calibrated_probability_<class>`` (missing where the model has no temperature) per
+    ``probability_<class>`` and ``calibrated_probability_<class>`` (missing where the model was never calibrated) per
     class; the decision, with the threshold on the positive class's probability and the same cut on its calibrated
     one (both missing with several classes); version and architecture; quality flags, joined by ``;``.
     """

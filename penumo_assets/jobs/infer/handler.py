@@ -105,7 +105,7 @@ def input_fn(body: bytes, content_type: str) -> PreparedImage | bytes:
 
 
 def predict_fn(image: PreparedImage | bytes, endpoint: Endpoint) -> dict[str, Any]:
-    """Probabilities, calibrated ones where the model has a temperature, decision and quality flags.
+    """Probabilities, calibrated ones where the model has been calibrated, decision and quality flags.
 
     Raises
     ------

@@ -52,7 +52,7 @@ class Answers:
     """What a classifier says of n images.
 
     ``probabilities`` and ``calibrated`` are (n, classes) float64, rows sum to 1; ``calibrated`` is None where the
-    model has no temperature. ``decision`` holds n class names.
+    model was never calibrated. ``decision`` holds n class names.
     """
 
     probabilities: np.ndarray
@@ -111,7 +111,7 @@ class Classifier:
         """Probabilities, calibrated ones and decisions of (N, classes) logits."""
         probabilities = softmax(logits)
         called = decide(probabilities, self.rule.threshold, self.positive)
-        calibrated = softmax(logits, self.rule.temperature) if self.rule.temperature else None
+        calibrated = softmax(logits, self.rule.calibration) if self.rule.calibration else None
         return Answers(probabilities, calibrated, [self.classes[number] for number in called])
 
     def heat(self, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -130,7 +130,7 @@ def read_rule(folder: Path, metadata: dict[str, Any]) -> DecisionRule:
     Raises
     ------
     ModelError
-        If the file is no rule, or names a threshold for a model of more than two classes.
+        If the file is no rule, or one for another number of classes.
     """
     path = folder / RULE_NAME
     if not path.is_file():
@@ -139,6 +139,9 @@ def read_rule(folder: Path, metadata: dict[str, Any]) -> DecisionRule:
         rule = DecisionRule(**parse_json(path.read_bytes()))
     except (ValueError, TypeError) as error:
         raise ModelError(f"{RULE_NAME} is no decision rule: {error}") from error
-    if rule.threshold is not None and len(metadata["classes"]) != 2:
-        raise ModelError(f"{RULE_NAME} has a threshold, the model has {len(metadata['classes'])} classes")
+    count = len(metadata["classes"])
+    if rule.offsets and len(rule.offsets) != count:
+        raise ModelError(f"{RULE_NAME} has {len(rule.offsets)} offsets, the model has {count} classes")
+    if rule.threshold is not None and count != 2:
+        raise ModelError(f"{RULE_NAME} has a threshold, the model has {count} classes")
     return rule

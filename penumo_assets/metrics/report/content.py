@@ -17,6 +17,7 @@ from penumo_assets.metrics.report.measured import (
     Failure,
     ModelComparison,
     NetBenefit,
+    Numbers,
     OperatingPoint,
     Performance,
     Segmentation,
@@ -24,7 +25,7 @@ from penumo_assets.metrics.report.measured import (
     Subgroup,
 )
 
-SCHEMA: Literal["penumo/evaluation-report/2"] = "penumo/evaluation-report/2"
+SCHEMA: Literal["penumo/evaluation-report/3"] = "penumo/evaluation-report/3"
 SCHEMA_NAME = "report.schema.json"  # written by tools/report_schema.py
 MAX_PROBLEMS = 10
 DECIDABLE = 10  # test patients of a class; with fewer, no gate that looks at the class decides
@@ -119,10 +120,14 @@ class Data(Record):
 
 
 class ReportedRule(Record):
-    """How probabilities become decisions, chosen on validation; thresholds are on the positive class."""
+    """How probabilities become decisions, chosen on validation; thresholds are on the positive class.
+
+    Calibrated probabilities are softmax(logits / temperature + offsets), ``offsets`` one per class.
+    """
 
     threshold: Share | None
     temperature: float | None
+    offsets: Numbers
     source: str
     calibrated_threshold: Share | None
 
@@ -166,7 +171,7 @@ class Report(Record):
 
     model_config = ConfigDict(title="Evaluation report of a chest X-ray classifier")
 
-    schema_name: Literal["penumo/evaluation-report/2"] = Field(alias="schema")
+    schema_name: Literal["penumo/evaluation-report/3"] = Field(alias="schema")
     created: str = Field(description="ISO 8601, UTC.")
     phantoms: bool = Field(description="True when the images were drawn by a program: nothing here is about patients.")
     disclaimer: str

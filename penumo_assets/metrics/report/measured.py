@@ -85,7 +85,10 @@ class OperatingPoint(Record):
 
 
 class Reliability(Record):
-    """Observed frequency by predicted probability, null in empty bins; slope and intercept of the recalibration."""
+    """Observed frequency by predicted probability, null in empty bins.
+
+    ``slope`` is that of the recalibration, ``intercept`` calibration in the large: its intercept with the slope at 1.
+    """
 
     edges: Numbers
     count: tuple[Count, ...]
@@ -111,7 +114,6 @@ class Calibration(Record):
 
     event: str
     bins: Annotated[int, Field(ge=1)]
-    temperature: float | None
     calibrated: Reliability | None
     uncalibrated: Reliability | None
     chance: CalibrationByChance | None

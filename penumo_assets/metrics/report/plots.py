@@ -52,7 +52,7 @@ def pr_chart(report: Report) -> Markup | None:
 
 
 def reliability_chart(report: Report) -> Markup | None:
-    """Observed frequency against predicted probability, before and after temperature scaling."""
+    """Observed frequency against predicted probability, before and after calibration."""
     section = report.calibration
     both = {"uncalibrated": section.uncalibrated, "calibrated": section.calibrated}
     drawn = [(name, curve) for name, curve in both.items() if curve is not None]
@@ -69,7 +69,7 @@ def reliability_chart(report: Report) -> Markup | None:
     chart.line([0, 1], [0, 1], "chance", "Perfect")
     for name, curve in drawn:
         css = "series-1" if name == "calibrated" else "series-3"
-        legend = "After temperature scaling" if name == "calibrated" else "Before"
+        legend = "After calibration" if name == "calibrated" else "Before"
         bins = [
             (predicted, observed, count)
             for predicted, observed, count in zip(curve.mean_predicted, curve.observed, curve.count, strict=True)

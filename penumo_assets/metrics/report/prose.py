@@ -57,7 +57,7 @@ def findings(report: Report) -> list[str]:
     ece, before = test["ece"].value, test["ece_uncalibrated"].value
     if ece is not None and before is not None and ece > before + 0.02:
         lines.append(
-            f"Temperature scaling made calibration on test worse (ECE {before:.3f} before, {ece:.3f} after): "
+            f"Calibrating made calibration on test worse (ECE {before:.3f} before, {ece:.3f} after): "
             "validation is small, or its case mix differs from test."
         )
     if sum(report.data.leakage.values()):

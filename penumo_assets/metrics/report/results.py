@@ -1,5 +1,7 @@
 """The numbers of a report: decision rule, performance, curves, operating points, calibration, comparison."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -32,21 +34,26 @@ DECISION_THRESHOLDS = np.round(np.arange(0.01, 1.0, 0.01), 2)
 
 
 def choose_rule(validation: Scored, stored_threshold: float | None) -> DecisionRule:
-    """Threshold by Youden's index and temperature by likelihood, both on validation.
+    """Threshold by Youden's index, temperature and offsets by likelihood, all on validation.
 
     Without both classes in validation the model's own threshold is used, and without one 0.5;
     ``source`` says which.
     """
-    temperature = calibration.fit_temperature(validation.labels, validation.logits)
+    threshold, source = _choose_threshold(validation, stored_threshold)
+    by = calibration.fit_calibration(validation.labels, validation.logits)
+    return DecisionRule(threshold, by.temperature if by else None, source, by.offsets if by else ())
+
+
+def _choose_threshold(validation: Scored, stored_threshold: float | None) -> tuple[float | None, str]:
     if validation.positive is None:
-        return DecisionRule(None, temperature, "the most probable class")
+        return None, "the most probable class"
     scores = validation.probabilities[:, validation.positive]
     threshold = operating_points.youden_threshold(validation.present, scores)
     if threshold is not None:
-        return DecisionRule(threshold, temperature, "Youden's index on validation")
+        return threshold, "Youden's index on validation"
     if stored_threshold is not None:
-        return DecisionRule(float(stored_threshold), temperature, "the model's own: validation lacks a class")
-    return DecisionRule(0.5, temperature, "0.5: validation lacks a class and the model names none")
+        return float(stored_threshold), "the model's own: validation lacks a class"
+    return 0.5, "0.5: validation lacks a class and the model names none"
 
 
 def reported_rule(rule: DecisionRule) -> ReportedRule:
@@ -54,6 +61,7 @@ def reported_rule(rule: DecisionRule) -> ReportedRule:
     return ReportedRule(
         threshold=rule.threshold,
         temperature=rule.temperature,
+        offsets=rule.offsets,
         source=rule.source,
         calibrated_threshold=rule.calibrated_threshold,
     )
@@ -112,28 +120,27 @@ def operating_point_rows(
             why = "the validation images do not hold both classes"
             rows.append(OperatingPoint(name=name, threshold=None, metrics=None, reason=why))
             continue
-        found = decision_estimates(test, DecisionRule(threshold, rule.temperature, name), bootstrap)
+        found = decision_estimates(test, replace(rule, threshold=threshold, source=name), bootstrap)
         metrics = {key: found[key] for key in POINT_METRICS}
         rows.append(OperatingPoint(name=name, threshold=threshold, metrics=metrics, reason=None))
     return tuple(rows)
 
 
 def calibration_section(test: Scored, rule: DecisionRule, seed: int) -> Calibration:
-    """Reliability curves before and after temperature scaling, with slope and intercept."""
+    """Reliability curves before and after calibration, with slope and intercept."""
     return Calibration(
         event="positive class" if test.positive is not None else "most probable class is right",
         bins=calibration.BINS,
-        temperature=rule.temperature,
-        calibrated=_reliability(test, rule.temperature),
-        uncalibrated=_reliability(test, 1.0),
+        calibrated=_reliability(test, rule.calibration),
+        uncalibrated=_reliability(test, calibration.AS_IT_IS),
         chance=_by_chance(test, rule, seed),
     )
 
 
 def _by_chance(test: Scored, rule: DecisionRule, seed: int) -> CalibrationByChance | None:
-    if rule.temperature is None or not len(test.labels):
+    if rule.calibration is None or not len(test.labels):
         return None
-    probabilities = calibration.softmax(test.logits, rule.temperature)
+    probabilities = calibration.softmax(test.logits, rule.calibration)
     outcome, predicted = calibration.calibrated_event(test.labels, probabilities, test.positive)
     found = calibration.ece_from_sums(calibration.bin_sums(outcome, predicted).sum(0))
     drawn = calibration.ece_by_chance(predicted, test.patients, seed=seed)
@@ -142,10 +149,10 @@ def _by_chance(test: Scored, rule: DecisionRule, seed: int) -> CalibrationByChan
     )
 
 
-def _reliability(test: Scored, temperature: float | None) -> Reliability | None:
-    if temperature is None or not len(test.labels):
+def _reliability(test: Scored, by: calibration.Calibration | None) -> Reliability | None:
+    if by is None or not len(test.labels):
         return None
-    probabilities = calibration.softmax(test.logits, temperature)
+    probabilities = calibration.softmax(test.logits, by)
     outcome, predicted = calibration.calibrated_event(test.labels, probabilities, test.positive)
     curve = calibration.reliability(outcome, predicted)
     fit = calibration.recalibration(outcome, predicted)
@@ -163,7 +170,7 @@ def decision_curve_section(test: Scored, rule: DecisionRule) -> NetBenefit | Non
     """Net benefit of the calibrated model against treating all and none."""
     if test.positive is None or not len(test.labels):
         return None
-    probabilities = calibration.softmax(test.logits, rule.temperature or 1.0)[:, test.positive]
+    probabilities = calibration.softmax(test.logits, rule.calibration)[:, test.positive]
     curve = decision_curve(test.present, probabilities, DECISION_THRESHOLDS)
     if curve is None:
         return None
