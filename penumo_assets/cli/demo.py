@@ -34,8 +34,6 @@ COHORTS = {"phantom-dicom": True, "phantom-png": False}
 """The cohorts, and whether their images are DICOM."""
 # What lands here next is prepared by itself. Models are trained when somebody asks, or who switches weekly_training on.
 SWITCHED_ON = ("landing_listing", "cohorts_to_tensors")
-# Some patients have two films, so a tensor's name must say which.
-PREPARE = {"npz": {"filename": "{patient_id}_{image_id}"}}
 # Drawn chests are more alike than people's: only equal pictures count as one picture.
 ALIKE = {"training_set_duplicates": {"max_distance": 0}}
 # For some 270 small pictures and a minute without a GPU: the defaults are for real films and many more steps.
@@ -138,7 +136,7 @@ def _steps(demo: Demo, patients: int, epochs: int) -> None:
     for cohort in COHORTS:
         images = len(list(demo.store.list_objects(f"landing/{cohort}/images")))
         with demo.story.step(f"prepare {cohort}", images, demo.logged(rb"prepared (\d+) of")) as step:
-            demo.run("prepare", cohort, {"prepare_cohort": PREPARE})
+            demo.run("prepare", cohort)
             rejected = sum(row.status == "rejected" for row in read_manifest(demo.store, cohort))
             step.note = f"{images - rejected} images, {rejected} files rejected"
     with demo.story.step("pack the training set") as step:

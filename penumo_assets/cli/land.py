@@ -11,8 +11,6 @@ from penumo_assets.instance import open_instance
 from penumo_assets.resources.profile import storage_root
 from penumo_assets.resources.storage.root import open_store
 
-SEVERAL = '{"ops": {"prepare_cohort": {"config": {"npz": {"filename": "{patient_id}_{image_id}"}}}}}'
-
 
 def land_cohort(
     cohort: str,
@@ -65,14 +63,6 @@ def about(layout: str, official_split: bool) -> Iterator[str]:
     yield f"  a patient is {chosen.patients}"
     if official_split:
         yield f"  the split is {chosen.official}; it counts where the training set is packed with dataset.split: column"
-
-
-def advice(landed: Landed) -> Iterator[str]:
-    """What the person who landed should know before the cohort is prepared."""
-    census = landed.census
-    if census.patients and census.films - census.no_patient > census.patients:
-        yield "Some patients have several films. With the default name of tensors the first is kept; to keep all, add"
-        yield f"  --config-json '{SEVERAL}'"
 
 
 def _maps(maps: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -52,7 +52,7 @@ def run() -> None:
 def land(cohort: str, folder: Path, layout: str | None, official_split: bool, **options: Any) -> None:
     """Copy FOLDER (images, optional labels.csv and masks/) into landing as COHORT and register the partition."""
     from penumo_assets.cli.environment import program, settings
-    from penumo_assets.cli.land import about, advice, land_cohort
+    from penumo_assets.cli.land import about, land_cohort
     from penumo_assets.resources.storage.object_store import StorageError
 
     try:
@@ -68,8 +68,6 @@ def land(cohort: str, folder: Path, layout: str | None, official_split: bool, **
     click.echo(f"  root: {known['PENUMO_ROOT']}; Dagster's instance: {known['DAGSTER_HOME']} ({known['read from']})")
     click.echo("Prepare it with:")
     click.echo(f"  {program('penumo')} launch 'group:imaging' --partition {cohort}")
-    for line in advice(landed):
-        click.echo(line)
 
 
 @main.command()

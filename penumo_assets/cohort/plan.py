@@ -3,8 +3,9 @@
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from penumo_assets.cohort.errors import LandingError
@@ -19,7 +20,7 @@ from penumo_assets.jobs.prepare.work import WorkItem
 from penumo_assets.resources.storage.object_store import UNSAFE_NAME, is_key
 
 LANDING = "landing"
-DUPLICATE = "duplicate_patient_id"
+_SECOND_FILM = "duplicate_patient_id"  # for which earlier versions rejected a patient's second film
 UNPAIRED = "unpaired_mask"
 # Notes that are made anew whenever a cohort is planned, from its labels.csv and the names of its masks.
 TABLE_NOTES = frozenset({PLACEHOLDER_ID, TABLE_ZEROS, SEX_DIFFERS, AGE_DIFFERS, *FILM_NOTES})
@@ -73,8 +74,6 @@ def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: Pla
     """
     before = {row.source: row for row in previous}
     listed = {file.source for file in landing.files}
-    holders = [row for source, row in before.items() if source in listed and "npz" in row.stages]
-    taken = {npz_place(row, settings.config) for row in holders}
     items, rows = [], []
     ids: dict[str, str] = {}
     withdrawn = 0
@@ -87,7 +86,7 @@ def plan_cohort(landing: Landing, previous: Iterable[ManifestRow], settings: Pla
         if row.stage == LANDING:
             rows.append(row)
             continue
-        if row.code == DUPLICATE and npz_place(row, settings.config) not in taken:
+        if row.code == _SECOND_FILM:
             row.status, row.stage, row.code, row.reason, row.attempted = "accepted", None, None, None, {}
         truths = landing.truths.get(file.source, ())
         item = _plan_image(row, label, file, truths, settings)
@@ -134,17 +133,13 @@ def are_phantoms(landing: Landing) -> bool:
     return drawn == {True}
 
 
-def npz_name(row: ManifestRow, config: PrepareConfig) -> str | None:
-    """The tensor's file name by the template, or None while the patient is unknown."""
-    if row.patient_id is None:
-        return None
-    return config.npz.filename.format(patient_id=row.patient_id, image_id=row.image_id) + ".npz"
-
-
-def npz_place(row: ManifestRow, config: PrepareConfig) -> str | None:
-    """What two tensors must not share: `npz_name` on a disk that does not tell upper from lower case."""
-    name = npz_name(row, config)
-    return None if name is None else name.casefold()
+def npz_names(row: ManifestRow, config: PrepareConfig) -> Iterator[str]:
+    """File names for a film's tensor, the best one first: by the template; with the image id, where another film has
+    that one; with a number, where a patient's id is made to look like such a name."""
+    name = config.npz.filename.format(patient_id=row.patient_id, image_id=row.image_id)
+    yield f"{name}.npz"
+    yield f"{name}_{row.image_id}.npz"
+    yield from (f"{name}_{row.image_id}_{number}.npz" for number in count(2))
 
 
 def apply_landing(row: ManifestRow, landing: Landing) -> None:

@@ -11,14 +11,15 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from penumo_assets.cohort.landing import Landing
-from penumo_assets.cohort.plan import DUPLICATE, PlanSettings, PreparePlan, apply_landing, are_phantoms, npz_name
+from penumo_assets.cohort.plan import PlanSettings, PreparePlan, apply_landing, are_phantoms, npz_names
 from penumo_assets.configs.prepare import PrepareConfig
-from penumo_assets.jobs.manifest import STAGE_TABLE, STAGES, ManifestError, ManifestRow, dump_rows, load_rows
+from penumo_assets.jobs.manifest import STAGE_TABLE, ManifestError, ManifestRow, dump_rows, load_rows
 from penumo_assets.resources.compute.spec import JobResult
 from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore
 
@@ -137,10 +138,10 @@ def plan_publication(
     computed: Iterable[ManifestRow] = (),
     job: JobResult | None = None,
 ) -> Publication:
-    """Give every output its final key, refuse name collisions, and find what must be copied and removed.
+    """Give every output its final key, and find what must be copied and removed.
 
-    ``computed`` rows hold keys relative to the outputs of ``job``. An image that already holds a tensor name keeps it
-    against newcomers; an object with the name and the content of the one before stays where it is.
+    ``computed`` rows hold keys relative to the outputs of ``job``. An object with the name and the content of the one
+    before stays where it is.
     """
     fresh = {item.row.image_id: set(item.compute) for item in plan.items}
     rows = sorted([*plan.rows, *computed], key=lambda row: row.source)
@@ -149,8 +150,10 @@ def plan_publication(
             apply_landing(row, landing)
     stored = {(stage, _name(out.key), out.sha256): out.key for row in base.rows for stage, out in row.stages.items()}
     moves: list[tuple[ManifestRow, str, str, str]] = []
-    for row, stage, name in _names(rows, fresh, settings.config):
-        output = row.stages[stage]
+    tensors = tensor_names(rows, base.rows, settings.config)
+    outputs = [(row, stage, output) for row in rows for stage, output in row.stages.items()]
+    for row, stage, output in outputs:
+        name = tensors[row.image_id] if stage == "npz" else f"{row.image_id}.{STAGE_TABLE[stage].extension}"
         if kept := stored.get((stage, name, output.sha256)):
             output.key = kept
         else:
@@ -208,19 +211,22 @@ def keys_of(rows: Iterable[ManifestRow]) -> set[str]:
     return {output.key for row in rows for output in row.stages.values()}
 
 
-def _names(
-    rows: Sequence[ManifestRow], fresh: Mapping[str, set[str]], config: PrepareConfig
-) -> Iterable[tuple[ManifestRow, str, str]]:
-    """Each row's outputs with their file names; the newcomer to a taken tensor name is refused."""
-    holders: dict[str, ManifestRow] = {}
-    for row in sorted(rows, key=lambda row: "npz" not in row.stages or "npz" in fresh.get(row.image_id, ())):
-        for stage in [stage for stage in STAGES if stage in row.stages]:
-            name = npz_name(row, config) if stage == "npz" else f"{row.image_id}.{STAGE_TABLE[stage].extension}"
-            assert name is not None
-            if stage == "npz" and (holder := holders.setdefault(name.casefold(), row)) is not row:
-                _refuse_duplicate(row, holder, name)
-            else:
-                yield row, stage, name
+def tensor_names(rows: Sequence[ManifestRow], before: Sequence[ManifestRow], config: PrepareConfig) -> dict[str, str]:
+    """The file name of each film's tensor by image id; no two alike on a disk that ignores case.
+
+    A film keeps the name that it had ``before``, if the template still gives it. The others take theirs in the order of
+    their sources, so that films which land together get the same names wherever and whenever they do.
+    """
+    had = {row.image_id: _name(row.stages["npz"].key) for row in before if "npz" in row.stages}
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    made = [row for row in sorted(rows, key=lambda row: row.source) if "npz" in row.stages]
+    keeps = {row.image_id: had.get(row.image_id, "") in islice(npz_names(row, config), 2) for row in made}
+    for row in sorted(made, key=lambda row: not keeps[row.image_id]):
+        names = [had[row.image_id]] if keeps[row.image_id] else npz_names(row, config)
+        found[row.image_id] = next(name for name in names if name.casefold() not in taken)
+        taken.add(found[row.image_id].casefold())
+    return found
 
 
 def _name(key: str) -> str:
@@ -232,12 +238,3 @@ def _settings(before: Mapping[str, Any], given: PlanSettings) -> dict[str, Any]:
     config = given.config.model_dump(mode="json")
     parts = {name: config[name] for name in (STAGE_TABLE[stage].settings for stage in given.stages)}
     return {**before, "labels": config["labels"], **parts}
-
-
-def _refuse_duplicate(row: ManifestRow, holder: ManifestRow, name: str) -> None:
-    output = row.stages.pop("npz")
-    reason = (
-        f"{name} already holds image {holder.image_id} of the same patient: name {{image_id}} in npz.filename "
-        "to keep several images of a patient"
-    )
-    row.reject("npz", DUPLICATE, reason, output.fingerprint)

@@ -197,8 +197,8 @@ class NpzConfig(StrictModel):
     """From the enhanced image and its mask to a tensor file (`npz_tensors`)."""
 
     filename: str = Field(
-        description="Name of a tensor file without .npz, from {patient_id} and {image_id}. With {patient_id} alone "
-        "a patient's second image is refused; name {image_id} too when patients have several.",
+        description="Name of a tensor file without .npz, from {patient_id} and {image_id}. Where that gives the name "
+        "of another film of the patient, _{image_id} follows.",
     )
 
     @field_validator("filename")

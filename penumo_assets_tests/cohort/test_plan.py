@@ -232,37 +232,76 @@ def test_a_rejected_image_is_tried_again_only_when_its_inputs_change() -> None:
     assert computed(plan_cohort(changed, [row], SETTINGS)) == {"a.png": list(STAGES)}
 
 
-def test_a_patients_second_image_is_refused_by_name_and_takes_over_when_the_first_goes() -> None:
-    labels = {name: Label(name, patient_id="P", label="normal") for name in ("a.png", "b.png")}
-    both = landing_of("a.png", "b.png", labels=labels)
-    _, publication, rows = materialize(both, [])
-    second = rows[1]
-    assert (second.status, second.stage, second.code) == ("rejected", "npz", "duplicate_patient_id")
-    assert rows[0].image_id in (second.reason or "")
-    assert names(target for _, target in publication.copies).count("npz/c/P.npz") == 1
+def of_one_patient(*files: str) -> Landing:
+    return landing_of(*files, labels={name: Label(name, patient_id="P", label="normal") for name in files})
 
-    plan, _, again = materialize(both, rows)
-    assert plan.items == ()
-    assert [row.status for row in again] == ["accepted", "rejected"]
 
-    plan, _, alone = materialize(landing_of("b.png", labels={"b.png": labels["b.png"]}), rows)
+def tensors(rows: Iterable[ManifestRow]) -> dict[str, str]:
+    return {row.source: row.stages["npz"].key.rsplit("/", 1)[-1] for row in rows if "npz" in row.stages}
+
+
+def also(name: str) -> str:
+    return f"P_{image_id_of(name)}.npz"
+
+
+def test_all_films_of_a_patient_are_kept_under_names_that_their_order_in_landing_does_not_change() -> None:
+    _, _, rows = materialize(of_one_patient("b.png", "a.png", "c.png"), [])
+    assert tensors(rows) == {"a.png": "P.npz", "b.png": also("b.png"), "c.png": also("c.png")}
+    assert {row.status for row in rows} == {"accepted"}
+    plan, publication, again = materialize(of_one_patient("c.png", "a.png", "b.png"), rows)
+    assert (plan.items, publication.copies, again) == ((), (), rows)
+
+
+def test_a_film_keeps_its_name_when_others_of_its_patient_come_are_computed_anew_or_go() -> None:
+    _, _, alone = materialize(of_one_patient("b.png"), [])
+    assert tensors(alone) == {"b.png": "P.npz"}
+    plan, _, rows = materialize(of_one_patient("a.png", "b.png"), alone)
+    assert computed(plan) == {"a.png": list(STAGES)}
+    assert tensors(rows) == {"a.png": also("a.png"), "b.png": "P.npz"}
+    assert rows[1].stages["npz"] == alone[0].stages["npz"]
+
+    changed = replace(SETTINGS, config=PrepareConfig(enhance=EnhanceConfig(apply_mask=True)))
+    assert tensors(materialize(of_one_patient("a.png", "b.png"), rows, changed)[2]) == tensors(rows)
+
+    plan, publication, left = materialize(of_one_patient("a.png"), rows)
+    assert (plan.items, publication.copies) == ((), ())
+    assert tensors(left) == {"a.png": also("a.png")}
+    assert tensors(materialize(of_one_patient("a.png", "b.png"), left)[2]) == tensors(rows)
+
+
+def test_tensors_that_are_named_by_their_images_too_keep_their_names_under_the_default() -> None:
+    by_image = replace(SETTINGS, config=PrepareConfig(npz=NpzConfig(filename="{patient_id}_{image_id}")))
+    _, _, rows = materialize(of_one_patient("a.png", "b.png"), [], by_image)
+    plan, publication, again = materialize(of_one_patient("a.png", "b.png"), rows)
+    assert (plan.items, publication.copies, tensors(again)) == ((), (), {name: also(name) for name in tensors(rows)})
+
+
+def test_a_second_film_that_an_earlier_version_rejected_is_taken_up() -> None:
+    _, _, rows = materialize(of_one_patient("a.png", "b.png"), [])
+    output = rows[1].stages.pop("npz")
+    rows[1].reject("npz", "duplicate_patient_id", "P.npz already holds another image", output.fingerprint)
+    plan, _, again = materialize(of_one_patient("a.png", "b.png"), rows)
     assert computed(plan) == {"b.png": ["npz"]}
-    assert [row.status for row in alone] == ["accepted"]
+    assert tensors(again) == {"a.png": "P.npz", "b.png": also("b.png")}
+
+
+def test_a_patient_id_made_to_look_like_the_name_of_anothers_film_takes_nothing_away() -> None:
+    labels = {name: Label(name, patient_id="P", label="normal") for name in ("a.png", "b.png")}
+    labels["0.png"] = Label("0.png", patient_id=also("b.png").removesuffix(".npz"), label="normal")
+    _, _, rows = materialize(landing_of(*labels, labels=labels), [])
+    assert tensors(rows) == {
+        "0.png": also("b.png"),
+        "a.png": "P.npz",
+        "b.png": also("b.png").replace(".npz", "_2.npz"),
+    }
 
 
 def test_ids_that_differ_in_case_alone_do_not_share_a_file_on_a_disk_that_ignores_it() -> None:
     labels = {name: Label(name, patient_id=name[0], label="normal") for name in ("P.png", "p.png")}
     both = landing_of("P.png", "p.png", labels=labels)
     _, _, rows = materialize(both, [])
-    assert {row.patient_id: row.code for row in rows} == {"P": None, "p": "duplicate_patient_id"}
+    assert tensors(rows) == {"P.png": "P.npz", "p.png": f"p_{image_id_of('p.png')}.npz"}
     assert materialize(both, rows)[0].items == ()
-
-
-def test_an_image_that_comes_later_does_not_take_a_name_away() -> None:
-    labels = {name: Label(name, patient_id="P", label="normal") for name in ("a.png", "b.png")}
-    _, _, rows = materialize(landing_of("b.png", labels={"b.png": labels["b.png"]}), [])
-    _, _, rows = materialize(landing_of("a.png", "b.png", labels=labels), rows)
-    assert {row.source: row.status for row in rows} == {"a.png": "rejected", "b.png": "accepted"}
 
 
 def test_labels_are_taken_over_without_computing() -> None:

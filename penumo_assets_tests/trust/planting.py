@@ -221,7 +221,7 @@ def _further(folder: Path, plant: Planter) -> Iterator[tuple[str, dict[str, str]
         "too_small": (png_with_comments(gray[:16], plant), {}),
         "constant_image": (png_with_comments(np.zeros_like(gray), plant), {}),
         "implausible_mask": (png_with_comments(no_lung, plant), {"patient_id": "png-2"}),
-        "duplicate_patient_id": (png_with_comments(picture(14), plant), {"patient_id": "png-1"}),
+        "second film of a patient": (png_with_comments(picture(14), plant), {"patient_id": "png-1"}),
         "unsafe_patient_id": (png, {"patient_id": f"{plant('unsafe patient id')} Jane"}),
         "unknown_label": (png, {"label": plant("unknown label")}),
         "view of labels.csv": (png, {"patient_id": "png-3", "view": f"LAT {plant('view')}", "sex": plant("sex")}),
