@@ -78,8 +78,8 @@ def champion_agrees(storage: Storage, tracking: Tracking) -> AssetCheckResult:
 @asset_check(
     asset="predictions",
     description="Predictions and image statistics of the cohort are distributed as in the model's own data: "
-    "population stability index below the asset's `max_psi`, or no higher than chance explains. A warning: the model "
-    "answers, but for other images than it was judged on.",
+    "population stability index below the asset's `max_psi`, or no higher than chance explains. A warning, also "
+    "where a feature cannot be compared: the model answers, but for other images than it was judged on.",
 )
 def drift(context: AssetCheckExecutionContext, storage: Storage) -> AssetCheckResult:
     store = storage.store
@@ -89,14 +89,16 @@ def drift(context: AssetCheckExecutionContext, storage: Storage) -> AssetCheckRe
             found = PredictionsRecord.read(store, cohort).drift
         except ObjectMissing:
             continue  # a cohort without predictions has not drifted
-        rows += [{"cohort": cohort, **row} for row in found]
+        rows += [{"cohort": cohort, **row} for row in found or [{"feature": "every feature", "moved": None}]]
     columns = ("cohort", "feature", "index", "expected", "chance", "reference_images", "images", "moved")
     return AssetCheckResult(
-        passed=not any(row["moved"] for row in rows),
+        passed=all(row["moved"] is False for row in rows),
         severity=AssetCheckSeverity.WARN,
         metadata={
             "judged": scope(context),
             "moved": ", ".join(f"{row['cohort']}: {row['feature']}" for row in rows if row["moved"]) or "none",
-            "population_stability": table(rows, columns),
+            "not_comparable": ", ".join(f"{row['cohort']}: {row['feature']}" for row in rows if row["moved"] is None)
+            or "none",
+            "population_stability": table(({name: row.get(name) for name in columns} for row in rows), columns),
         },
     )

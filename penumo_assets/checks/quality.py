@@ -115,7 +115,7 @@ def intensity_drift(
         _intensity_row(intensities, cohort, _others(known, cohort, config.compared_with), config.max_psi)
         for cohort in cohorts_in_question(context)
     ]
-    moved = [row["cohort"] for row in rows if row["moved"]]
+    moved = [row["cohort"] for row in rows if row["moved"] is not False]  # None: its images cannot be compared
     columns = ("cohort", "images", "median", "others_images", "others_median", "index", "chance", "moved")
     return AssetCheckResult(
         passed=not moved,
@@ -143,11 +143,12 @@ def _intensity_row(
 
     own = intensities(cohort)
     reference = np.concatenate([np.empty(0), *map(intensities, others)])
-    (row,) = drift_rows({"mean_intensity": reference}, {"mean_intensity": own}, limit)
+    rows = drift_rows({"mean_intensity": reference}, {"mean_intensity": own}, limit) if len(reference) else []
+    index, chance, moved = (rows[0][name] for name in ("index", "chance", "moved")) if rows else (None, None, False)
     return {
-        "index": row["index"] and round(row["index"], 3),
-        "chance": row["chance"] and round(row["chance"], 3),
-        "moved": row["moved"],
+        "index": index and round(index, 3),
+        "chance": chance and round(chance, 3),
+        "moved": moved,
         "cohort": cohort,
         "images": len(own),
         "median": round(float(np.median(own)), 3) if len(own) else None,

@@ -28,11 +28,12 @@ class Stability:
 
 
 def population_stability(reference: np.ndarray, current: np.ndarray, bins: int = BINS) -> Stability | None:
-    """PSI = sum_b (p_b - q_b) ln(p_b / q_b) over quantile bins of the reference (Siddiqi 2006, ch. 10).
+    """PSI = sum_b (p_b - q_b) ln(p_b / q_b) over bins of the reference (Siddiqi 2006, ch. 10).
 
-    The customary reading is below 0.1 stable, 0.1 to 0.25 moved, above 0.25 another population. Without drift it is
-    distributed as (1/n + 1/m) chi-square with bins - 1 degrees of freedom (Yurdakul & Naranjo 2020,
-    doi:10.21314/JRMV.2020.227), which for small cohorts alone exceeds 0.25.
+    A value that fills a bin of the reference alone, and each of at most ``bins`` distinct values, has a bin of its own;
+    the rest have quantile bins. The customary reading is below 0.1 stable, 0.1 to 0.25 moved, above 0.25 another
+    population. Without drift it is distributed as (1/n + 1/m) chi-square with bins - 1 degrees of freedom (Yurdakul &
+    Naranjo 2020, doi:10.21314/JRMV.2020.227), which for small cohorts alone exceeds 0.25.
 
     Parameters
     ----------
@@ -40,20 +41,17 @@ def population_stability(reference: np.ndarray, current: np.ndarray, bins: int =
 
     Returns
     -------
-    Stability, or None if either has no known value or the reference is constant.
+    Stability, or None if either has no known value.
     """
     reference, current = (np.asarray(values, np.float64) for values in (reference, current))
     reference, current = reference[np.isfinite(reference)], current[np.isfinite(current)]
     if not len(reference) or not len(current):
         return None
-    edges = np.unique(np.quantile(reference, np.linspace(0, 1, bins + 1)[1:-1]))
-    if not len(edges) or reference.min() == reference.max():
-        return None
-    p, q = (_shares(values, edges) for values in (reference, current))
+    p, q = _shares(reference, current, _edges(reference, bins))
     index = float(((p - q) * np.log(p / q)).sum())
-    scale = 1 / len(reference) + 1 / len(current)
-    chance = float(special.chdtri(len(edges), 1 - CONFIDENCE) * scale)
-    return Stability(index, len(edges) * scale, chance, len(reference), len(current))
+    scale, freedom = 1 / len(reference) + 1 / len(current), len(p) - 1
+    chance = float(special.chdtri(freedom, 1 - CONFIDENCE) * scale) if freedom else 0.0
+    return Stability(index, freedom * scale, chance, len(reference), len(current))
 
 
 def drift_rows(
@@ -61,16 +59,16 @@ def drift_rows(
 ) -> list[dict[str, Any]]:
     """One row per feature that both sides have: its stability, and whether it ``moved``.
 
-    A feature moved when its index is above ``limit`` and above what chance alone explains. Features that cannot be
-    compared have ``index`` None and did not move.
+    A feature moved when its index is above ``limit`` and above what chance alone explains. Where only one side knows
+    the feature's values, ``index`` and ``moved`` are None; where neither does, there is no row.
     """
     rows: list[dict[str, Any]] = []
     for name in reference:
-        if name in current:
-            found = population_stability(reference[name], current[name])
-            values = asdict(found) if found else dict.fromkeys(Stability.__dataclass_fields__)
-            moved = found is not None and found.index > max(limit, found.chance)
-            rows.append({"feature": name, **values, "moved": moved})
+        if name not in current or not any(np.isfinite(side[name]).any() for side in (reference, current)):
+            continue
+        found = population_stability(reference[name], current[name])
+        values = asdict(found) if found else dict.fromkeys(Stability.__dataclass_fields__)
+        rows.append({"feature": name, **values, "moved": found and found.index > max(limit, found.chance)})
     return rows
 
 
@@ -93,7 +91,23 @@ def image_statistics(
         }
 
 
-def _shares(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1).astype(np.float64)
-    counts = np.maximum(counts, _FLOOR)
-    return counts / counts.sum()
+def _edges(reference: np.ndarray, bins: int) -> np.ndarray:
+    """Rising lower ends of all bins but the first."""
+    values, counts = np.unique(reference, return_counts=True)
+    alone = (counts * bins >= len(reference)) | (len(values) <= bins)
+    spikes, rest = values[alone], reference[np.isin(reference, values[~alone])]
+    parts = round(bins * len(rest) / len(reference))
+    quantiles = np.quantile(rest, np.linspace(0, 1, parts + 1)[1:-1]) if parts > 1 else np.empty(0)
+    return np.unique(np.concatenate([quantiles, spikes, np.nextafter(spikes, np.inf)]))
+
+
+def _shares(reference: np.ndarray, current: np.ndarray, edges: np.ndarray) -> list[np.ndarray]:
+    """The share of each side in every bin that one of them reaches."""
+    counts = np.array(
+        [
+            np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
+            for values in (reference, current)
+        ]
+    )
+    floored = np.maximum(counts[:, counts.any(axis=0)], _FLOOR)
+    return list(floored / floored.sum(axis=1, keepdims=True))

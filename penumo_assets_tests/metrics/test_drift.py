@@ -29,9 +29,7 @@ def test_values_outside_the_reference_still_count():
     assert found.index > 1
 
 
-@pytest.mark.parametrize(
-    ("reference", "current"), [([], [1.0]), ([1.0, 2.0], []), ([np.nan], [1.0]), ([3.0, 3.0], [1.0, 2.0])]
-)
+@pytest.mark.parametrize(("reference", "current"), [([], [1.0]), ([1.0, 2.0], []), ([np.nan], [1.0])])
 def test_nothing_to_compare_gives_none(reference, current):
     assert population_stability(np.array(reference), np.array(current)) is None
 
@@ -39,6 +37,42 @@ def test_nothing_to_compare_gives_none(reference, current):
 def test_unknown_values_are_left_out():
     reference = np.r_[np.arange(100.0), np.nan]
     assert population_stability(reference, np.arange(100.0)).reference_images == 100
+
+
+def levels(*shares: float, n: int = 200) -> np.ndarray:
+    return np.repeat(np.arange(len(shares)), np.round(np.array(shares) * n).astype(int)).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("reference", "current"),
+    [
+        (levels(0.95, 0.05), levels(0.1, 0.9)),
+        (levels(0.05, 0.95), levels(0.9, 0.1)),
+        (levels(0.3, 0.4, 0.3), levels(0.3, 0.1, 0.6)),
+        (np.full(200, 2.5), np.full(200, 3.7)),  # one detector, then another
+        (np.full(200, 2.5), np.append(np.full(60, 2.5), np.full(140, 3.7))),
+        (np.append(np.zeros(100), np.linspace(0.1, 1, 100)), np.append(np.zeros(10), np.linspace(0.1, 1, 190))),
+    ],
+)
+def test_levels_and_spikes_have_bins_of_their_own(reference, current):
+    found = population_stability(reference, current)
+    assert found.index > max(0.25, found.chance)
+    assert population_stability(reference, reference).index == pytest.approx(0, abs=1e-12)
+
+
+def test_the_index_of_two_levels_is_the_sum_by_hand():
+    by_hand = (0.95 - 0.1) * np.log(0.95 / 0.1) + (0.05 - 0.9) * np.log(0.05 / 0.9)
+    assert population_stability(levels(0.95, 0.05), levels(0.1, 0.9)).index == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize("shares", [(0.95, 0.05), (0.3, 0.4, 0.3), (0.2, 0.5, 0.1, 0.1, 0.05, 0.05)])
+def test_levels_that_do_not_drift_stay_below_chance(shares):
+    random = np.random.default_rng(2)
+    found = [
+        population_stability(*(random.choice(len(shares), n, p=shares).astype(float) for n in (300, 200)))
+        for _ in range(500)
+    ]
+    assert np.mean([item.index > item.chance for item in found]) <= 0.03
 
 
 def test_without_drift_the_index_stays_below_chance_in_ninety_nine_of_a_hundred():
@@ -51,10 +85,12 @@ def test_without_drift_the_index_stays_below_chance_in_ninety_nine_of_a_hundred(
 def test_a_feature_moved_only_beyond_the_limit_and_beyond_chance():
     random = np.random.default_rng(0)
     reference = {"a": random.normal(size=400), "b": random.normal(size=400), "c": np.full(400, 3.0), "d": np.zeros(400)}
+    reference |= {"unknown": np.full(400, np.nan), "known": np.ones(400)}
     current = {"a": random.normal(2, 1, 300), "b": random.normal(size=300), "c": np.full(300, 4.0)}
+    current |= {"unknown": np.full(300, np.nan), "known": np.full(300, np.nan)}
     rows = {row["feature"]: row for row in drift_rows(reference, current, limit=0.25)}
-    assert {name: row["moved"] for name, row in rows.items()} == {"a": True, "b": False, "c": False}
-    assert rows["c"]["index"] is None
+    assert {name: row["moved"] for name, row in rows.items()} == {"a": True, "b": False, "c": True, "known": None}
+    assert rows["known"]["index"] is None
     assert not drift_rows(reference, current, limit=100.0)[0]["moved"]
 
 
