@@ -1,6 +1,8 @@
 """Whether a new model may take the champion's place: it must answer the same question, and not be worse.
 
-Both models' test predictions of the same patients are compared in pairs, so chance in who is a test patient falls out.
+Both models' predictions of the same patients are compared in pairs, so chance in who these patients are falls out.
+Validation chooses: a model that ranks its patients worse stays a challenger, be it the champion's own retraining. Test
+only refuses: a model that is significantly worse there.
 """
 
 import io
@@ -71,7 +73,16 @@ def _paired(store: ObjectStore, champion: ChampionRecord, report: Report, prefix
         before, now = (_predictions(store, folder) for folder in (champion.report, prefix))
     except ObjectMissing:
         return Verdict(note="the test predictions of one of the two models are gone")
-    found = compare_predictions(before, now, list(report.data.classes), report.data.positive_class, margin)
+    chosen, found = (
+        compare_predictions(before, now, list(report.data.classes), report.data.positive_class, margin, split)
+        for split in ("validation", "test")
+    )
+    if not isinstance(chosen, str) and chosen.difference < -margin:
+        reason = (
+            f"its validation ROC-AUC of {chosen.challenger:.3f} is below the {chosen.champion:.3f} of version "
+            f"{champion.version} on the same {chosen.patients} patients (margin {margin:g})"
+        )
+        return Verdict(reason, chosen)
     if isinstance(found, str):
         return Verdict(note=found)
     if not found.worse:

@@ -27,14 +27,22 @@ def house(tmp_path: Path) -> Iterator[House]:
         yield house
 
 
-def add_model(house: House, architecture: str, job: str, skill: float, validation_auc: float = 0.9) -> None:
-    """A report, and test predictions whose classes lie ``skill`` standard deviations apart."""
+def add_model(
+    house: House,
+    architecture: str,
+    job: str,
+    skill: float,
+    validation_auc: float = 0.9,
+    split: str = "test",
+    seed: int = 7,
+) -> None:
+    """A report, and predictions of a split whose classes lie ``skill`` standard deviations apart."""
     add_report(house, architecture, job=job, validation_auc=validation_auc)
     labels = np.arange(PATIENTS) % 2
-    score = np.random.default_rng(7).normal(size=PATIENTS) + skill * labels
+    score = np.random.default_rng(seed).normal(size=PATIENTS) + skill * labels
     table = pd.DataFrame(
         {
-            "split": "test",
+            "split": split,
             "cohort": "ward",
             "image_id": [f"i{n}" for n in range(PATIENTS)],
             "patient_id": [f"p{n}" for n in range(PATIENTS)],
@@ -68,6 +76,23 @@ def test_a_worse_model_stays_a_challenger_and_its_comparison_is_on_the_page(hous
     assert row["patients"] == PATIENTS
     version = read_version(house.store, "2")
     assert (version.approval, version.promoted.split(":")[0]) == ("PendingManualApproval", "not promoted")
+
+
+@pytest.mark.parametrize(("margin", "version"), [(0.0, "1"), (0.2, "2")])
+def test_a_retraining_that_falls_on_validation_does_not_replace_its_champion(
+    tmp_path: Path, margin: float, version: str
+) -> None:
+    """From 0.97 to 0.91 is no significant loss among 60 patients."""
+    with open_house(tmp_path) as house:
+        set_training_set(house)
+        add_model(house, "resnet34", "train-a", 2.1, split="validation")
+        house.materialize("champion_model")
+        add_model(house, "resnet34", "train-b", 1.9, split="validation", seed=31)
+        shown = page(house.materialize("champion_model", config={"champion_model": {"margin": margin}}))
+        assert read_champion(house.store).version == version
+        rows = [record.data for record in shown["comparison"].records]
+        assert [(row["worse"], row["difference"] < 0 < row["high"]) for row in rows] == [(False, True)] * (not margin)
+        assert ("stays_a_challenger" in shown) is (not margin)
 
 
 def test_force_promotes_it_and_the_record_says_so(house: House) -> None:

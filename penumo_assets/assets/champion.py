@@ -55,8 +55,9 @@ class ChampionConfig(Config):
 
     promote: str = Field(
         default="compare",
-        description="compare: a model that is significantly worse than the champion on the same test patients, or has "
-        "other classes, stays a challenger. force: it becomes the champion all the same, and the record says so.",
+        description="compare: a model that ranks the champion's validation patients worse, is significantly worse on "
+        "the same test patients, or has other classes, stays a challenger. force: it becomes the champion all the "
+        "same, and the record says so.",
         pattern="^(compare|force)$",
     )
     margin: float = Field(

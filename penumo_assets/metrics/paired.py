@@ -95,15 +95,21 @@ def compare_paired(
 
 
 def compare_predictions(
-    champion: pd.DataFrame, challenger: pd.DataFrame, classes: list[str], positive: str | None, margin: float = 0.0
+    champion: pd.DataFrame,
+    challenger: pd.DataFrame,
+    classes: list[str],
+    positive: str | None,
+    margin: float = 0.0,
+    split: str = "test",
 ) -> PairedComparison | str:
-    """The comparison of two models' ``predictions.parquet`` on the test images that both scored alike.
+    """The comparison of two models' ``predictions.parquet`` on the images of a split that both scored alike.
 
     Parameters
     ----------
     champion, challenger : split, cohort, image_id, patient_id, label and ``probability_<class>``, as the evaluate job
         writes them. An image counts when both name it with the same label.
     classes, positive : the class names, and the positive one of two.
+    split : "test" or "validation".
 
     Returns
     -------
@@ -115,7 +121,7 @@ def compare_predictions(
             return f"the {name}'s predictions have no {', '.join(missing)}"
     keys = ["cohort", "image_id", "label"]
     ours, theirs = (
-        frame.loc[frame["split"] == "test", [*keys, "patient_id", *columns]].drop_duplicates(keys)
+        frame.loc[frame["split"] == split, [*keys, "patient_id", *columns]].drop_duplicates(keys)
         for frame in (challenger, champion)
     )
     both = ours.merge(theirs.drop(columns="patient_id"), on=keys, suffixes=("", "_champion"))
@@ -128,7 +134,7 @@ def compare_predictions(
     first, second = (values[:, 0] if positive is not None else values for values in scores)
     found = compare_paired(labels, first, second, both["patient_id"].to_numpy(str), margin) if len(both) else None
     return found or (
-        f"the two models scored {len(both)} of the same test images, which are too few: at least {MIN_PATIENTS} "
+        f"the two models scored {len(both)} of the same {split} images, which are too few: at least {MIN_PATIENTS} "
         "patients must have, and as many lack, each class"
     )
 

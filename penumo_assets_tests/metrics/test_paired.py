@@ -112,6 +112,8 @@ def test_predictions_that_cannot_be_compared_say_why():
     assert "champion's predictions have no probability_covid" in compare_predictions(
         champion, challenger, CLASSES, None
     )
+    none = compare_predictions(champion, challenger, ["normal", "pneumonia"], "pneumonia", split="validation")
+    assert none.startswith("the two models scored 0 of the same validation images")
     few = compare_predictions(champion.iloc[:8], challenger, ["normal", "pneumonia"], "pneumonia")
     assert few.startswith("the two models scored 8 of the same test images")
     other = champion.assign(image_id="x")
