@@ -12,6 +12,7 @@ import argparse
 import csv
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +32,10 @@ from penumo_assets.imaging.letterbox import Letterbox
 from penumo_assets.imaging.lung_mask import LOOKS_DISAGREE, find_lungs
 from penumo_assets.imaging.segment import LungSegmenter, segmentable
 from penumo_assets.imaging.segment_looks import UPRIGHT, quarters
+from penumo_assets.metrics.proportions import proportion
 
 THRESHOLDS = (0.85, 0.88, 0.90, 0.92)
+CATCH, LOSE = 0.97, 0.01
 LIMIT = SegmentConfig.defaults().plausibility.min_look_agreement
 TURNS = {"as_is": 0, "inverted": 0, "half a turn": 2, "quarter left": 1, "quarter right": 3}
 
@@ -76,6 +79,7 @@ def main() -> None:
         for kind, name, pixels in other_pictures(arguments.data / "dicom" / "files")
     ]
     _print_agreement(films["as_is"], others)
+    _print_held_out(films["as_is"], others)
     _print_turned(films)
     judge = _fit(films, arguments.write)
     if arguments.write:
@@ -115,6 +119,43 @@ def _print_agreement(films: list[Seen], others: list[Seen]) -> None:
             bad = np.mean([each.mask_problems for each in group])
             cells = " | ".join(f"{share:.2%}" for share in (bad, *shares))
             print(f"| {name} | {len(group)} | {len({each.name for each in group})} | {cells} |")
+
+
+def _print_held_out(films: list[Seen], others: list[Seen]) -> None:
+    """What the two ways of choosing a threshold are worth on pictures that had no part in the choice.
+
+    Kinds of other pictures, or sources of films, stand in turn for all that nobody has seen yet.
+    """
+    print(f"\n| held out | lowest threshold that catches {CATCH:.0%} of the other kinds | caught or lost |")
+    caught, limits = np.zeros(len(others), bool), []
+    for kind in _names(others):
+        apart = np.array([each.source == kind for each in others])
+        limits.append(np.quantile(_agreements(others)[~apart], CATCH, method="higher") + 1e-6)
+        caught[apart] = _agreements(others)[apart] < limits[-1]
+        print(f"| {kind} | {limits[-1]:.3f} | caught {_share(caught[apart], np.array(others)[apart])} |")
+    print(f"| all kinds | | caught {_share(caught, others)} |")
+    for source in ("cohen", "kermany", "nih", ""):
+        chosen = [each for each in films if source in each.source]
+        lost = _share(_agreements(chosen) < max(limits), chosen)
+        print(f"| {source or 'all films'} | {max(limits):.3f} | lost {lost} |")
+    print(f"\n| held out | highest threshold that loses {LOSE:.0%} of the other films | lost | caught |")
+    for source in ("cohen", "kermany", "nih"):
+        chosen = [each for each in films if source in each.source]
+        seen = np.sort(_agreements([each for each in films if source not in each.source]))
+        limit = seen[int(LOSE * len(seen))]
+        lost, hit = _agreements(chosen) < limit, _agreements(others) < limit
+        print(f"| {source} | {limit:.3f} | {_share(lost, chosen)} | {_share(hit, others)} |")
+
+
+def _agreements(seen: Sequence[Seen]) -> np.ndarray:
+    """(n,) agreements; -1 where the mask alone is reason enough to refuse the picture."""
+    return np.array([-1.0 if each.mask_problems else each.agreement for each in seen])
+
+
+def _share(hits: np.ndarray, seen: Sequence[Seen]) -> str:
+    """A share with its interval; pictures of one patient, or cuts of one original, are no independent trials."""
+    found = proportion(hits, np.array([each.name for each in seen]), "no picture")
+    return f"{hits.sum()} of {len(hits)}, {found.value:.1%} [{found.low:.1%}, {found.high:.1%}]"
 
 
 def _print_turned(films: dict[str, list[Seen]]) -> None:

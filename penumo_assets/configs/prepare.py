@@ -110,7 +110,8 @@ class PlausibilityConfig(StrictModel):
         ge=0,
         le=1,
         description="Least agreement (Dice) of the bundled network's two looks: below it the picture is taken for no "
-        "chest film. 0.88 refuses 97 % of other pictures and 0.6 % of films; with other weights it is not judged.",
+        "chest film. 0.88 refuses 97 % of other pictures and 0.6 % of films, held out; with other weights it is not "
+        "judged.",
     )
 
     @model_validator(mode="after")
