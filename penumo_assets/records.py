@@ -11,7 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from penumo_assets.resources.compute.search import Trial
 from penumo_assets.resources.compute.spec import JobInput
-from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore, StorageError, to_json
+from penumo_assets.resources.storage.object_store import (
+    ObjectChanged,
+    ObjectMissing,
+    ObjectStore,
+    StorageError,
+    to_json,
+)
 
 
 class Record(BaseModel):
@@ -136,6 +142,31 @@ class ReportRecord(Record):
     names: tuple[str, ...] = ()
     model: ModelRecord
     values: dict[str, Any] = {}
+
+
+class LooksRecord(Record):
+    """Which models, by their training job, were measured on the test set with this digest."""
+
+    KEY = "reports/test_sets/{}.json"
+
+    models: tuple[str, ...] = ()
+
+    @classmethod
+    def add(cls, store: ObjectStore, digest: str, job: str) -> int:
+        """Keep that the model of a training job is measured; how many were by now. Safe where several are at once."""
+        while True:
+            try:
+                data, version = store.read_version(cls.key(digest))
+                known = cls.model_validate_json(data).models
+            except ObjectMissing:
+                version, known = None, ()
+            if job in known:
+                return len(known)
+            try:
+                store.swap(cls.key(digest), cls(models=(*known, job)).dump(), version)
+            except ObjectChanged:
+                continue
+            return len(known) + 1
 
 
 class SegmenterRecord(Record):

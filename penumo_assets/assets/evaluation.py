@@ -38,7 +38,7 @@ from penumo_assets.metrics.report.context import Study
 from penumo_assets.metrics.report.inline import chart_captions, chart_data_uris
 from penumo_assets.partitions import architectures
 from penumo_assets.promotion import NoChampion, read_champion
-from penumo_assets.records import ModelRecord, ReportRecord, TrainingSetRecord
+from penumo_assets.records import LooksRecord, ModelRecord, ReportRecord, TrainingSetRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.spec import JobInput, JobSpec, bundle_digest
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
@@ -83,7 +83,8 @@ def evaluation_report(
     """Evaluate the partition's newest model and publish its report."""
     architecture, store = context.partition_key, storage.store
     model, dataset = ModelRecord.need(store, architecture), TrainingSetRecord.need(store)
-    known = statements(config.study) | report_context(store, dataset) | {"mlflow_run_id": model.mlflow_run_id}
+    known = statements(config.study) | report_context(store, dataset) | count_look(store, dataset, model)
+    known["mlflow_run_id"] = model.mlflow_run_id
     known["gates"] = parsed(Gates, config.gates).model_dump()
     settings = config.model_dump_json() + json.dumps(known["prepared_with"], sort_keys=True)
     known["config_digest"] = hashlib.sha256(settings.encode()).hexdigest()[:16]
@@ -222,6 +223,12 @@ def report_context(store: ObjectStore, dataset: TrainingSetRecord) -> dict[str, 
         "code_version": bundle_digest()[:16],
         "phantoms": phantoms,
     }
+
+
+def count_look(store: ObjectStore, dataset: TrainingSetRecord, model: ModelRecord) -> dict[str, Any]:
+    """The digest of the test images, and how many models were measured on them, this one included."""
+    digest = hashlib.sha256(store.read(f"{dataset.prefix}/test/index.parquet")).hexdigest()
+    return {"test_digest": digest, "test_looks": LooksRecord.add(store, digest[:16], model.job_name)}
 
 
 def gate_rows(report: Report) -> list[dict[str, Any]]:

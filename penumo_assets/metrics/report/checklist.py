@@ -71,7 +71,7 @@ ITEMS = (
         "not in the model's metadata",
         lambda report, context: bool(report.model.hyperparameters),
     ),
-    Item(26, "Selection of the final model", "-", "model"),
+    Item(26, "Selection of the final model", "-", "methods"),
     Item(27, "Ensembling", "-", "model"),
     Item(28, "Metrics of performance", "14", "methods"),
     Item(29, "Statistical uncertainty", "14, 17", "methods"),

@@ -116,6 +116,8 @@ class Data(Record):
     splits: Splits
     leakage: dict[str, Count]
     flow: dict[str, CohortFlow] | None
+    test_digest: str | None
+    test_looks: Count | None = Field(description="Models measured on these test images, this one included.")
     cohorts: tuple[str, ...]
 
 

@@ -38,7 +38,10 @@ class DiceRow(StrictModel):
 
 
 class Context(Study):
-    """``flow`` by cohort, ``dice`` by image, versions, and the gates that the report is judged by."""
+    """``flow`` by cohort, ``dice`` by image, versions, and the gates that the report is judged by.
+
+    ``test_looks``: how many models were measured on the test images with ``test_digest``, this one included.
+    """
 
     phantoms: bool = False
     flow: dict[str, CohortFlow] | None = None
@@ -48,3 +51,5 @@ class Context(Study):
     code_version: str | None = None
     config_digest: str | None = None
     mlflow_run_id: str | None = None
+    test_digest: str | None = None
+    test_looks: int | None = Field(default=None, ge=1)

@@ -18,6 +18,8 @@ def data_section(evaluation: Evaluation) -> Data:
         splits=Splits(**{split: _split(evaluation, evaluation.index[split]) for split in SPLITS}),
         leakage=leakage(evaluation.index),
         flow=evaluation.context.flow,
+        test_digest=evaluation.context.test_digest,
+        test_looks=evaluation.context.test_looks,
         cohorts=tuple(sorted({str(name) for frame in evaluation.index.values() for name in frame["cohort"].unique()})),
     )
 

@@ -60,9 +60,21 @@ def findings(report: Report) -> list[str]:
             f"Calibrating made calibration on test worse (ECE {before:.3f} before, {ece:.3f} after): "
             "validation is small, or its case mix differs from test."
         )
+    if (report.data.test_looks or 0) > 1:
+        lines.append(_looks(report))
     if sum(report.data.leakage.values()):
         lines.append("Patients or images stand in more than one split: the figures are too good.")
     return lines
+
+
+def _looks(report: Report) -> str:
+    """What repeated looks at one test set do to its gates."""
+    looks = report.data.test_looks or 1
+    luck = 1 - ((1 + report.settings.confidence) / 2) ** looks
+    return (
+        f"{looks} models were measured on these test images, this one included. That one of so many passes a lower "
+        f"bound that its true figure only just reaches, by luck, happens in up to {100 * luck:.0f} %."
+    )
 
 
 def _tied(rows: Sequence[ShortcutRow], tried: int) -> str:

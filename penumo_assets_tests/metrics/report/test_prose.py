@@ -77,3 +77,9 @@ def test_many_tied_shortcuts_make_one_sentence(report):
         "The model is not distinguishably better than 6 of 7 shortcut baselines "
         "(aspect ratio, file size; see Shortcut baselines)."
     )
+
+
+def test_repeated_looks_at_the_test_images_are_said_with_what_luck_they_give(report):
+    looked = [changed(report, data=changed(report.data, test_looks=n)) for n in (None, 1, 20)]
+    assert [any("models were measured" in line for line in findings(item)) for item in looked] == [False, False, True]
+    assert any("20 models" in line and "up to 40 %" in line for line in findings(looked[2]))
