@@ -1,9 +1,10 @@
 """Everything Dagster loads: a table of contents."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from dagster import Definitions, LoggerDefinition, in_process_executor
+from dagster import BetaWarning, Definitions, LoggerDefinition, in_process_executor
 
 from penumo_assets.assets.champion import champion_model
 from penumo_assets.assets.dataset import training_set
@@ -18,6 +19,9 @@ from penumo_assets.automation import JOBS
 from penumo_assets.checks import ASSET_CHECKS
 from penumo_assets.resources.profile import profile_resources
 from penumo_assets.sensors import sensors
+
+# Our dagster.yaml ends the terminal's log in words; the lock pins the Dagster that this was tried with.
+warnings.filterwarnings("ignore", "Handling yaml-defined logging", BetaWarning)
 
 ASSETS: list[Any] = [
     landing,

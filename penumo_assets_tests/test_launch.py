@@ -1,6 +1,8 @@
 """`penumo launch` says what became of a run, and refuses in a sentence: no stack trace for what a user did."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from click.testing import CliRunner, Result
 from dagster import DagsterInstance
 
 from penumo_assets.cli.main import main
+from penumo_assets.instance import dagster_home
 from penumo_assets.phantoms import write_cohort
 
 Penumo = Callable[..., Result]
@@ -74,7 +77,7 @@ def test_a_run_that_fails_says_why_in_the_assets_words(penumo: Penumo, tmp_path:
     assert result.exit_code == 1
     assert "patient ids must be pseudonymised, but PENUMO_DEID_KEY is not set: set it to a secret" in result.output
     assert "Traceback" not in result.output
-    assert result.output.splitlines()[-1] == "the run failed; PENUMO_LOG=debug shows its whole log"
+    assert result.output.splitlines()[-1] == "the run failed; its page in Dagster has the whole log"
 
 
 @pytest.mark.parametrize(
@@ -91,3 +94,18 @@ def test_a_step_whose_input_was_never_made_says_what_to_materialize(penumo: Penu
     assert f"failed: {sentence}" in result.output
     assert "Traceback" not in result.output
     assert "Stack Trace" not in result.output
+
+
+def test_a_run_of_dagsters_own_command_ends_in_the_same_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENUMO_ROOT", str(tmp_path))
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    dagster_home()
+    command = [sys.executable, "-m", "dagster", "asset", "materialize", "-m", "penumo_assets.definitions"]
+    result = subprocess.run([*command, "--select", "training_set"], capture_output=True, text=True)
+    assert result.returncode == 1
+    printed = result.stdout + result.stderr
+    assert not re.search("Stack Trace|Traceback|BetaWarning", printed)
+    assert (
+        "\n\nfailed: no labelled tensors to train on. there is no cohort\nchecks: 0 passed, 0 did not\n"
+        "the run failed; its page in Dagster has the whole log\n"
+    ) in printed

@@ -3,11 +3,12 @@
 The whole log stands on the run's page; ``PENUMO_LOG=debug`` shows it in the terminal too.
 """
 
+import io
 import logging
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 
 from dagster import (
     AssetCheckEvaluation,
@@ -27,6 +28,7 @@ LOG_VARIABLE = "PENUMO_LOG"
 _COUNTED = {"dagster/row_count": "images", "rejected": "rejected", "computed": "computed", "removed": "removed"}
 _FOLLOWS = "Dependencies for step"  # what a failed step keeps from running is no reason of its own
 _PLAIN = (TextMetadataValue, IntMetadataValue, FloatMetadataValue)  # no pictures, no tables
+_ENDS = (DagsterEventType.RUN_SUCCESS, DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED)
 _SHOWN = ("architecture", "model_version", "source", "test_roc_auc", "splits", "report")
 
 
@@ -66,7 +68,7 @@ class Console(logging.Handler):
             self._judge(event.asset_check_evaluation_data)
         elif kind is DagsterEventType.STEP_FAILURE:
             yield from _failure(event.step_failure_data)
-        elif kind in (DagsterEventType.RUN_SUCCESS, DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED):
+        elif kind in _ENDS:
             yield from self._end(kind)
 
     def _made(self, event: DagsterEvent) -> Iterator[str]:
@@ -98,7 +100,34 @@ class Console(logging.Handler):
         yield f"checks: {self._passed} passed, {len(self._not_green)} did not" + (":" if self._not_green else "")
         yield from self._not_green
         word = {DagsterEventType.RUN_SUCCESS: "succeeded", DagsterEventType.RUN_CANCELED: "was cancelled"}
-        yield f"the run {word.get(kind, f'failed; {LOG_VARIABLE}=debug shows its whole log')}"
+        yield f"the run {word.get(kind, 'failed; its page in Dagster has the whole log')}"
+
+
+class Ending(logging.Handler):
+    """Dagster's own log, ended in the words of `penumo launch`: for `dg launch` and whatever else launches runs.
+
+    The instance's dagster.yaml names it. Handlers see a record before it is printed and after it is stored: this one
+    takes the stack trace from what a user can mend, and puts what became of the run where its last event is printed.
+    Dagster makes a handler anew for every step, so what a run has shown is kept by the class.
+    """
+
+    _runs: ClassVar[dict[str, tuple[Console, io.StringIO]]] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        meta: dict[str, Any] = getattr(record, "dagster_meta", {})
+        event: DagsterEvent | None = meta.get("dagster_event")
+        if event is None:
+            return
+        if meta["run_id"] not in self._runs:
+            text = io.StringIO()
+            self._runs[meta["run_id"]] = (Console(text), text)
+        console, text = self._runs[meta["run_id"]]
+        console.emit(record)
+        if event.event_type in _ENDS:
+            del self._runs[meta["run_id"]]
+            record.msg = f"{meta['orig_message']}\n\n{text.getvalue()}"
+        elif event.is_step_failure:
+            record.msg = "\n".join(_failure(event.step_failure_data))
 
 
 def reason(check: AssetCheckEvaluation) -> str:

@@ -17,7 +17,6 @@ from penumo_assets.resources.storage.root import open_store
 from penumo_assets_tests.backfills.daemon import Daemon, running_daemon
 from penumo_assets_tests.backfills.stub_jobs import png, stub_definitions
 
-pytestmark = pytest.mark.slow
 Installation = tuple[Daemon, ObjectStore]
 
 
