@@ -1,4 +1,4 @@
-"""`penumo launch`: what `dg launch` does, told in counts, reasons and verdicts."""
+"""`penumo launch`: does what `dg launch` does, and prints counts, reasons and verdicts."""
 
 import json
 from collections.abc import Mapping

@@ -189,7 +189,7 @@ def demo(context: click.Context, patients: int, epochs: int, gates: bool) -> Non
 def launch(assets: str, partition: str | None, config: Path | None, config_json: str | None) -> None:
     """Materialize ASSETS (names, or a selection such as group:imaging) and say what became of them.
 
-    What `dg launch --assets` does, but told in counts, reasons and verdicts. Exit status 1 if the run failed.
+    Does what `dg launch --assets` does, and prints counts, reasons and verdicts. Exit status 1 if the run failed.
     PENUMO_LOG=debug shows Dagster's whole log.
     """
     from penumo_assets.cli.launch import launch
