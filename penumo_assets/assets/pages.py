@@ -227,10 +227,10 @@ def _picture(pixels: "np.ndarray", name: str, caption: str) -> MarkdownMetadataV
 def _read(store: ObjectStore, row: ManifestRow, stage: str) -> "np.ndarray":
     import cv2
 
-    from penumo_assets.imaging.decode import decode_png
+    from penumo_assets.imaging.decode import read_back
     from penumo_assets.imaging.formats.decoded import eight_bit
 
-    pixels = eight_bit(decode_png(store.read(row.stages[stage].key)))
+    pixels = eight_bit(read_back(store.read(row.stages[stage].key)))
     return pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
 
 

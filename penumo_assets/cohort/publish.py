@@ -153,7 +153,7 @@ def plan_publication(
     tensors = tensor_names(rows, base.rows, settings.config)
     outputs = [(row, stage, output) for row in rows for stage, output in row.stages.items()]
     for row, stage, output in outputs:
-        name = tensors[row.image_id] if stage == "npz" else f"{row.image_id}.{STAGE_TABLE[stage].extension}"
+        name = tensors[row.image_id] if stage == "npz" else _name(output.key)
         if kept := stored.get((stage, name, output.sha256)):
             output.key = kept
         else:

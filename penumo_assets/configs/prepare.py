@@ -21,6 +21,13 @@ class Deidentify(StrEnum):
     never = "never"
 
 
+class RawFormat(StrEnum):
+    """How a decoded picture is stored."""
+
+    keep = "keep"
+    png = "png"
+
+
 class OnBadMask(StrEnum):
     """What to do with an image whose lung mask is not plausible."""
 
@@ -55,6 +62,10 @@ class DecodeConfig(StrictModel):
     deidentify: Deidentify = Field(
         description="Replace patient ids by HMAC-SHA-256 with the key in PENUMO_DEID_KEY: "
         "for DICOM files, always, or never.",
+    )
+    raw_format: RawFormat = Field(
+        description="Keep the coded picture as it landed, without anything else, where it has the same pixels (JPEG, "
+        "PNG, and JPEG within DICOM) and write PNG elsewhere; or write all as PNG.",
     )
     reject_lateral: bool = Field(description="Refuse images whose header or labels.csv says the view is lateral.")
     keep_colour: bool = Field(description="Keep real RGB where the source has it instead of its luminance.")

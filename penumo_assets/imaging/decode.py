@@ -1,12 +1,14 @@
 """A landed file's bytes to pixels: what it is, is told by its first bytes, never by its name."""
 
+import numpy as np
+
 from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.formats import dicom, jpeg, png
 from penumo_assets.imaging.formats.decoded import DecodedImage, Tags
 from penumo_assets.imaging.formats.png import decode_png, encode_png
 
-__all__ = ["DecodedImage", "Tags", "decode_image", "decode_png", "encode_png"]
+__all__ = ["DecodedImage", "Tags", "decode_image", "decode_png", "encode_png", "read_back"]
 
 _FORMATS = (png, jpeg, dicom)
 _OTHER_FORMATS = (
@@ -45,6 +47,16 @@ def decode_image(data: bytes, config: DecodeConfig) -> DecodedImage:
         # header, so neither the message nor the chain goes on.
         name = type(error).__name__
         raise ImageRejected("undecodable", f"the file cannot be read as an image ({name}).") from None
+
+
+def read_back(data: bytes) -> np.ndarray:
+    """The pixels of a picture that was stored: kept as it landed (`DecodedImage.kept`), or written by `encode_png`.
+
+    Raises
+    ------
+    ImageRejected
+    """
+    return jpeg.decode_luminance(data) if jpeg.looks_like(data) else decode_png(data)
 
 
 def _decode(data: bytes, config: DecodeConfig) -> DecodedImage:

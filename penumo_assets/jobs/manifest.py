@@ -24,7 +24,6 @@ class Stage:
     asset: str
     version: str
     settings: str
-    extension: str
     deps: tuple[str, ...]
     kinds: frozenset[str]
     description: str
@@ -36,20 +35,18 @@ STAGE_TABLE = {
         Stage(
             name="raw",
             asset="raw_images",
-            version="2",
+            version="3",
             settings="decode",
-            extension="png",
             deps=("landing",),
-            kinds=frozenset({"dicom", "png"}),
-            description="Decoded, de-identified images (PNG, native bit depth) and one manifest row per landed file, "
-            "accepted or rejected with its reason.",
+            kinds=frozenset({"dicom", "jpeg", "png"}),
+            description="Images without identity, JPEG and PNG coded as they landed, else PNG of the native bit depth, "
+            "and one manifest row per landed file, accepted or rejected with its reason.",
         ),
         Stage(
             name="masks",
             asset="lung_masks",
             version="3",
             settings="segment",
-            extension="png",
             deps=("raw_images", "lung_segmenter"),
             kinds=frozenset({"pytorch", "png"}),
             description="Lung masks, 512x512x1 uint8 {0, 255}, in letterbox coordinates.",
@@ -59,7 +56,6 @@ STAGE_TABLE = {
             asset="preprocessed_images",
             version="3",
             settings="enhance",
-            extension="png",
             deps=("raw_images", "lung_masks"),
             kinds=frozenset({"opencv", "png"}),
             description="Images cropped to the lungs and enhanced (CLAHE, blur, min-max stretch), 224x224 PNG.",
@@ -69,7 +65,6 @@ STAGE_TABLE = {
             asset="npz_tensors",
             version="1",
             settings="npz",
-            extension="npz",
             deps=("lung_masks", "preprocessed_images"),
             kinds=frozenset({"numpy"}),
             description="Tensors (224, 224, 4) uint8 [R, G, B, Mask] at "

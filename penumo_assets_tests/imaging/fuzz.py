@@ -18,7 +18,7 @@ import numpy as np
 import pydicom
 
 from penumo_assets.configs.prepare import DecodeConfig
-from penumo_assets.imaging.decode import decode_image
+from penumo_assets.imaging.decode import decode_image, read_back
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.formats.png_chunks import SIGNATURE
 from penumo_assets_tests.imaging.samples import all_samples, file_bytes
@@ -105,8 +105,10 @@ def main(count: int, seed: int, folder: Path | None) -> dict[str, object]:
         faulthandler.dump_traceback_later(_SECONDS_UNTIL_HANGING, exit=True)
         started = time.process_time()
         try:
-            decode_image(data, configs[number // len(names) % 2])
+            image = decode_image(data, configs[number // len(names) % 2])
             outcomes["decoded"] += 1
+            if image.kept and not np.array_equal(read_back(image.kept), image.pixels):
+                unexpected.append(f"{number} {name}: what is kept is another picture")
         except ImageRejected as error:
             outcomes[error.code] += 1
         except BaseException as error:

@@ -9,12 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from pydicom.uid import JPEGBaseline8Bit
 
 from penumo_assets.cohort.landing import read_landing
 from penumo_assets.cohort.plan import PlanSettings, PreparePlan, plan_cohort
 from penumo_assets.cohort.publish import open_manifest, plan_publication, publish, read_manifest
-from penumo_assets.configs.prepare import DecodeConfig, LabelsConfig, PrepareConfig
-from penumo_assets.imaging.decode import decode_png, encode_png
+from penumo_assets.configs.prepare import DecodeConfig, LabelsConfig, NpzConfig, PrepareConfig
+from penumo_assets.imaging.decode import encode_png, read_back
 from penumo_assets.imaging.film import film_to_tensor
 from penumo_assets.imaging.pack import load_npz
 from penumo_assets.imaging.segment import LungSegmenter
@@ -27,7 +28,7 @@ from penumo_assets.phantoms import draw_phantom
 from penumo_assets.resources.compute.spec import JobResult
 from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage
-from penumo_assets_tests.imaging.samples import dicom_bytes
+from penumo_assets_tests.imaging.samples import dicom_bytes, jpeg_bytes, png_bytes
 
 COHORT = "films"
 LABELS = LabelsConfig(classes=[], file_names="keep")
@@ -165,10 +166,47 @@ def test_a_reduced_raw_image_leads_to_the_same_masks_geometry(house: House) -> N
     house.materialize(settings)
     reduced = house.rows["a.png"]
     assert (reduced.height, reduced.width) == (whole.height, whole.width) == (1101, 1030)
-    assert decode_png(house.store.read(reduced.stages["raw"].key)).shape == (551, 515)
+    assert read_back(house.store.read(reduced.stages["raw"].key)).shape == (551, 515)
     assert "reduced:2" in reduced.notes
     boxes = [row.stages["preprocessed"].facts["crop_box"] for row in (whole, reduced)]
     assert np.abs(np.subtract(*boxes)).max() <= 3, "in pixels of the letterbox"
+
+
+def test_kept_pictures_lead_to_the_bytes_that_pictures_written_anew_lead_to(house: House, tmp_path: Path) -> None:
+    """In one pass, and from what is stored."""
+    film = (draw_phantom(9, height=160, width=140)[0] >> 4).astype(np.uint8)
+    colour = np.dstack((film, film // 2, film))
+    films = {
+        "gray.jpg": jpeg_bytes(film, progressive=True),
+        "colour.jpg": jpeg_bytes(colour),
+        "gray.png": png_bytes(film),
+        "colour.png": png_bytes(colour),
+        "jpeg.dcm": dicom_bytes(film, JPEGBaseline8Bit),
+        "window.dcm": dicom_bytes(film, JPEGBaseline8Bit, WindowCenter=90, WindowWidth=120),
+    }
+    names = NpzConfig(filename="{image_id}")
+    keep = replace(SETTINGS, config=PrepareConfig(npz=names))
+    anew = replace(SETTINGS, config=PrepareConfig(decode=DecodeConfig(raw_format="png"), npz=names))
+    step, twin = House(tmp_path / "step", house.monkeypatch), House(tmp_path / "twin", house.monkeypatch)
+    for place in (house, step, twin):
+        for name, data in films.items():
+            place.land(name, data)
+    house.materialize(keep)
+    for stage in STAGES:
+        step.materialize(replace(keep, stages=(stage,)))
+    twin.materialize(anew)
+    ends = {name: row.stages["raw"].key.rsplit(".")[-1] for name, row in house.rows.items()}
+    assert {name for name, end in ends.items() if end == "jpg"} == {"gray.jpg", "colour.jpg", "jpeg.dcm"}
+    assert all(row.stages["raw"].key.endswith(".png") for row in twin.rows.values())
+    assert step.contents == house.contents
+    for name, row in twin.rows.items():
+        kept = house.rows[name]
+        assert row.status == kept.status == "accepted", (name, row.code)
+        assert [row.stages[stage].sha256 for stage in STAGES[1:]] == [kept.stages[s].sha256 for s in STAGES[1:]]
+        stored = [read_back(place.store.read(each.stages["raw"].key)) for place, each in ((house, kept), (twin, row))]
+        assert np.array_equal(*stored)
+    house.materialize(anew)
+    assert house.files("raw").keys() == twin.files("raw").keys(), "what was kept is gone"
 
 
 def test_a_job_without_masks_to_make_never_loads_torch(house: House) -> None:

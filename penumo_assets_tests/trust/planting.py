@@ -15,7 +15,9 @@ import pydicom
 from pydicom import config as pydicom_config
 from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
 from pydicom.dataelem import DataElement
+from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
+from pydicom.uid import JPEGBaseline8Bit
 
 from penumo_assets.phantoms import draw_phantom, write_cohort
 from penumo_assets_tests.imaging.samples import dicom_dataset
@@ -198,6 +200,9 @@ def _further(folder: Path, plant: Planter) -> Iterator[tuple[str, dict[str, str]
     for keyword, elements in coded_elements(plant):
         yield _put(folder, plant, keyword, ".dcm", _dicom(sixteen, plant, **elements)), {}
     yield _put(folder, plant, "burned in", ".dcm", _dicom(sixteen, plant, BurnedInAnnotation="YES")), {}
+    coded = dicom_dataset(gray, JPEGBaseline8Bit)
+    coded.PixelData = encapsulate([jpeg_with_comments(gray, plant)])
+    yield _put(folder, plant, "JPEG in DICOM", ".dcm", _planted(coded, plant)), {}
     for code, elements in {
         "not_a_radiograph": {"Modality": "CT"},
         "not_chest": {"BodyPartExamined": "SKULL"},
@@ -239,7 +244,10 @@ def _put(folder: Path, plant: Planter, place: str, extension: str, data: bytes) 
 
 
 def _dicom(pixels: np.ndarray, plant: Planter, **elements: object) -> bytes:
-    dataset = dicom_dataset(pixels, BitsStored=12, **elements)
+    return _planted(dicom_dataset(pixels, BitsStored=12, **elements), plant)
+
+
+def _planted(dataset: pydicom.Dataset, plant: Planter) -> bytes:
     plant_person(dataset, plant, "rejected or coded film: ")
     dataset.PatientBirthDate, dataset.SeriesDescription = BIRTH_DATE, plant("series description")
     buffer = io.BytesIO()

@@ -174,6 +174,13 @@ def test_every_planted_word_is_found_in_landing(ward: Ward) -> None:
     assert len(ward.planted.places) > 2000
 
 
+def test_pictures_of_every_kind_were_kept_as_they_were_coded(ward: Ward) -> None:
+    """So that the search above has seen what is kept of each."""
+    rows = read_manifest(ward.house.store, "ward")
+    kinds = {(row.format, row.stages["raw"].key.rsplit(".")[-1]) for row in rows if "raw" in row.stages}
+    assert kinds == {("dicom", "png"), ("dicom", "jpg"), ("jpeg", "jpg"), ("png", "png")}
+
+
 def test_every_way_to_be_rejected_was_gone(ward: Ward) -> None:
     codes = {row.code for row in read_manifest(ward.house.store, "ward")}
     assert codes >= {

@@ -56,6 +56,9 @@ class DecodedImage:
         The id as it stands in a DICOM header: pseudonymise it, never log it.
     notes : tuple of str
         What was decided on the way, such as ``window:percentile``.
+    kept : bytes or None
+        A JPEG or PNG file that `decode.read_back` reads as the same pixels: the picture as it landed, coded as it
+        was, without anything else. ``None`` where the pixels are no longer those that were coded.
     """
 
     pixels: np.ndarray
@@ -65,6 +68,7 @@ class DecodedImage:
     size: tuple[int, int]
     patient_id: str | None
     notes: tuple[str, ...]
+    kept: bytes | None = None
 
     def __repr__(self) -> str:
         # The generated one would print the patient id wherever an instance is logged.

@@ -33,13 +33,14 @@ def decode(data: bytes, config: DecodeConfig) -> DecodedImage:
     if not dataset.get("PixelData"):
         raise _no_pixels(data, dataset)
     notes = _check_declared(dataset, config)
-    raw, stored, found, factor = decode_stored(dataset, config)
-    size, bits = (int(dataset.Rows), int(dataset.Columns)), stored.bits
+    stored = decode_stored(dataset, config)
+    raw, factor = stored.samples, stored.factor
+    size, bits = (int(dataset.Rows), int(dataset.Columns)), stored.format.bits
     if dataset.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2"):
-        shown, more = to_display(raw.view(f"u{raw.dtype.itemsize}"), dataset, stored, config)
+        shown, more = to_display(raw.view(f"u{raw.dtype.itemsize}"), dataset, stored.format, config)
     else:
         (shown, bits), more = _colour(raw, dataset, config), ()
-    notes += (*found, *more)
+    notes += (*stored.notes, *more)
     if factor > 1:
         shown, notes = reduced(shown, size, factor), (*notes, f"reduced:{factor}")
     return DecodedImage(
@@ -50,6 +51,7 @@ def decode(data: bytes, config: DecodeConfig) -> DecodedImage:
         size=size,
         patient_id=dicom_header.patient_id(dataset),
         notes=(*notes, *dicom_header.presentation_notes(dataset), *dicom_header.identity_notes(dataset)),
+        kept=stored.jpeg if stored.jpeg and shown.dtype == raw.dtype and np.array_equal(shown, raw) else None,
     )
 
 

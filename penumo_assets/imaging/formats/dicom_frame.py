@@ -66,7 +66,8 @@ def coded_stream(dataset: Any) -> tuple[bytes, jpeg_stream.StreamHeader]:
         header = jpeg2000_stream.read_jpeg2000(stream)
     else:
         header = jpeg_stream.read_jpeg(frame)
-        stream = frame[: header.end]
+        # What can be kept as it is coded is what is decoded.
+        stream = (header.bare if header.components == 1 else None) or frame[: header.end]
     rows, columns, samples = int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel)
     if (header.height, header.width, header.components) != (rows, columns, samples):
         raise ImageRejected(

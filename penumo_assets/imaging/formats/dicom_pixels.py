@@ -1,5 +1,6 @@
 """The stored samples of a DICOM file, and how many of their bits are the film's."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,26 @@ NATIVE = frozenset(
 _CODED = frozenset({*uid.JPEGTransferSyntaxes, *uid.JPEGLSTransferSyntaxes, *uid.JPEG2000TransferSyntaxes})
 
 
-def decode_stored(dataset: Any, config: DecodeConfig) -> tuple[np.ndarray, StoredFormat, tuple[str, ...], int]:
+@dataclass(frozen=True)
+class StoredPixels:
     """The samples (H, W) or (H, W, 3) RGB of 8 or 16 bits in native byte order, what they hold, and notes.
 
+    ``factor`` is by how much the whole picture is to be reduced; ``jpeg`` a JPEG file of the same samples, if that is
+    how a gray picture is coded.
+    """
+
+    samples: np.ndarray
+    format: StoredFormat
+    notes: tuple[str, ...]
+    factor: int
+    jpeg: bytes | None = None
+
+
+def decode_stored(dataset: Any, config: DecodeConfig) -> StoredPixels:
+    """The samples as they are stored.
+
     JPEG and JPEG 2000 are decoded at a reduced size where one is wanted and cannot blend padding into the picture;
-    everything else at its full size. The last value is by how much the whole picture is to be reduced.
+    everything else at its full size.
 
     Raises
     ------
@@ -52,7 +68,9 @@ def decode_stored(dataset: Any, config: DecodeConfig) -> tuple[np.ndarray, Store
                 bits = header.precision
             notes = ("jpeg2000:mended",) if header.mended else ()
         pixels = _decode_stream(dataset, stream, header, 1 if _must_not_blend(dataset) else factor)
-        return pixels, StoredFormat(8 * pixels.dtype.itemsize, bits, bits - 1, signed), notes, factor
+        stored = StoredFormat(8 * pixels.dtype.itemsize, bits, bits - 1, signed)
+        whole = header.components == 1 and header.bare is not None and factor == 1
+        return StoredPixels(pixels, stored, notes, factor, stream if whole else None)
     if syntax in NATIVE:
         dicom_frame.check_native(dataset)
         pixels = _native(dataset, syntax)
@@ -64,8 +82,8 @@ def decode_stored(dataset: Any, config: DecodeConfig) -> tuple[np.ndarray, Store
         name = syntax.name if syntax.name != str(syntax) else "an unknown one"
         raise ImageRejected("unsupported_transfer_syntax", f"the transfer syntax ({name}) is not read.")
     if pixels.ndim == 3:
-        return pixels, StoredFormat(8 * pixels.dtype.itemsize, bits, bits - 1, signed), (), factor
-    return pixels, *stored_format(pixels, dataset), factor
+        return StoredPixels(pixels, StoredFormat(8 * pixels.dtype.itemsize, bits, bits - 1, signed), (), factor)
+    return StoredPixels(pixels, *stored_format(pixels, dataset), factor)
 
 
 def _must_not_blend(dataset: Any) -> bool:

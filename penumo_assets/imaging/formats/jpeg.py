@@ -39,10 +39,23 @@ def decode(data: bytes, config: DecodeConfig) -> DecodedImage:
     if header.components not in (1, 3):
         raise ImageRejected("unsupported_colour", "the JPEG is neither gray nor RGB (CMYK?); export it as gray.")
     colour = config.keep_colour and header.components == 3
-    pixels = decode_samples(data, header, reduction(header.height, header.width, config), colour=colour)
+    bare = header.bare
+    pixels = decode_samples(bare or data, header, reduction(header.height, header.width, config), colour=colour)
     pixels = upright(to_luminance(pixels, keep_colour=colour), header.orientation)
     size = (header.height, header.width) if header.orientation < 5 else (header.width, header.height)
-    return finished(pixels, size, 8, "jpeg", config, [])
+    # Many programs do not turn pictures, and none but ours takes luminance for what a picture in colour shows.
+    kept = None if colour or header.orientation > 1 else bare
+    return finished(pixels, size, 8, "jpeg", config, [], kept)
+
+
+def decode_luminance(data: bytes) -> np.ndarray:
+    """Read back a JPEG file that `decode` has kept: (H, W) uint8.
+
+    Raises
+    ------
+    ImageRejected
+    """
+    return decode_samples(data, read_jpeg(data))
 
 
 def decode_samples(

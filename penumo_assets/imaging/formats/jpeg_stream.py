@@ -24,6 +24,13 @@ _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 _LOSSLESS = frozenset({0xC3, 0xC7, 0xCB, 0xCF})
 _LS = 0xF7
 _JFIF, _ADOBE, _EXIF = 0xE0, 0xEE, 0xE1
+# Decoding needs no comment and no application's segment, but for what they say of colours, which is written anew.
+_IGNORED = frozenset({*range(0xE0, 0xF0), 0xFE})
+# Baseline, extended and progressive frames of Huffman codes, their tables, restart intervals and scans: what every
+# program reads.
+_COMMON = frozenset({0xC0, 0xC1, 0xC2, 0xC4, 0xDA, 0xDB, 0xDD})
+_LUMINANCE_SEGMENT = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
+_RGB_SEGMENT = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0"
 # By the ids of a frame's components, numbers or letters, libjpeg tells luminance and chrominances from RGB.
 _COLOURS: dict[tuple[int, ...], bool] = {(1, 2, 3): True, (82, 71, 66): False}
 
@@ -48,6 +55,8 @@ class StreamHeader:
         reads JFIF and Adobe markers and the components' ids; ``None`` where the stream does not say.
     end : int
         The position behind the end marker, where the stream has been walked.
+    parts : tuple of (int, memoryview)
+        The segments that decoding needs: marker, and what follows it, a scan's coded data included.
     """
 
     width: int
@@ -59,6 +68,20 @@ class StreamHeader:
     ls: bool = False
     luminance: bool | None = None
     end: int = 0
+    parts: tuple[tuple[int, memoryview], ...] = ()
+
+    @property
+    def bare(self) -> bytes | None:
+        """The stream with nothing in it that decoding does not need: it leads to the same samples.
+
+        ``None`` for kinds of JPEG that few programs read. libjpeg refuses segments that are longer than their tables,
+        and its strict mode bytes that no table and no scan accounts for, so what it decodes holds no text.
+        """
+        if not self.parts or not {marker for marker, _ in self.parts} <= _COMMON:
+            return None
+        colours = _RGB_SEGMENT if self.components == 3 and self.luminance is False else _LUMINANCE_SEGMENT
+        segments = (piece for marker, rest in self.parts for piece in (bytes((0xFF, marker)), rest))
+        return b"".join((b"\xff\xd8", colours, *segments, b"\xff\xd9"))
 
 
 def read_jpeg(data: bytes | memoryview) -> StreamHeader:
@@ -76,12 +99,14 @@ def read_jpeg(data: bytes | memoryview) -> StreamHeader:
     header: StreamHeader | None = None
     orientation, scans, position = 1, 0, 2
     luminance: bool | None = None
+    parts: list[tuple[int, memoryview]] = []
     for _ in range(_MAX_SEGMENTS):
-        marker, position = _marker(view, position)
+        marker, start = _marker(view, position)
         if marker == _EOI:
+            position = start
             break
-        segment = _segment(view, position)
-        position += len(segment) + 2
+        segment = _segment(view, start)
+        position = start + len(segment) + 2
         if marker in _START_OF_FRAME:
             if header is not None:
                 raise ImageRejected("corrupt", "a JPEG stream declares the size of its image twice.")
@@ -101,12 +126,14 @@ def read_jpeg(data: bytes | memoryview) -> StreamHeader:
             if found is None:
                 raise _truncated_jpeg()
             position = found.start()
+        if marker not in _IGNORED:
+            parts.append((marker, view[start:position]))
     else:
         raise _too_many_segments()
     if header is None or not scans:
         raise ImageRejected("corrupt", "a JPEG stream holds no image.")
     luminance = header.luminance if luminance is None else luminance
-    return replace(header, orientation=orientation, luminance=luminance, end=position)
+    return replace(header, orientation=orientation, luminance=luminance, end=position, parts=tuple(parts))
 
 
 def read_size(data: bytes) -> StreamHeader:
@@ -158,8 +185,15 @@ def _start_of_frame(segment: memoryview, marker: int) -> StreamHeader:
     if not height or not width or not components:
         raise ImageRejected("corrupt", "a JPEG stream declares an image without pixels.")
     ids = tuple(segment[6 : 6 + 3 * components : 3])
-    kind = {"lossless": marker in _LOSSLESS, "ls": marker == _LS}
-    return StreamHeader(width, height, components, precision, luminance=_COLOURS.get(ids), **kind)
+    return StreamHeader(
+        width,
+        height,
+        components,
+        precision,
+        lossless=marker in _LOSSLESS,
+        ls=marker == _LS,
+        luminance=_COLOURS.get(ids),
+    )
 
 
 def _refuse_scan_bomb(header: StreamHeader, scans: int) -> None:

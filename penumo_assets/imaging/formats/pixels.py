@@ -77,9 +77,17 @@ def refuse_constant(pixels: np.ndarray) -> np.ndarray:
 
 
 def finished(
-    pixels: np.ndarray, size: tuple[int, int], bits: int, kind: str, config: DecodeConfig, notes: list[str]
+    pixels: np.ndarray,
+    size: tuple[int, int],
+    bits: int,
+    kind: str,
+    config: DecodeConfig,
+    notes: list[str],
+    kept: bytes | None,
 ) -> DecodedImage:
     """The image of a format without a header of its own, at the size that ``decode.reduce_to`` asks for.
+
+    ``kept`` is a file of the same pixels, if there is one, at the size they landed with.
 
     Raises
     ------
@@ -90,4 +98,5 @@ def finished(
     if factor > 1:
         pixels = reduced(pixels, size, factor)
         notes.append(f"reduced:{factor}")
-    return DecodedImage(refuse_constant(pixels), bits, kind, Tags(), size, None, tuple(notes))
+        kept = None
+    return DecodedImage(refuse_constant(pixels), bits, kind, Tags(), size, None, tuple(notes), kept)

@@ -33,16 +33,17 @@ from penumo_assets.imaging.formats.exif import upright
 from penumo_assets.imaging.formats.pixels import check_size, fill_depth, finished, to_luminance
 from penumo_assets.imaging.formats.png_chunks import (
     SIGNATURE,
-    PngHeader,
     PngParts,
     chunk,
+    inflate_rows,
+    png_file,
     read_header,
     read_parts,
     refuse_bomb,
+    stored_png,
 )
 
 _FILTER_UP = 2
-_ENDS_EARLY = ("not have enough data", "InsufficientInput", "unexpected end")
 
 
 def looks_like(data: bytes) -> bool:
@@ -57,7 +58,8 @@ def decode(data: bytes, config: DecodeConfig) -> DecodedImage:
     ------
     ImageRejected
     """
-    parts, pixels = _png_pixels(data, config)
+    parts, samples, kept = _png_pixels(data, config)
+    pixels = samples
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = _over_black(pixels)
     notes = []
@@ -67,7 +69,7 @@ def decode(data: bytes, config: DecodeConfig) -> DecodedImage:
         pixels, bits = fill_depth(pixels)
         if bits < 16:
             notes.append(f"depth:{bits}")
-    return finished(pixels, pixels.shape[:2], bits, "png", config, notes)
+    return finished(pixels, pixels.shape[:2], bits, "png", config, notes, kept if pixels is samples else None)
 
 
 def png_samples(data: bytes, config: DecodeConfig) -> np.ndarray:
@@ -88,8 +90,9 @@ def decode_png(data: bytes) -> np.ndarray:
     ImageRejected
         When the file is not a PNG, is damaged or was cut off.
     """
-    _refuse_other(data)
-    return _decode_parts(read_parts(data))
+    if not looks_like(data):
+        raise ImageRejected("not_an_image", "expected a PNG file.")
+    return _decode_parts(read_parts(data))[0]
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -113,25 +116,21 @@ def encode_png(pixels: np.ndarray) -> bytes:
     colour_type = 0 if pixels.ndim == 2 else 2
     header = struct.pack(">IIBBBBB", width, height, 8 * pixels.dtype.itemsize, colour_type, 0, 0, 0)
     body = deflate.zlib_compress(rows, 1)
-    return SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    return png_file(header, (body,))
 
 
-def _refuse_other(data: bytes) -> None:
-    if not looks_like(data):
-        raise ImageRejected("not_an_image", "expected a PNG file.")
-
-
-def _png_pixels(data: bytes, config: DecodeConfig) -> tuple[PngParts, np.ndarray]:
-    """The chunks of a PNG file and its samples."""
+def _png_pixels(data: bytes, config: DecodeConfig) -> tuple[PngParts, np.ndarray, bytes | None]:
+    """The chunks of a PNG file, its samples, and a file of nothing but them."""
     header = read_header(data)
     channels = {0: 1, 2: 3, 3: 4, 4: 4, 6: 4}[header.colour_type]
     check_size(header.height, header.width, channels * (2 if header.depth == 16 else 1), config)
     parts = read_parts(data)
-    return parts, _decode_parts(parts)
+    return parts, *_decode_parts(parts)
 
 
-def _decode_parts(parts: PngParts) -> np.ndarray:
-    """The samples of a PNG: (H, W), (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or uint16.
+def _decode_parts(parts: PngParts) -> tuple[np.ndarray, bytes | None]:
+    """The samples of a PNG: (H, W), (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or uint16; and the file without anything
+    else, for gray and RGB pictures of 8 or 16 bits.
 
     Raises
     ------
@@ -140,30 +139,32 @@ def _decode_parts(parts: PngParts) -> np.ndarray:
         than the picture.
     """
     header = parts.header
-    slim = SIGNATURE + b"".join(chunk(kind, body) for kind, body in parts.critical)
     plain = header.colour_type in (0, 2) and header.depth >= 8 and not header.interlaced
     if plain and not any(kind in (b"PLTE", b"tRNS") for kind, _ in parts.critical):
-        return _decode_plain(slim, header)
+        rows, exact = inflate_rows(parts)
+        return _unfilter(rows, parts), parts.bare if exact else None
     refuse_bomb(parts)
+    slim = SIGNATURE + b"".join(chunk(kind, body) for kind, body in parts.critical)
     pixels = cv2.imdecode(np.frombuffer(slim, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.shape[:2] != (header.height, header.width):
         raise ImageRejected("corrupt", "the PNG's picture data cannot be decoded.")
     if pixels.ndim == 3:
         order = cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
         pixels = cv2.cvtColor(pixels, order)
-    return pixels
+    return pixels, None
 
 
-def _decode_plain(data: bytes, header: PngHeader) -> np.ndarray:
-    """Decode a gray or RGB picture of 8 or 16 bits that is not interlaced."""
+def _unfilter(rows: bytes, parts: PngParts) -> np.ndarray:
+    """Decode a gray or RGB picture of 8 or 16 bits that is not interlaced, from its inflated rows."""
+    header = parts.header
     decode = kornia_rs.io.decode_image_png_u8 if header.depth == 8 else kornia_rs.io.decode_image_png_u16
     try:
-        pixels = decode(data, (header.height, header.width), "mono" if header.colour_type == 0 else "rgb")
+        pixels = decode(
+            stored_png(rows, parts), (header.height, header.width), "mono" if header.colour_type == 0 else "rgb"
+        )
     except BaseException as error:
         if not is_decoder_failure(error):
             raise
-        if any(sign in str(error) for sign in _ENDS_EARLY):
-            raise ImageRejected("truncated", "the PNG's picture data ends before the last row.") from None
         raise ImageRejected("corrupt", "the PNG's picture data cannot be decoded.") from None
     return pixels[..., 0] if header.colour_type == 0 else pixels
 

@@ -4,7 +4,7 @@ Reference: https://www.w3.org/TR/png-3/
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from isal import isal_zlib
@@ -12,9 +12,14 @@ from isal import isal_zlib
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.formats.exif import exif_orientation
 
+Bytes = bytes | bytearray | memoryview
+
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CRITICAL = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # per pixel
+_STORED_BYTES = 65_535  # the most that a block of deflated data holds as it is
+_DEFLATE, _DICTIONARY = 8, 0x20  # in the header of zlib's format (RFC 1950)
 # Writers put at least some kilobytes into each chunk of a large picture.
 _MAX_CHUNKS = 100_000
 
@@ -37,6 +42,11 @@ class PngParts:
     header: PngHeader
     critical: list[tuple[bytes, memoryview]]
     orientation: int
+
+    @property
+    def bare(self) -> bytes:
+        """A file of the header and the picture's data alone."""
+        return png_file(self.critical[0][1], [body for kind, body in self.critical if kind == b"IDAT"])
 
 
 def read_header(data: bytes) -> PngHeader:
@@ -78,6 +88,8 @@ def read_parts(data: bytes) -> PngParts:
             raise ImageRejected("multi_frame", "the PNG is an animation; export one image.")
         if kind == b"eXIf":
             orientation = exif_orientation(bytes(body))
+        if kind == b"IHDR" and critical:
+            raise ImageRejected("corrupt", "the PNG file has two headers.")
         if kind in _CRITICAL:
             critical.append((kind, body))
         elif not kind[0] & 0x20:
@@ -105,6 +117,38 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         position = end
 
 
+def inflate_rows(parts: PngParts) -> tuple[bytes, bool]:
+    """The filtered rows of a picture of 8 or 16 bits that is not interlaced, and whether its data holds nothing else.
+
+    Raises
+    ------
+    ImageRejected
+        ``truncated`` when the data ends before the last row, ``corrupt`` when it cannot be inflated.
+    """
+    header = parts.header
+    size = header.height * (1 + header.width * _SAMPLES[header.colour_type] * header.depth // 8)
+    data = b"".join(body for kind, body in parts.critical if kind == b"IDAT")
+    if len(data) < 2 or data[0] & 0x0F != _DEFLATE or data[1] & _DICTIONARY or (data[0] << 8 | data[1]) % 31:
+        raise _not_deflated()
+    # Without zlib's checksum, which many programs do not look at, so that some writers get it wrong.
+    stream = isal_zlib.decompressobj(-isal_zlib.MAX_WBITS)
+    try:
+        rows = stream.decompress(memoryview(data)[2:], size)
+    except isal_zlib.IsalError:  # type: ignore[misc]  # declared as an instance
+        raise _not_deflated() from None
+    if len(rows) < size:
+        raise ImageRejected("truncated", "the PNG's picture data ends before the last row.")
+    try:
+        more = stream.decompress(stream.unconsumed_tail, 1)
+    except isal_zlib.IsalError:  # type: ignore[misc]
+        return rows, False
+    return rows, not more and stream.unused_data == struct.pack(">I", isal_zlib.adler32(rows))
+
+
+def _not_deflated() -> ImageRejected:
+    return ImageRejected("corrupt", "the PNG's picture data cannot be inflated.")
+
+
 def refuse_bomb(parts: PngParts) -> None:
     """Refuse a picture that inflates to more than it declares: libpng would inflate all of it, for hours if need be.
 
@@ -114,7 +158,7 @@ def refuse_bomb(parts: PngParts) -> None:
         ``corrupt``.
     """
     header = parts.header
-    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[header.colour_type]
+    samples = _SAMPLES[header.colour_type]
     # Seven passes of an interlaced picture begin and end each of their rows within a byte of their own.
     limit = header.height * (header.width * samples * header.depth // 8 + 2) + 16 * (header.width + header.height)
     stream, total = isal_zlib.decompressobj(), 0
@@ -129,8 +173,29 @@ def refuse_bomb(parts: PngParts) -> None:
                 raise ImageRejected("corrupt", "the PNG's picture data inflates to more than its header declares.")
 
 
-def chunk(kind: bytes, body: bytes | bytearray | memoryview) -> bytes:
+def stored_png(rows: bytes, parts: PngParts) -> bytes:
+    """A PNG file of inflated rows, whose data is not compressed again."""
+    view = memoryview(rows)
+    blocks: list[Bytes] = [b"\x78\x01"]
+    for start in range(0, len(view), _STORED_BYTES):
+        block = view[start : start + _STORED_BYTES]
+        last = start + _STORED_BYTES >= len(view)
+        blocks += [struct.pack("<BHH", last, len(block), len(block) ^ 0xFFFF), block]
+    return png_file(parts.critical[0][1], [*blocks, struct.pack(">I", isal_zlib.adler32(rows))])
+
+
+def png_file(header: Bytes, data: Sequence[Bytes]) -> bytes:
+    """A PNG file of a header and a picture's data, in one chunk."""
+    return b"".join((SIGNATURE, chunk(b"IHDR", header), *_pieces(b"IDAT", data), chunk(b"IEND", b"")))
+
+
+def chunk(kind: bytes, body: Bytes) -> bytes:
     """A chunk of that kind, with its length and checksum."""
-    return b"".join(
-        (struct.pack(">I", len(body)), kind, body, struct.pack(">I", isal_zlib.crc32(body, isal_zlib.crc32(kind))))
-    )
+    return b"".join(_pieces(kind, (body,)))
+
+
+def _pieces(kind: bytes, bodies: Sequence[Bytes]) -> Iterator[Bytes]:
+    checksum = isal_zlib.crc32(kind)
+    for body in bodies:
+        checksum = isal_zlib.crc32(body, checksum)
+    yield from (struct.pack(">I", sum(map(len, bodies))), kind, *bodies, struct.pack(">I", checksum))

@@ -6,11 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from penumo_assets.configs.prepare import Deidentify, PrepareConfig
-from penumo_assets.imaging.decode import DecodedImage, decode_image, decode_png, encode_png
+from penumo_assets.configs.prepare import Deidentify, PrepareConfig, RawFormat
+from penumo_assets.imaging.decode import DecodedImage, decode_image, encode_png, read_back
 from penumo_assets.imaging.deidentify import PICTURE_EXTENSIONS, is_plain_text, is_safe_id, pseudonym
 from penumo_assets.imaging.enhance import enhance, fit_mask
 from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.formats import jpeg
 from penumo_assets.imaging.formats.files import read_plain_file
 from penumo_assets.imaging.pack import npz_bytes, pack_tensor
 from penumo_assets.imaging.view import view_code
@@ -67,11 +68,11 @@ class Preparer:
             guarded(image, "raw", self._decode)
         wants = set(image.wants)
         if wants & {"masks", "preprocessed"} and "raw" not in wants:
-            image.square = image.letterbox.apply(decode_png(stored("raw", item)))
+            image.square = image.letterbox.apply(read_back(stored("raw", item)))
         if wants & {"preprocessed", "npz"} and "masks" not in wants:
-            image.mask = decode_png(stored("masks", item))
+            image.mask = read_back(stored("masks", item))
         if "npz" in wants and "preprocessed" not in wants:
-            image.enhanced = decode_png(stored("preprocessed", item))
+            image.enhanced = read_back(stored("preprocessed", item))
         return image
 
     def _decode(self, image: Image) -> None:
@@ -93,7 +94,9 @@ class Preparer:
         row.mean_intensity = round(_mean(decoded.pixels), 6)
         if set(item.compute) & {"masks", "preprocessed"}:
             image.square = image.letterbox.apply(decoded.pixels)
-        store(image, "raw", f"{row.image_id}.png", encode_png(decoded.pixels))
+        kept = decoded.kept if self.config.decode.raw_format is RawFormat.keep else None
+        extension = "jpg" if kept and jpeg.looks_like(kept) else "png"
+        store(image, "raw", f"{row.image_id}.{extension}", kept or encode_png(decoded.pixels))
 
     def _patient(self, item: WorkItem, decoded: DecodedImage) -> tuple[str, list[str]]:
         """The patient's id as it may be told, the image's own where there is none, and notes on it."""
