@@ -43,7 +43,7 @@ EXAMPLES: dict[str, Example] = {
     "decode.window_high_percentile": Example(75.0),
     "enhance.crop_to_lungs": Example(False),
     "enhance.crop_margin": Example(0.4),
-    "enhance.keep_aspect": Example(False),
+    "enhance.keep_aspect": Example(True),
     "enhance.apply_mask": Example(True),
     "enhance.colour": Example("rgb", {"decode.keep_colour": True}),
     "enhance.clahe.enabled": Example(False),

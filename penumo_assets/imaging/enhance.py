@@ -4,6 +4,9 @@ Order: crop to the lungs and/or apply the mask, CLAHE, Gaussian blur, percentile
 sharpening, resize. Letterbox padding and the outside of a mask take part in no filter and in no
 statistic: padding is cut away before and put back after, and outside a mask each pixel is replaced
 by the nearest lung pixel until the filters are done, then set to 0.
+
+By default the lungs' own box is squashed to the square, so that neither black bars nor the place of the
+lungs tell what shape the film has and where it ends (benchmarks/preparation_shortcuts.py).
 """
 
 from dataclasses import dataclass
@@ -39,8 +42,8 @@ class Enhanced:
     mask : numpy.ndarray
         (size, size) uint8, 0 or 255.
     crop_box : tuple of int
-        (top, left, bottom, right) in letterbox coordinates. It reaches into the padding where a
-        square crop is larger than the image.
+        (top, left, bottom, right) in letterbox coordinates. It reaches beyond the image where the
+        margin about the lungs, or a square crop, is larger than what the film shows.
     """
 
     image: np.ndarray
@@ -77,14 +80,16 @@ def enhance(
     if (config.crop_to_lungs or config.apply_mask) and not mask.any():
         raise ValueError("the lung mask is empty: there is nothing to crop to")
     box = crop_box(mask, content, config)
-    inner = _intersection(box, content)
+    inner = _within(box, content)
     pixels = square[inner[0] : inner[2], inner[1] : inner[3]]
     inside = mask[inner[0] : inner[2], inner[1] : inner[3]] if config.apply_mask else None
     if config.colour is Colour.gray and pixels.ndim == 3:
         pixels = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
     _refuse_flat(pixels, inside)
     filtered = _filter(np.ascontiguousarray(pixels), inside, config)
-    image = resize(_padded(filtered, inner, box), size, size)
+    # Black beside a square crop would show the film's shape, and beside the lungs' own box where the film ends.
+    beyond = cv2.BORDER_CONSTANT if config.keep_aspect else cv2.BORDER_REFLECT_101
+    image = resize(_padded(filtered, inner, box, beyond), size, size)
     fitted = fit_mask(mask, box, size)
     if config.apply_mask:
         image[fitted == 0] = 0
@@ -94,47 +99,49 @@ def enhance(
 
 
 def fit_mask(mask: np.ndarray, crop_box: Box, size: int = 224) -> np.ndarray:
-    """Cut ``crop_box`` out of an (S, S) mask and resize it to (size, size) uint8 {0, 255}.
+    """Cut ``crop_box`` out of an (S, S) mask, 0 beyond it, and resize it to (size, size) uint8 {0, 255}.
 
     Raises
     ------
     ValueError
-        If the box is empty or does not lie inside the mask.
+        If the box is empty or shows nothing of the mask.
     """
-    top, left, bottom, right = crop_box
-    if not (0 <= top < bottom <= mask.shape[0] and 0 <= left < right <= mask.shape[1]):
-        raise ValueError(f"crop box {crop_box} does not lie inside a mask of {mask.shape}")
-    return _binary(resize(mask[top:bottom, left:right], size, size, nearest=True))
+    top, left, bottom, right = inner = _within(crop_box, (slice(0, mask.shape[0]), slice(0, mask.shape[1])))
+    if not (top < bottom and left < right):
+        raise ValueError(f"crop box {crop_box} shows nothing of a mask of {mask.shape}")
+    cut = _padded(mask[top:bottom, left:right], inner, crop_box, cv2.BORDER_CONSTANT)
+    return _binary(resize(cut, size, size, nearest=True))
 
 
 def crop_box(mask: np.ndarray, content: tuple[slice, slice], config: EnhanceConfig) -> Box:
     """The region of the letterbox that becomes the result: (top, left, bottom, right).
 
     The lung box with its margin, or the whole content when cropping is off (a mask that covers all
-    the content has the content as its box). With ``keep_aspect`` it is widened to a square, which
-    stays on the content as long as the content is large enough.
+    the content has the content as its box). Sides further apart than ``max_squash`` are brought nearer
+    by the film's own pixels, as far as it reaches. With ``keep_aspect`` the box is widened to a square,
+    which stays on the content as long as the content is large enough.
     """
     limits = (content[0].start, content[1].start, content[0].stop, content[1].stop)
     box = limits
     if config.crop_to_lungs:
         left, top, width, height = cv2.boundingRect(mask)
         rows, columns = round(height * config.crop_margin), round(width * config.crop_margin)
-        box = (
-            max(limits[0], top - rows),
-            max(limits[1], left - columns),
-            min(limits[2], top + height + rows),
-            min(limits[3], left + width + columns),
-        )
-    if not config.keep_aspect:
-        return box
-    side = max(box[2] - box[0], box[3] - box[1])
-    top, bottom = _widen(box[0], box[2], side, limits[0], limits[2], mask.shape[0])
-    left, right = _widen(box[1], box[3], side, limits[1], limits[3], mask.shape[1])
+        box = (top - rows, left - columns, top + height + rows, left + width + columns)
+    if config.keep_aspect:
+        box = _within(box, content)
+    height, width = box[2] - box[0], box[3] - box[1]
+    least = max(height, width) if config.keep_aspect else round(max(height, width) / config.max_squash)
+    film = mask.shape if config.keep_aspect else (limits[2] - limits[0], limits[3] - limits[1])
+    rows, columns = max(height, min(least, film[0])), max(width, min(least, film[1]))
+    top, bottom = _widen(box[0], box[2], rows, limits[0], limits[2], mask.shape[0])
+    left, right = _widen(box[1], box[3], columns, limits[1], limits[3], mask.shape[1])
     return top, left, bottom, right
 
 
 def _widen(start: int, stop: int, side: int, low: int, high: int, size: int) -> tuple[int, int]:
     """Widen ``start:stop`` to ``side`` around its centre, inside ``low:high`` if that is wide enough."""
+    if side == stop - start:
+        return start, stop
     spare = (high - low) - side
     begin = low + spare // 2 if spare < 0 else min(max(start - (side - (stop - start)) // 2, low), high - side)
     begin = min(max(begin, 0), size - side)
@@ -217,12 +224,14 @@ def _sharpen(pixels: np.ndarray, config: SharpenConfig) -> np.ndarray:
     return cv2.addWeighted(pixels, 1.0 + config.amount, blurred, -config.amount, 0.0)
 
 
-def _intersection(box: Box, content: tuple[slice, slice]) -> Box:
+def _within(box: Box, content: tuple[slice, slice]) -> Box:
+    """The part of a box that lies on the content."""
+    rows, columns = content
     return (
-        max(box[0], content[0].start),
-        max(box[1], content[1].start),
-        min(box[2], content[0].stop),
-        min(box[3], content[1].stop),
+        max(box[0], rows.start),
+        max(box[1], columns.start),
+        min(box[2], rows.stop),
+        min(box[3], columns.stop),
     )
 
 
@@ -237,14 +246,12 @@ def _binary_content(mask: np.ndarray, content: tuple[slice, slice]) -> np.ndarra
     return clean
 
 
-def _padded(pixels: np.ndarray, inner: Box, box: Box) -> np.ndarray:
-    """Put the filtered part back into its crop box, black around it."""
+def _padded(pixels: np.ndarray, inner: Box, box: Box, beyond: int) -> np.ndarray:
+    """Put a part back into its crop box; ``beyond`` is OpenCV's border type: black, or the part mirrored."""
     if inner == box:
         return pixels
-    canvas = np.zeros((box[2] - box[0], box[3] - box[1], *pixels.shape[2:]), pixels.dtype)
-    top, left = inner[0] - box[0], inner[1] - box[1]
-    canvas[top : top + pixels.shape[0], left : left + pixels.shape[1]] = pixels
-    return canvas
+    edges = (inner[0] - box[0], box[2] - inner[2], inner[1] - box[1], box[3] - inner[3])
+    return cv2.copyMakeBorder(pixels, *edges, beyond, value=0)
 
 
 def _check(square: np.ndarray, mask: np.ndarray, content: tuple[slice, slice]) -> None:

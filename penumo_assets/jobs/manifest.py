@@ -54,7 +54,7 @@ STAGE_TABLE = {
         Stage(
             name="preprocessed",
             asset="preprocessed_images",
-            version="3",
+            version="4",
             settings="enhance",
             deps=("raw_images", "lung_masks"),
             kinds=frozenset({"opencv", "png"}),

@@ -105,13 +105,13 @@ def test_sixteen_bits_become_eight_by_scaling_when_the_stretch_is_off() -> None:
 
 
 def test_the_crop_is_the_lung_box_with_its_margin_made_square() -> None:
-    steps = config(crop_to_lungs=True, crop_margin=0.1)
+    steps = config(crop_to_lungs=True, crop_margin=0.1, keep_aspect=True)
     # Box 120..400 x 90..430; margins 28 and 34 make 92..428 x 56..464: 408 wide, so 408 high.
     assert enhance(radiograph(), lungs(), FULL, steps).crop_box == (56, 56, 464, 464)
 
 
-def test_without_keep_aspect_the_crop_is_stretched() -> None:
-    steps = config(crop_to_lungs=True, crop_margin=0.0, keep_aspect=False)
+def test_without_keep_aspect_the_crop_is_squashed() -> None:
+    steps = config(crop_to_lungs=True, crop_margin=0.0)
     result = enhance(radiograph(), lungs(), FULL, steps)
     assert result.crop_box == (120, 90, 400, 430)
     assert np.array_equal(result.image[..., 0], half(radiograph()[120:400, 90:430]))
@@ -119,18 +119,63 @@ def test_without_keep_aspect_the_crop_is_stretched() -> None:
     assert result.mask[:, -1].all()
 
 
+@pytest.mark.parametrize("place", [(0, 0), (60, 200), (112, 292)])
+@pytest.mark.parametrize("size", [(200, 220), (150, 180), (240, 130)])
+def test_neither_bars_nor_the_lungs_place_tell_where_the_film_ends(place: tuple, size: tuple) -> None:
+    """Lungs at an edge of a wide film, in a corner or in its middle: the same outline, and film all over."""
+    content = (slice(100, 412), slice(0, 512))
+    square, mask = np.zeros((512, 512), np.uint8), np.zeros((512, 512), np.uint8)
+    square[content] = 100 + radiograph()[content] // 2
+    top, left = 100 + min(place[0], 312 - size[0]), min(place[1], 512 - size[1])
+    mask[top : top + size[0], left : left + size[1]] = 255
+    result = enhance(square, mask, content, config(crop_to_lungs=True, crop_margin=0.05))
+    assert result.image.min() >= 100
+    outline = cv2.boundingRect(result.mask)
+    assert np.abs(np.array(outline) - (10, 10, 204, 204)).max() <= 2
+
+
+def test_what_lies_beyond_the_film_is_its_mirror_image() -> None:
+    content = (slice(100, 412), slice(0, 512))
+    square, mask = np.zeros((512, 512), np.uint8), np.zeros((512, 512), np.uint8)
+    square[content] = radiograph()[content]
+    mask[100:324, 100:324] = 255
+    result = enhance(square, mask, content, config(crop_to_lungs=True, crop_margin=0.1))
+    assert result.crop_box == (78, 78, 346, 346)
+    film = cv2.copyMakeBorder(square[100:346, 78:346], 22, 0, 0, 0, cv2.BORDER_REFLECT_101)
+    assert np.array_equal(result.image[..., 0], cv2.resize(film, (224, 224), interpolation=cv2.INTER_AREA))
+    assert not result.mask[:18].any()
+
+
+@pytest.mark.parametrize(
+    ("columns", "box"),
+    [
+        (slice(200, 300), (100, 175, 400, 325)),  # 300 x 100 pixels become 300 x 150
+        (slice(0, 100), (100, 0, 400, 150)),  # at the film's end the box is shifted
+    ],
+)
+def test_a_crop_is_widened_by_film_until_it_is_squashed_no_more_than_allowed(columns: slice, box: tuple) -> None:
+    mask = np.zeros((512, 512), np.uint8)
+    mask[100:400, columns] = 255
+    assert crop_box(mask, FULL, config(crop_to_lungs=True, crop_margin=0.0, max_squash=2.0)) == box
+    narrow = (slice(0, 512), slice(columns.start, columns.start + 120))
+    alone = crop_box(mask, narrow, config(crop_to_lungs=True, crop_margin=0.0, max_squash=2.0))
+    assert (alone[1], alone[3]) == (narrow[1].start, narrow[1].stop), "no further than the film reaches"
+
+
 def test_a_square_crop_is_moved_onto_the_content_rather_than_into_padding() -> None:
     mask = np.zeros((512, 512), np.uint8)
     mask[10:100, 5:305] = 255
-    assert crop_box(mask, FULL, config(crop_to_lungs=True, crop_margin=0.0)) == (0, 5, 300, 305)
+    steps = config(crop_to_lungs=True, crop_margin=0.0, keep_aspect=True)
+    assert crop_box(mask, FULL, steps) == (0, 5, 300, 305)
 
 
 def test_a_mask_over_everything_makes_the_content_the_crop() -> None:
     content = (slice(100, 412), slice(0, 512))
     mask = np.zeros((512, 512), np.uint8)
     mask[content] = 255
-    assert crop_box(mask, content, config(crop_to_lungs=True, keep_aspect=False)) == (100, 0, 412, 512)
-    assert crop_box(mask, content, config(crop_to_lungs=True)) == (0, 0, 512, 512)
+    assert crop_box(mask, content, config(crop_to_lungs=True, crop_margin=0.0)) == (100, 0, 412, 512)
+    assert crop_box(mask, content, config(crop_to_lungs=False)) == (100, 0, 412, 512)
+    assert crop_box(mask, content, config(crop_to_lungs=True, keep_aspect=True)) == (0, 0, 512, 512)
 
 
 @pytest.mark.parametrize("crop", [True, False])
@@ -141,7 +186,7 @@ def test_padding_changes_nothing_and_stays_black(crop: bool) -> None:
     square[content] = radiograph()[128:384]
     mask = np.zeros((512, 512), np.uint8)
     mask[content] = 255
-    steps = EnhanceConfig.parse({"crop_to_lungs": crop})
+    steps = EnhanceConfig.parse({"crop_to_lungs": crop, "keep_aspect": True})
     result = enhance(square, mask, content, steps)
     image = cv2.GaussianBlur(cv2.createCLAHE(2.0, (8, 8)).apply(np.ascontiguousarray(square[content])), (3, 3), 0.8)
     padded = np.zeros((512, 512), np.uint8)
@@ -230,9 +275,12 @@ def test_any_image_and_any_mask_keep_the_promises(
     assert result.image.dtype == np.uint8
     assert set(np.unique(result.mask)) <= {0, 255}
     top, left, bottom, right = result.crop_box
-    assert 0 <= top < bottom <= 512
-    assert 0 <= left < right <= 512
-    assert not keep or bottom - top == right - left
+    assert top < bottom
+    assert left < right
+    if keep:
+        assert bottom - top == right - left
+        assert min(top, left) >= 0
+        assert max(bottom, right) <= 512
 
 
 @pytest.mark.parametrize(
@@ -264,7 +312,7 @@ def test_a_picture_that_is_white_but_for_a_few_pixels_about_the_lungs_is_refused
     assert enhance(half_clipped, lungs(), FULL, EnhanceConfig.parse({"apply_mask": masked})).image.any()
 
 
-@pytest.mark.parametrize("box", [(0, 0, 0, 10), (-1, 0, 10, 10), (0, 0, 513, 10)])
+@pytest.mark.parametrize("box", [(0, 0, 0, 10), (-9, 0, 0, 10), (0, 512, 10, 520)])
 def test_a_crop_box_outside_the_mask_is_refused(box: tuple[int, int, int, int]) -> None:
-    with pytest.raises(ValueError, match="does not lie inside"):
+    with pytest.raises(ValueError, match="shows nothing"):
         fit_mask(lungs(), box)
