@@ -64,7 +64,8 @@ EXAMPLES: dict[str, Example] = {
 
 INTRODUCTION = """# Configuration of the preparation
 
-`penumo_assets/configs/prepare_config.yaml` holds these values; the Dagster launchpad shows the same keys.
+`penumo_assets/configs/prepare_config.yaml` holds these values for all cohorts, and [a cohort's own
+settings](operations.md#settings) what differs for it; the Dagster launchpad shows the same keys.
 Where a setting changes the picture, it is shown before (left) and after (right) the change named above it, on
 a phantom radiograph. Settings without a picture decide whether an image is used, or under which name.
 

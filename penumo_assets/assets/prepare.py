@@ -4,7 +4,7 @@ Enters: `landing` and `lung_segmenter`. Leaves: `raw_images`, `lung_masks`, `pre
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +25,8 @@ from penumo_assets.assets.shared import (
     IMAGING,
     OWNERS,
     PROCESSING_POOL,
+    given,
     launchpad_config,
-    parsed,
     run_job,
 )
 from penumo_assets.automation import SETTLED_COHORT
@@ -43,6 +43,7 @@ from penumo_assets.cohort.publish import (
     plan_publication,
     publish,
 )
+from penumo_assets.cohort.settings import settings_in_force
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.identity import doubts, label_counts
@@ -105,12 +106,11 @@ def prepare_cohort(
     """Compute what changed in one cohort, publish it, and say what became of every file."""
     cohort, store = context.partition_key, storage.store
     stages = tuple(stage for stage in STAGES if AssetKey(STAGE_TABLE[stage].asset) in context.selected_asset_keys)
-    settings, rekey = parsed(PrepareConfig, config), config.rekey
-    tries = TRIES
+    tries, once, rekey = TRIES, given(context, config), config.rekey
     while True:
         base = open_manifest(store, cohort)
         try:
-            done = _bring_up_to_date(context, store, jobs, base, settings, stages, rekey)
+            done = _bring_up_to_date(context, store, jobs, base, once, stages, rekey)
             break
         except (StorageError, Failure):
             tries -= 1
@@ -127,8 +127,9 @@ def prepare_cohort(
 
 @dataclass(frozen=True)
 class Done:
-    """What a materialization planned, published, and had computed by a job."""
+    """What a materialization planned, published, and had computed by a job; ``settings`` in words."""
 
+    settings: str
     plan: PreparePlan
     publication: Publication
     result: JobResult | None
@@ -139,14 +140,16 @@ def _bring_up_to_date(
     store: ObjectStore,
     jobs: JobRunner,
     base: Manifest,
-    config: PrepareConfig,
+    once: Mapping[str, Any],
     stages: tuple[str, ...],
     rekey: bool,
 ) -> Done:
     """Compute and publish what differs between a cohort's landing and its manifest."""
     segmenter = current_segmenter(store)
-    settings = PlanSettings(config, segmenter.sha256, key_id(), stages, key_fingerprint())
     try:
+        chosen = settings_in_force(store, base.cohort, once)
+        config = chosen.config
+        settings = PlanSettings(config, segmenter.sha256, key_id(), stages, key_fingerprint())
         key = key_from_environment()
         if not rekey:
             _require_same_key(base)
@@ -159,6 +162,8 @@ def _bring_up_to_date(
         plan = plan_cohort(landing, base.rows, settings)
     except (LandingError, JobError) as error:
         raise Failure(str(error), allow_retries=False) from error
+    described = chosen.described(base.head.settings, stages)
+    context.log.info(f"settings: {described}")
     context.log.info(f"{len(landing.files)} files landed, {len(plan.items)} to compute, {len(plan.removed)} gone")
     result = run_job(context, jobs, _prepare_spec(plan, config, base.cohort, segmenter)) if plan.items else None
     publication = plan_publication(landing, plan, settings, base, _computed_rows(store, plan, result), result)
@@ -172,7 +177,7 @@ def _bring_up_to_date(
         jobs.discard(result.job_name)
     elif base.head.job:  # the run that published may have ended before it had removed its job's outputs
         jobs.discard(base.head.job)
-    return Done(plan, publication, result)
+    return Done(described, plan, publication, result)
 
 
 def _require_same_key(base: Manifest) -> None:
@@ -253,6 +258,7 @@ def _metadata(store: ObjectStore, cohort: str, done: Done, stage: str) -> dict[s
     rejected = [row for row in rows if row.status == "rejected" and row.stage in reached]
     metadata: dict[str, Any] = {
         "preview": stage_preview(store, mine, stage),
+        "settings": done.settings,
         "files": len(rows),
         "dagster/row_count": len(mine),
         "rejected": len(rejected),

@@ -1,6 +1,6 @@
 """What several assets share: names, the launchpad, and how an asset runs a job."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any, TypeVar
@@ -80,6 +80,21 @@ def run_job(context: AssetExecutionContext, runner: JobRunner, spec: JobSpec) ->
         result = runner.run(context, spec)
     context.instance.add_run_tags(context.run.run_id, {JOB_TAG: result.job_name})
     return result
+
+
+def given(context: AssetExecutionContext, config: Config) -> dict[str, Any]:
+    """The values that the launch itself set, those that it left to their defaults left out."""
+    ops: Mapping[str, Any] = context.run.run_config.get("ops") or {}
+    named = ops.get(context.op_execution_context.op_handle.name) or {}
+    return _named(config, named.get("config") or {})
+
+
+def _named(config: BaseModel, names: Mapping[str, Any]) -> dict[str, Any]:
+    values = {name: getattr(config, name) for name in names}
+    return {
+        name: _named(value, names[name] or {}) if isinstance(value, BaseModel) else value
+        for name, value in values.items()
+    }
 
 
 @contextmanager

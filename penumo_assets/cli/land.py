@@ -7,6 +7,7 @@ from penumo_assets.cohort.errors import LandingError
 from penumo_assets.cohort.land import Landed, land_folder, land_layout
 from penumo_assets.cohort.layouts import LAYOUTS
 from penumo_assets.cohort.layouts.base import Options, Uncertain
+from penumo_assets.cohort.settings import NewSettings
 from penumo_assets.instance import open_instance
 from penumo_assets.resources.profile import storage_root
 from penumo_assets.resources.storage.root import open_store
@@ -23,6 +24,7 @@ def land_cohort(
     patient: str,
     table: str,
     maps: Sequence[str],
+    settings: NewSettings | None,
 ) -> Landed:
     """Land a folder as it lies, or by the layout of this name.
 
@@ -37,7 +39,7 @@ def land_cohort(
         if official_split or labelled_only or options != Options(Uncertain(uncertain)):
             raise LandingError("--official-split, --labelled-only, --patient, --table and --map need a --layout")
         with open_instance() as instance:
-            return land_folder(open_store(storage_root()), instance, cohort, folder, progress=True)
+            return land_folder(open_store(storage_root()), instance, cohort, folder, settings=settings, progress=True)
     chosen = LAYOUTS[layout]
     if official_split and not chosen.official:
         raise LandingError(f"{chosen.title} has no division into training and test of its own")
@@ -51,6 +53,7 @@ def land_cohort(
             options,
             official_split=official_split,
             labelled_only=labelled_only,
+            settings=settings,
             progress=True,
         )
 

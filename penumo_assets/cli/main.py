@@ -1,17 +1,10 @@
 """``penumo``: what Dagster's own command line does not do."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from penumo_assets.cohort.errors import LandingError
-
-# Their names alone: what reads them takes a moment to import. A test holds them to `cohort.layouts`.
-_LAYOUTS = (
-    *("kermany", "nih", "rsna", "chexpert", "chexpert-plus", "mimic-cxr-jpg", "padchest", "vindr", "cohen"),
-    *("shenzhen", "montgomery", "folders", "csv"),
-)
+from penumo_assets.cli.cohorts import COMMANDS
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,65 +26,8 @@ def run() -> None:
     main()
 
 
-@main.command()
-@click.argument("cohort")
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--layout", type=click.Choice(_LAYOUTS), help="Read a public data set, or yours, by its own tables.")
-@click.option("--official-split", is_flag=True, help="Keep the data set's own division into training and test.")
-@click.option("--labelled-only", is_flag=True, help="Leave out films that are neither normal nor pneumonia.")
-@click.option(
-    "--uncertain",
-    type=click.Choice(["u-ignore", "u-zeros", "u-ones"]),
-    default="u-ignore",
-    show_default=True,
-    help="What an uncertain label of CheXpert's kind counts as: no label, absent, or present.",
-)
-@click.option("--patient", default="", help="For folders: a regular expression that finds the patient in a path.")
-@click.option("--table", default="", help="For csv: the table's file name.")
-@click.option("--map", "maps", multiple=True, help="For csv and folders: patient_id=THEIRS, label:THEIRS=pneumonia.")
-def land(cohort: str, folder: Path, layout: str | None, official_split: bool, **options: Any) -> None:
-    """Copy FOLDER (images, optional labels.csv and masks/) into landing as COHORT and register the partition."""
-    from penumo_assets.cli.environment import program, settings
-    from penumo_assets.cli.land import about, land_cohort
-    from penumo_assets.resources.storage.object_store import StorageError
-
-    try:
-        landed = land_cohort(cohort, folder, layout, official_split=official_split, **options)
-    except (LandingError, StorageError) as error:
-        raise click.ClickException(str(error)) from error
-    for name in landed.left_out:
-        click.echo(f"Left out, as no plain file or by its name: {name}", err=True)
-    known = settings()
-    click.echo(f"Landed {landed.files} files as cohort {cohort}.")
-    for line in (*landed.census.lines(), *(about(layout, official_split) if layout else ())):
-        click.echo(line)
-    click.echo(f"  root: {known['PENUMO_ROOT']}; Dagster's instance: {known['DAGSTER_HOME']} ({known['read from']})")
-    click.echo("Prepare it with:")
-    click.echo(f"  {program('penumo')} launch 'group:imaging' --partition {cohort}")
-
-
-@main.command()
-@click.argument("cohort")
-def rejected(cohort: str) -> None:
-    """List the rejected files of COHORT by the names they landed under, which no other output holds.
-
-    What a terminal would obey or cannot show stands as its escape, such as \\x1b.
-
-    Needs read access to landing, and the PENUMO_DEID_KEY that the cohort was prepared with.
-    """
-    from penumo_assets.cohort.rejected import rejected_files
-    from penumo_assets.jobs.contract import JobError
-    from penumo_assets.jobs.prepare.work import key_from_environment
-    from penumo_assets.resources.profile import storage_root
-    from penumo_assets.resources.storage.object_store import StorageError, printable
-    from penumo_assets.resources.storage.root import open_store
-
-    try:
-        found = rejected_files(open_store(storage_root()), cohort, key_from_environment())
-    except (LandingError, StorageError, JobError) as error:
-        raise click.ClickException(str(error)) from error
-    for item in found:
-        click.echo("\t".join(map(printable, (item.name, item.source, f"{item.code}: {item.reason}"))))
+for command in COMMANDS:
+    main.add_command(command)
 
 
 @main.command()

@@ -16,13 +16,13 @@ from penumo_assets.cohort.census import Census, count
 from penumo_assets.cohort.errors import LandingError
 from penumo_assets.cohort.labels import COLUMNS, Label, parse_labels
 from penumo_assets.cohort.layouts.base import NO_FILE, NO_ROW, Film, Folder, Layout, Options
-from penumo_assets.cohort.names import COMPLETE_MARKER, LABELS_FILE, is_hidden, is_image, is_labels
+from penumo_assets.cohort.names import COMPLETE_MARKER, LABELS_FILE, is_hidden, is_image, is_labels, require_cohort_name
+from penumo_assets.cohort.settings import NewSettings
 from penumo_assets.cohort.table import MAX_BYTES
 from penumo_assets.cohort.truths import mask_names
 from penumo_assets.cohort.watch.arrivals import LANDING, START, look
 from penumo_assets.cohort.watch.sweep import Launch, launch
 from penumo_assets.configs.prepare import LabelsConfig
-from penumo_assets.imaging.deidentify import is_safe_id
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.storage.object_store import ObjectStore, is_key, printable
 
@@ -44,9 +44,15 @@ class Landed:
 
 
 def land_folder(
-    store: ObjectStore, instance: DagsterInstance, cohort: str, folder: Path, *, progress: bool = False
+    store: ObjectStore,
+    instance: DagsterInstance,
+    cohort: str,
+    folder: Path,
+    *,
+    settings: NewSettings | None = None,
+    progress: bool = False,
 ) -> Landed:
-    """Copy every file below ``folder`` to ``landing/{cohort}/`` and register the cohort.
+    """Copy every file below ``folder`` to ``landing/{cohort}/`` and register the cohort; its ``settings`` come first.
 
     Landing the same folder again replaces what changed. Hidden files are left out; so are links, pipes and devices, and
     names that cannot be a key's, but by name. The marker ``_COMPLETE`` is written last.
@@ -75,7 +81,7 @@ def land_folder(
     census = count(names, labels)
     if labels and census.absent == len(labels):
         raise LandingError(f"{tables[0]} names none of the films in {folder.name}: file is the path below that folder")
-    _copy(store, instance, cohort, files, {}, progress)
+    _copy(store, instance, cohort, files, {}, settings, progress)
     return Landed(len(files), left_out, census)
 
 
@@ -89,6 +95,7 @@ def land_layout(
     *,
     official_split: bool = False,
     labelled_only: bool = False,
+    settings: NewSettings | None = None,
     progress: bool = False,
 ) -> Landed:
     """Copy the films that a data set's own tables name, and its masks, with a labels.csv made from those tables.
@@ -116,7 +123,7 @@ def land_layout(
     chosen = {name: path for name, path in files.items() if name in films or name in masks}
     table = _table(films.values(), official_split)
     labels = parse_labels(table, cohort, _ANY_LABEL, None).values()
-    _copy(store, instance, cohort, chosen, {LABELS_FILE: table}, progress)
+    _copy(store, instance, cohort, chosen, {LABELS_FILE: table}, settings, progress)
     return Landed(len(chosen) + 1, left_out, count(chosen, labels, reasons))
 
 
@@ -166,9 +173,15 @@ def _copy(
     cohort: str,
     files: Mapping[str, Path],
     documents: Mapping[str, bytes],
+    settings: NewSettings | None,
     progress: bool,
 ) -> None:
-    """Write what is new or changed into landing, the marker last, and register the cohort."""
+    """Write what is new or changed into landing, the marker last, and register the cohort.
+
+    Its settings before all: a sensor may run it as soon as there is a film.
+    """
+    if settings:
+        settings.write(store)
     prefix, present = f"{LANDING}/{cohort}", _present(store, cohort)
 
     def land(name: str) -> None:
@@ -196,8 +209,7 @@ def _files(folder: Path, cohort: str) -> tuple[dict[str, Path], tuple[str, ...]]
     LandingError
         If the cohort's name cannot be part of a key.
     """
-    if not is_safe_id(cohort):
-        raise LandingError(f"{cohort!r} is not a valid cohort name: use A-Z a-z 0-9 . _ - and start with none of . -")
+    require_cohort_name(cohort)
     files, left_out = {}, []
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

@@ -5,8 +5,9 @@ import re
 import unicodedata
 from collections.abc import Callable
 
+from penumo_assets.cohort.errors import LandingError
 from penumo_assets.configs.prepare import FileNames, LabelsConfig
-from penumo_assets.imaging.deidentify import file_pseudonym
+from penumo_assets.imaging.deidentify import file_pseudonym, is_safe_id
 from penumo_assets.resources.storage.object_store import printable
 
 LABELS_FILE = "labels.csv"
@@ -18,6 +19,12 @@ _MASK_FOLDER = re.compile(
     r"([ _-]*(all|left|lungs?|png|right))*",
     re.IGNORECASE,
 )
+
+
+def require_cohort_name(cohort: str) -> None:
+    """Raise LandingError if a cohort's name cannot be part of a key."""
+    if not is_safe_id(cohort):
+        raise LandingError(f"{cohort!r} is not a valid cohort name: use A-Z a-z 0-9 . _ - and start with none of . -")
 
 
 def is_hidden(source: str) -> bool:

@@ -36,8 +36,8 @@ class StrictModel(BaseModel):
         return cls.parse({})
 
     @classmethod
-    def parse(cls, values: Any) -> Self:
-        """Validate ``values`` (a mapping).
+    def parse(cls, values: Any, called: str = "") -> Self:
+        """Validate ``values`` (a mapping); ``called`` is how messages name them.
 
         Raises
         ------
@@ -51,7 +51,7 @@ class StrictModel(BaseModel):
                 f"{'.'.join(str(part) for part in item['loc']) or cls.__name__}: {item['msg']}"
                 for item in error.errors(include_url=False, include_input=False)
             ]
-            raise ConfigError(f"{cls.__name__} is not valid: " + "; ".join(problems)) from error
+            raise ConfigError(f"{called or cls.__name__} is not valid: " + "; ".join(problems)) from error
 
     @classmethod
     def from_yaml(cls, path: Path) -> Self:
@@ -63,6 +63,17 @@ class StrictModel(BaseModel):
             Naming the file and the line, or every offending field.
         """
         return cls.parse(_read_yaml(path))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, called: str) -> Self:
+        """Validate what a YAML file holds; ``called`` is how messages name it.
+
+        Raises
+        ------
+        ConfigError
+            As `from_yaml`.
+        """
+        return cls.parse(_parse(data, called), called)
 
 
 def defaults_from(name: str) -> Callable[[type[M]], type[M]]:
@@ -101,12 +112,16 @@ def _take_defaults(model: type[StrictModel], values: Any, path: str = "") -> Non
 
 
 def _read_yaml(path: Path) -> Any:
+    with path.open("rb") as file:
+        return _parse(file.read(4 * MAX_CHARACTERS + 1), path.name)
+
+
+def _parse(data: bytes, called: str) -> Any:
     try:
-        with path.open(encoding="utf-8") as file:
-            return parse_yaml(file.read(MAX_CHARACTERS + 1)) or {}
+        return parse_yaml(data.decode("utf-8-sig")) or {}
     except (DocumentError, UnicodeDecodeError) as error:
         reason = error if isinstance(error, DocumentError) else "it is not UTF-8"
-        raise ConfigError(f"{path.name} is not valid YAML: {reason}") from error
+        raise ConfigError(f"{called} is not valid YAML: {reason}") from error
 
 
 def leaves(model: BaseModel, prefix: str = "") -> list[tuple[str, Any, str]]:

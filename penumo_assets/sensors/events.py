@@ -86,10 +86,7 @@ def landing_events(context: SensorEvaluationContext, storage: Storage) -> Sensor
     if launches:
         if problem:
             context.log.warning(problem)
-        try:
-            return launched(launches, cursor, store)
-        except StorageError as error:  # the old cursor stays, and so do the messages
-            return SensorResult(skip_reason=SkipReason(f"landing cannot be read: {error}"), cursor=context.cursor)
+        return launched(launches, cursor)
     words = [f"{len(messages)} messages, {len(inbox.pending)} cohorts still changing, none newly settled"]
     words += [text for text in (problem, refusal(refused)) if text]
     return SensorResult(skip_reason=SkipReason("; ".join(words)), cursor=cursor)

@@ -3,8 +3,6 @@
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from dagster import (
     AssetKey,
@@ -18,14 +16,10 @@ from dagster import (
 
 from penumo_assets.assets.shared import IMAGING
 from penumo_assets.cohort.land import DATA_VERSION, landing_event
-from penumo_assets.cohort.publish import read_settings
 from penumo_assets.cohort.watch.arrivals import LANDING, Arrival
 from penumo_assets.cohort.watch.sweep import Launch, launch
-from penumo_assets.configs.base import ConfigError
-from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.manifest import STAGE_TABLE
 from penumo_assets.partitions import cohorts
-from penumo_assets.resources.storage.object_store import ObjectStore
 
 PREPARED = AssetSelection.groups(IMAGING)
 SETTLE_VARIABLE = "PENUMO_SETTLE_SECONDS"
@@ -58,39 +52,14 @@ def timer(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() > end
 
 
-def launched(launches: Sequence[Launch], cursor: str, store: ObjectStore) -> SensorResult:
-    """Each cohort becomes a partition, landing's materialization and one run that prepares it.
-
-    Raises
-    ------
-    StorageError
-        If the store cannot say how the cohorts were prepared before.
-    """
-    with ThreadPoolExecutor(store.workers) as pool:
-        configs = list(pool.map(lambda item: as_before(store, item.cohort), launches))
+def launched(launches: Sequence[Launch], cursor: str) -> SensorResult:
+    """Each cohort becomes a partition, landing's materialization and one run that prepares it, by its own settings."""
     return SensorResult(
-        run_requests=[
-            RunRequest(run_key=item.run_key, partition_key=item.cohort, run_config=config)
-            for item, config in zip(launches, configs, strict=True)
-        ],
+        run_requests=[RunRequest(run_key=item.run_key, partition_key=item.cohort) for item in launches],
         dynamic_partitions_requests=[cohorts.build_add_request([item.cohort for item in launches])],
         asset_events=[landing_event(item) for item in launches],
         cursor=cursor,
     )
-
-
-def as_before(store: ObjectStore, cohort: str) -> dict[str, Any]:
-    """The run config that prepares what came late as the rest of the cohort was; empty where that is the default.
-
-    With other settings the run would compute the whole cohort anew. Settings that this version does not know any more
-    give way to the defaults.
-    """
-    try:
-        settings = PrepareConfig.parse(read_settings(store, cohort))
-    except ConfigError:
-        return {}
-    given = {"prepare_cohort": {"config": settings.model_dump(mode="json")}}
-    return {} if settings == PrepareConfig.defaults() else {"ops": given}
 
 
 def is_prepared(instance: DagsterInstance, arrival: Arrival) -> bool:

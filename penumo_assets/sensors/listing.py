@@ -50,7 +50,7 @@ def landing_listing(context: SensorEvaluationContext, storage: Storage) -> Senso
         seen = look(store.list_objects(LANDING, sweep.position.after), sweep.position, out_of_time)
         plan = plan_sweep(sweep, seen, now, settle, MAX_LAUNCHES, partial(is_prepared, context.instance))
         cursor = dump_sweep(plan.sweep)
-        result = launched(plan.launches, cursor, store) if plan.launches else None
+        result = launched(plan.launches, cursor) if plan.launches else None
     except (StorageError, OSError) as error:
         reason = error if isinstance(error, StorageError) else error.strerror or type(error).__name__
         return SensorResult(skip_reason=SkipReason(f"landing cannot be listed: {reason}"), cursor=context.cursor)

@@ -10,6 +10,7 @@ from penumo_assets.cli.demo import SWITCHED_ON
 from penumo_assets.cli.runs import Runs
 from penumo_assets.cohort.land import land_folder
 from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.cohort.settings import check_settings
 from penumo_assets.definitions import build_definitions
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.storage.object_store import ObjectStore
@@ -72,16 +73,15 @@ def test_what_the_demo_switches_on_prepares_a_new_folder(here: Installation) -> 
     assert runs(daemon) == [("ward-7", "SUCCESS")]
 
 
-def test_a_cohort_prepared_by_hand_runs_for_late_files_only_and_as_it_was_prepared(
+def test_a_cohort_prepared_by_hand_runs_for_late_files_only_and_by_its_own_settings(
     here: Installation, tmp_path: Path
 ) -> None:
     daemon, store = here
-    name = {"npz": {"filename": "{patient_id}_{image_id}"}}
+    settings = check_settings(store, "ward-7", b"npz: {filename: 'x-{patient_id}'}", "mine.yaml")
     (tmp_path / "a.png").write_bytes(png(1))
-    land_folder(store, daemon.instance, "ward-7", tmp_path)
+    land_folder(store, daemon.instance, "ward-7", tmp_path, settings=settings)
     job = stub_definitions().resolve_job_def("prepare")
-    config = {"ops": {"prepare_cohort": {"config": name}}}
-    assert job.execute_in_process(config, instance=daemon.instance, partition_key="ward-7").success
+    assert job.execute_in_process(instance=daemon.instance, partition_key="ward-7").success
     (first,) = read_manifest(store, "ward-7")
     daemon.switch_on("landing_listing")
     daemon.tick_sensors()
@@ -93,7 +93,7 @@ def test_a_cohort_prepared_by_hand_runs_for_late_files_only_and_as_it_was_prepar
     rows = read_manifest(store, "ward-7")
     assert first in rows
     (late,) = [row for row in rows if row != first]
-    assert late.stages["npz"].key.rsplit("/", 1)[-1] == f"{late.patient_id}_{late.image_id}.npz"
+    assert late.stages["npz"].key.rsplit("/", 1)[-1] == f"x-{late.patient_id}.npz"
     event = daemon.instance.get_latest_materialization_event(AssetKey("npz_tensors"))
     assert event is not None
     assert event.asset_materialization is not None

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from penumo_assets.cli.main import _LAYOUTS, main
+from penumo_assets.cli.cohorts import _LAYOUTS
+from penumo_assets.cli.main import main
 from penumo_assets.cohort.labels import Label, parse_labels
 from penumo_assets.cohort.layouts import LAYOUTS
 from penumo_assets.configs.prepare import LabelsConfig

@@ -138,7 +138,7 @@ def _makefile() -> str:
 
 
 def _placed(word: str, files: Path) -> str:
-    """A path of this machine for one of the page's: a folder, or a film."""
+    """A path of this machine for one of the page's: a folder, a film, or settings."""
     if word == "/path/to/folder":
         return str(files)
-    return str(files / word) if re.fullmatch(r"[a-z]+\.(dcm|png)", word) else word
+    return str(files / word) if re.fullmatch(r"[a-z]+\.(dcm|png|yaml)", word) else word

@@ -33,13 +33,13 @@ RUN = {
         "penumo env",
         "penumo land ward-7",
         "penumo rejected",
-        '"npz": {"filename"',
         "launch training_set",
         "penumo predict",
         "penumo segment",
     ),
     OPERATIONS: (
         "penumo land ward-7",
+        "penumo settings ward-7",
         "dagster sensor start",
         "dagster instance concurrency",
         "dagster job backfill",
@@ -236,3 +236,12 @@ def test_all_films_of_a_patient_are_kept_and_the_first_has_the_patients_name(lan
             tensors.setdefault(row.patient_id or "", []).append(row.stages["npz"].key.rsplit("/", 1)[-1])
     assert max(map(len, tensors.values())) > 1
     assert all(names.count(f"{patient}.npz") == 1 for patient, names in tensors.items())
+
+
+@pytest.mark.slow
+def test_a_cohorts_settings_are_kept_and_shown(landed: Installation) -> None:
+    """Last: the cohort is prepared otherwise from here on."""
+    said = landed.run(landed.block(OPERATIONS, "penumo settings ward-7"), landed.house.folder)
+    default, own = (line for line in said.splitlines() if line.startswith("# ward-7: "))
+    assert "the default" in default
+    assert "the cohort's (settings/ward-7.yaml): enhance.apply_mask True (else False)" in own

@@ -16,6 +16,7 @@ COMMANDS = [command for page in PAGES for command in commands(page)]
 def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("films")
     write_cohort(folder, "ward-7", patients=3, seed=7, dicom=False)
+    (folder / "mine.yaml").touch()
     for name in ("film.dcm", "other.png"):
         (folder / name).write_bytes((folder / "images" / "broken_text.dcm").read_bytes())
     return folder

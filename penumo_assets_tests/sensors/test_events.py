@@ -192,25 +192,6 @@ def test_a_bucket_that_cannot_be_listed_keeps_what_the_events_said(ward: Ward, m
     assert ward.runs() == ["ward-7"]
 
 
-def test_settings_that_cannot_be_read_leave_the_cursor_and_the_messages(
-    ward: Ward, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from penumo_assets.resources.storage.object_store import StorageError
-
-    def refuse(*_: object) -> None:
-        raise StorageError("S3 cannot be reached")
-
-    ward.tick()
-    before = ward.cursor
-    ward.land("ward-7/a.png")
-    with monkeypatch.context() as patch:
-        patch.setattr(launches, "read_settings", refuse)
-        assert "S3 cannot be reached" in message(ward.tick())
-    assert ward.cursor == before
-    ward.deliver_again()
-    assert ward.runs() == ["ward-7"]
-
-
 def test_a_queue_that_is_not_there_leaves_the_cursor(ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
     ward.tick()
     before = ward.cursor

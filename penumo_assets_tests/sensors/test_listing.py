@@ -8,9 +8,9 @@ import pytest
 from dagster import DagsterInstance, SensorResult, build_sensor_context
 
 from penumo_assets.cohort.watch.arrivals import LANDING, START
-from penumo_assets.resources.storage.object_store import ObjectStore, StorageError
+from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage
-from penumo_assets.sensors import launches, listing
+from penumo_assets.sensors import listing
 from penumo_assets.sensors.launches import SETTLE_VARIABLE
 from penumo_assets.sensors.listing import landing_listing
 from penumo_assets_tests.resources.s3_server import S3Server, running_s3
@@ -114,25 +114,6 @@ def test_a_store_that_does_not_answer_leaves_the_cursor(landing: Landing, monkey
     monkeypatch.undo()
     (folder / "_COMPLETE").touch()
     assert landing.runs() == ["ward-7"]
-
-
-def test_settings_that_cannot_be_read_leave_the_cursor(landing: Landing, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise StorageError("the store cannot be reached")
-
-    landing.land("ward-7/a.png", "ward-7/_COMPLETE")
-    with monkeypatch.context() as patch:
-        patch.setattr(launches, "read_settings", refuse)
-        assert "the store cannot be reached" in reason(landing.tick())
-    assert landing.cursor is None
-    assert landing.runs() == ["ward-7"]
-
-
-def test_settings_of_another_version_give_way_to_the_defaults(landing: Landing) -> None:
-    landing.store.write_json("manifests/ward-7.settings.json", {"sharpness": 1})
-    landing.land("ward-7/a.png", "ward-7/_COMPLETE")
-    (request,) = landing.tick().run_requests or []
-    assert request.run_config == {}
 
 
 def test_a_cursor_that_cannot_be_read_begins_anew(landing: Landing) -> None:

@@ -1,0 +1,157 @@
+"""The commands that are about a cohort: land it, keep its settings, ask what became of its files."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from penumo_assets.cohort.errors import LandingError
+
+if TYPE_CHECKING:
+    from penumo_assets.cohort.settings import NewSettings
+    from penumo_assets.resources.storage.object_store import ObjectStore
+
+# Their names alone: what reads them takes a moment to import. A test holds them to `cohort.layouts`.
+_LAYOUTS = (
+    *("kermany", "nih", "rsna", "chexpert", "chexpert-plus", "mimic-cxr-jpg", "padchest", "vindr", "cohen"),
+    *("shenzhen", "montgomery", "folders", "csv"),
+)
+
+_YES = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What is refused, as one sentence and exit status 1."""
+    from penumo_assets.jobs.contract import JobError
+    from penumo_assets.resources.storage.object_store import StorageError
+
+    try:
+        yield
+    except (LandingError, StorageError, JobError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _store() -> "ObjectStore":
+    from penumo_assets.resources.profile import storage_root
+    from penumo_assets.resources.storage.root import open_store
+
+    return open_store(storage_root())
+
+
+def _ask(question: str, yes: bool) -> None:
+    """Go on only if ``yes``, or if a person at the terminal says so."""
+    try:
+        agreed = yes or click.confirm(question)
+    except click.Abort:  # nobody is there
+        agreed = False
+        click.echo()
+    if not agreed:
+        raise click.ClickException("nothing was changed: agree, or add --yes")
+
+
+def _checked_settings(cohort: str, file: Path, yes: bool) -> "NewSettings":
+    """A cohort's new settings; those that it has are not replaced without a question."""
+    from penumo_assets.cohort.settings import MAX_BYTES, check_settings
+
+    with file.open("rb") as opened:
+        new = check_settings(_store(), cohort, opened.read(MAX_BYTES + 1), file.name)
+    for change in new.changes:
+        click.echo(f"  {change}")
+    if new.version is not None and new.changes:
+        _ask(f"Replace the settings of {cohort} so?", yes)
+    return new
+
+
+@click.command()
+@click.argument("cohort")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--layout", type=click.Choice(_LAYOUTS), help="Read a public data set, or yours, by its own tables.")
+@click.option("--official-split", is_flag=True, help="Keep the data set's own division into training and test.")
+@click.option("--labelled-only", is_flag=True, help="Leave out films that are neither normal nor pneumonia.")
+@click.option(
+    "--uncertain",
+    type=click.Choice(["u-ignore", "u-zeros", "u-ones"]),
+    default="u-ignore",
+    show_default=True,
+    help="What an uncertain label of CheXpert's kind counts as: no label, absent, or present.",
+)
+@click.option("--patient", default="", help="For folders: a regular expression that finds the patient in a path.")
+@click.option("--table", default="", help="For csv: the table's file name.")
+@click.option("--map", "maps", multiple=True, help="For csv and folders: patient_id=THEIRS, label:THEIRS=pneumonia.")
+@click.option(
+    "--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Settings, as `penumo settings` has."
+)
+@_YES
+def land(
+    cohort: str,
+    folder: Path,
+    layout: str | None,
+    official_split: bool,
+    config: Path | None,
+    yes: bool,
+    **options: Any,
+) -> None:
+    """Copy FOLDER (images, optional labels.csv and masks/) into landing as COHORT and register the partition."""
+    from penumo_assets.cli.environment import program, settings
+    from penumo_assets.cli.land import about, land_cohort
+
+    with _refusals():
+        kept = _checked_settings(cohort, config, yes) if config else None
+        landed = land_cohort(cohort, folder, layout, official_split=official_split, settings=kept, **options)
+    for name in landed.left_out:
+        click.echo(f"Left out, as no plain file or by its name: {name}", err=True)
+    known = settings()
+    click.echo(f"Landed {landed.files} files as cohort {cohort}.")
+    for line in (*landed.census.lines(), *(about(layout, official_split) if layout else ())):
+        click.echo(line)
+    click.echo(f"  root: {known['PENUMO_ROOT']}; Dagster's instance: {known['DAGSTER_HOME']} ({known['read from']})")
+    click.echo("Prepare it with:")
+    click.echo(f"  {program('penumo')} launch 'group:imaging' --partition {cohort}")
+
+
+@click.command()
+@click.argument("cohort")
+def rejected(cohort: str) -> None:
+    """List the rejected files of COHORT by the names they landed under, which no other output holds.
+
+    What a terminal would obey or cannot show stands as its escape, such as \\x1b.
+
+    Needs read access to landing, and the PENUMO_DEID_KEY that the cohort was prepared with.
+    """
+    from penumo_assets.cohort.rejected import rejected_files
+    from penumo_assets.jobs.prepare.work import key_from_environment
+    from penumo_assets.resources.storage.object_store import printable
+
+    with _refusals():
+        found = rejected_files(_store(), cohort, key_from_environment())
+    for item in found:
+        click.echo("\t".join(map(printable, (item.name, item.source, f"{item.code}: {item.reason}"))))
+
+
+@click.command()
+@click.argument("cohort")
+@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_YES
+def settings(cohort: str, file: Path | None, yes: bool) -> None:
+    """Show how COHORT is prepared, and where that is said; or keep the settings in FILE for it from now on.
+
+    FILE is YAML with the names of configs/prepare_config.yaml; what it leaves out has the default, so an empty file
+    goes back to that. Launches, sensors and backfills use them, and a launch may set something else for once.
+    """
+    from penumo_assets.cohort.publish import open_manifest
+    from penumo_assets.cohort.settings import settings_in_force
+
+    with _refusals():
+        if file:
+            _checked_settings(cohort, file, yes).write(_store())
+        found = settings_in_force(_store(), cohort)
+        before = open_manifest(_store(), cohort).head.settings
+    click.echo(f"# {cohort}: {found.described(before)}")
+    if not file:
+        click.echo(found.as_yaml(), nl=False)
+
+
+COMMANDS = (land, rejected, settings)
