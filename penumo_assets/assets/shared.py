@@ -84,7 +84,8 @@ def run_job(context: AssetExecutionContext, runner: JobRunner, spec: JobSpec) ->
 
 def given(context: AssetExecutionContext, config: Config) -> dict[str, Any]:
     """The values that the launch itself set, those that it left to their defaults left out."""
-    ops: Mapping[str, Any] = context.run.run_config.get("ops") or {}
+    run_config: Mapping[str, Any] = context.run.run_config
+    ops = run_config.get("ops") or {}
     named = ops.get(context.op_execution_context.op_handle.name) or {}
     return _named(config, named.get("config") or {})
 
