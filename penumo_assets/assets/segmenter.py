@@ -168,7 +168,7 @@ def annotated(store: ObjectStore, cohort: str) -> list[dict[str, Any]]:
                     "mask": [f"{cohort}/{truth.landed_name}" for truth in truths],
                     "patient_id": row.patient_id or row.image_id,
                     "source": cohort,
-                    "image_sha256": row.stages["raw"].sha256,
+                    "image_digest": row.stages["raw"].identity,
                     "mask_etag": [truth.etag for truth in truths],
                 }
             )

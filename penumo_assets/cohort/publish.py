@@ -148,20 +148,20 @@ def plan_publication(
     for row in rows:
         if row.status == "accepted" or row.stage != "landing":
             apply_landing(row, landing)
-    stored = {(stage, _name(out.key), out.sha256): out.key for row in base.rows for stage, out in row.stages.items()}
+    stored = {(stage, _name(out.key), out.identity): out for row in base.rows for stage, out in row.stages.items()}
     moves: list[tuple[ManifestRow, str, str, str]] = []
     tensors = tensor_names(rows, base.rows, settings.config)
     outputs = [(row, stage, output) for row in rows for stage, output in row.stages.items()]
     for row, stage, output in outputs:
         name = tensors[row.image_id] if stage == "npz" else _name(output.key)
-        if kept := stored.get((stage, name, output.sha256)):
-            output.key = kept
+        if kept := stored.get((stage, name, output.identity)):
+            output.key, output.sha256 = kept.key, kept.sha256
         else:
             is_fresh = stage in fresh.get(row.image_id, ())
             source = job.key(*output.key.split("/", 1)) if job and is_fresh else output.key
             moves.append((row, stage, name, source))
     # The same objects published over the same manifest get the same keys: a run that repeats one that died finds them.
-    content = [base.digest, sorted((stage, name, row.stages[stage].sha256) for row, stage, name, _ in moves)]
+    content = [base.digest, sorted((stage, name, row.stages[stage].identity) for row, stage, name, _ in moves)]
     folder = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
     copies = []
     for row, stage, name, source in moves:

@@ -85,6 +85,8 @@ class StageOutput(BaseModel):
 
     ``fingerprint`` is the digest of everything the output was made from: code version, settings and
     the fingerprint of the stage before. The same fingerprint means: nothing to compute.
+    ``content`` tells outputs apart where the same pixels may be stored as other bytes: the digest of what the pixels
+    were made from. Elsewhere ``sha256`` does.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -93,6 +95,12 @@ class StageOutput(BaseModel):
     sha256: str
     fingerprint: str
     facts: dict[str, Any] = Field(default_factory=dict)
+    content: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """Equal for equal pixels."""
+        return self.content or self.sha256
 
 
 class ManifestRow(BaseModel):
@@ -173,11 +181,11 @@ def load_rows(data: bytes) -> list[ManifestRow]:
 
 
 def stage_version(rows: Iterable[ManifestRow], stage: str) -> str:
-    """Data version of one stage of a cohort: digest over its outputs' file names and contents, wherever they lie, and
+    """Data version of one stage of a cohort: digest over its outputs' file names and identities, wherever they lie, and
     over what is known of each film: a corrected label is another version, and computes nothing."""
     made = [(row.stages[stage], row) for row in rows if stage in row.stages]
     outputs = sorted(
-        (output.key.rsplit("/", 1)[-1], output.sha256, json.dumps([row.label, row.view, row.sex, row.age]))
+        (output.key.rsplit("/", 1)[-1], output.identity, json.dumps([row.label, row.view, row.sex, row.age]))
         for output, row in made
     )
     return hashlib.sha256(json.dumps(outputs).encode()).hexdigest()

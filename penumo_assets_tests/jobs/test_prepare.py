@@ -1,8 +1,10 @@
 """The prepare job through its own `main`, in one process and in several; and what a changed cohort costs."""
 
+import hashlib
 import json
 import os
 import signal
+import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,10 +19,11 @@ from penumo_assets.cohort.publish import open_manifest, plan_publication, publis
 from penumo_assets.configs.prepare import DecodeConfig, LabelsConfig, NpzConfig, PrepareConfig
 from penumo_assets.imaging.decode import encode_png, read_back
 from penumo_assets.imaging.film import film_to_tensor
+from penumo_assets.imaging.formats import png as png_format
 from penumo_assets.imaging.pack import load_npz
 from penumo_assets.imaging.segment import LungSegmenter
 from penumo_assets.jobs.contract import JobError
-from penumo_assets.jobs.manifest import STAGES, ManifestRow, load_rows
+from penumo_assets.jobs.manifest import STAGES, ManifestRow, load_rows, stage_version
 from penumo_assets.jobs.prepare import __main__ as prepare
 from penumo_assets.jobs.prepare.process_map import Workers, map_batches
 from penumo_assets.jobs.prepare.work import KEY_VARIABLE, dump_work
@@ -207,6 +210,29 @@ def test_kept_pictures_lead_to_the_bytes_that_pictures_written_anew_lead_to(hous
         assert np.array_equal(*stored)
     house.materialize(anew)
     assert house.files("raw").keys() == twin.files("raw").keys(), "what was kept is gone"
+
+
+def test_the_same_pixels_in_other_bytes_are_no_news(house: House) -> None:
+    """Encoders of 16 bits write other bytes on other processors."""
+    film = dicom_bytes(draw_phantom(9, height=160, width=140)[0], BitsStored=12)
+    house.land("film.dcm", film)
+    house.materialize()
+    before = house.rows["film.dcm"]
+    house.land("film.dcm", film)
+    os.utime(house.landing / "film.dcm", ns=(1, 1))
+    house.monkeypatch.setattr(png_format.isal_zlib, "compress", lambda rows, level: zlib.compress(rows, 9))
+    assert [item.compute for item in house.materialize().items] == [list(STAGES)]
+    after = house.rows["film.dcm"]
+    assert after.stages["raw"].fingerprint != before.stages["raw"].fingerprint
+    for stage in STAGES:
+        assert after.stages[stage].key == before.stages[stage].key
+        assert after.stages[stage].sha256 == before.stages[stage].sha256
+        assert stage_version([after], stage) == stage_version([before], stage)
+    stored = house.store.read(after.stages["raw"].key)
+    assert hashlib.sha256(stored).hexdigest() == after.stages["raw"].sha256
+    house.land("film.dcm", dicom_bytes(draw_phantom(8, height=160, width=140)[0], BitsStored=12))
+    house.materialize()
+    assert stage_version([house.rows["film.dcm"]], "raw") != stage_version([before], "raw")
 
 
 def test_a_job_without_masks_to_make_never_loads_torch(house: House) -> None:

@@ -1,10 +1,8 @@
 """PNG files to pixels and back, quickly.
 
 Gray and RGB pictures of 8 and 16 bits are decoded by the png crate (kornia-rs), whose undoing of the Paeth filter
-is what makes it fast; anything else by OpenCV. The writer filters every row by the one above it and deflates
-with libdeflate, whose output depends on nothing but its input. ISA-L (isal) is a third quicker, but one process in
-some thousand wrote other bytes for the same pixels, and digests of stored objects are compared. Milliseconds of
-processor time for a 2000x2000 radiograph, at nearly equal sizes:
+is what makes it fast; anything else by OpenCV. Milliseconds of processor time for a 2000x2000 radiograph, at nearly
+equal sizes:
 
 ==============  ======  =====  ===========  ==============  ==========  =========
 decode          OpenCV  spng   imagecodecs  Wuffs           kornia-rs   (isal alone)
@@ -14,7 +12,23 @@ decode          OpenCV  spng   imagecodecs  Wuffs           kornia-rs   (isal al
 16 bits             42     46           44               -          24         13
 ==============  ======  =====  ===========  ==============  ==========  =========
 
-Encoding 8 bits takes OpenCV 48 ms, libdeflate 16, ISA-L 11; 16 bits 88, 52 and 35.
+The writer filters every row by the one above it, and deflates 8 bits with libdeflate, whose output depends on nothing
+but its input. 16 bits take ISA-L (isal) a third of the time, but its bytes for the same pixels may differ from
+processor to processor, and one process in some thousand wrote others: see ``StageOutput.content``. Milliseconds and
+megabytes of a 2000x2000 phantom of 12 bits in 16 (libdeflate and ISA-L beside 3 ms of filtering), and what a real
+radiograph of 15 bits takes:
+
+============  ===========  ==========  =====  ======  =======  =====  =======  ======  ==========  ===========
+encode        libdeflate   ISA-L 1     (2)    (0)     zlib-ng  Paeth  JPEG-LS  HTJ2K   JPEG XL 1   OpenCV PNG
+============  ===========  ==========  =====  ======  =======  =====  =======  ======  ==========  ===========
+ms            61           18          22     19      63       16     84       40      11          131
+MB            5.47         5.72        5.55   7.93    7.25     5.77   5.29     5.59    5.37        5.99
+real, ms      57           16          18     17      72       16     102      41      11          -
+real, MB      5.60         5.62        5.61   7.76    7.38     5.54   4.59     4.60    4.70        -
+============  ===========  ==========  =====  ======  =======  =====  =======  ======  ==========  ===========
+
+(``Paeth``: ISA-L 1 behind that filter, which numpy takes 100 ms for.) JPEG XL would be better still, but browsers and
+OpenCV do not read it. 8 bits take libdeflate 15 ms, ISA-L 12, OpenCV 48.
 
 Reference: https://www.w3.org/TR/png-3/
 """
@@ -25,6 +39,7 @@ import cv2
 import deflate
 import kornia_rs.io
 import numpy as np
+from isal import isal_zlib
 
 from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging.errors import ImageRejected, is_decoder_failure
@@ -115,7 +130,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
     np.subtract(samples[1:], samples[:-1], out=rows[1:, 1:])
     colour_type = 0 if pixels.ndim == 2 else 2
     header = struct.pack(">IIBBBBB", width, height, 8 * pixels.dtype.itemsize, colour_type, 0, 0, 0)
-    body = deflate.zlib_compress(rows, 1)
+    body = deflate.zlib_compress(rows, 1) if pixels.dtype == np.uint8 else isal_zlib.compress(rows, 1)
     return png_file(header, (body,))
 
 

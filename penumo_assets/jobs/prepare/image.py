@@ -77,12 +77,20 @@ def stored(stage: str, item: WorkItem) -> bytes:
     return (processing_input(stage) / item.row.stages[stage].key.removeprefix(f"{stage}/")).read_bytes()
 
 
-def store(image: Image, stage: str, name: str, data: bytes, facts: dict[str, Any] | None = None) -> None:
-    """Write a stage's output and enter it in the image's row."""
+def store(
+    image: Image,
+    stage: str,
+    name: str,
+    data: bytes,
+    facts: dict[str, Any] | None = None,
+    content: str | None = None,
+) -> None:
+    """Write a stage's output and enter it in the image's row; ``content`` as in `StageOutput`."""
     write_atomic(processing_output(stage) / name, data)
     image.item.row.stages[stage] = StageOutput(
         key=f"{stage}/{name}",
         sha256=hashlib.sha256(data).hexdigest(),
         fingerprint=image.item.fingerprints[stage],
         facts=facts or {},
+        content=content,
     )

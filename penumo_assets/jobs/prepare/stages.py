@@ -17,7 +17,7 @@ from penumo_assets.imaging.pack import npz_bytes, pack_tensor
 from penumo_assets.imaging.view import view_code
 from penumo_assets.jobs.contract import JobError, processing_input
 from penumo_assets.jobs.identity import patient_of
-from penumo_assets.jobs.manifest import ManifestRow
+from penumo_assets.jobs.manifest import ManifestRow, fingerprint
 from penumo_assets.jobs.prepare.image import Image, guarded, store, stored
 from penumo_assets.jobs.prepare.work import KEY_VARIABLE, WorkItem, key_from_environment
 
@@ -94,9 +94,17 @@ class Preparer:
         row.mean_intensity = round(_mean(decoded.pixels), 6)
         if set(item.compute) & {"masks", "preprocessed"}:
             image.square = image.letterbox.apply(decoded.pixels)
-        kept = decoded.kept if self.config.decode.raw_format is RawFormat.keep else None
-        extension = "jpg" if kept and jpeg.looks_like(kept) else "png"
-        store(image, "raw", f"{row.image_id}.{extension}", kept or encode_png(decoded.pixels))
+        self._store_raw(image, decoded)
+
+    def _store_raw(self, image: Image, decoded: DecodedImage) -> None:
+        row, settings = image.item.row, self.config.decode
+        if settings.raw_format is RawFormat.keep and decoded.kept:
+            extension = "jpg" if jpeg.looks_like(decoded.kept) else "png"
+            return store(image, "raw", f"{row.image_id}.{extension}", decoded.kept)
+        # Of 16 bits the same pixels are not always the same bytes.
+        content = fingerprint("raw", settings.model_dump(mode="json"), row.source_sha256 or "")
+        deep = decoded.pixels.dtype == np.uint16
+        store(image, "raw", f"{row.image_id}.png", encode_png(decoded.pixels), content=content if deep else None)
 
     def _patient(self, item: WorkItem, decoded: DecodedImage) -> tuple[str, list[str]]:
         """The patient's id as it may be told, the image's own where there is none, and notes on it."""
