@@ -5,8 +5,11 @@ import json
 import os
 import signal
 import zlib
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -293,6 +296,18 @@ def test_an_item_that_kills_its_process_costs_only_itself() -> None:
     expected = [number * number for number in range(1, 13) if number != 7]
     assert sorted(result for result in results if isinstance(result, int)) == expected
     assert [result for result in results if isinstance(result, str)] == ["7 crashed"]
+
+
+def test_a_batch_that_comes_after_a_worker_died_is_worked_on_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    submit, died = ProcessPoolExecutor.submit, iter([False, True])
+
+    def submit_or_refuse(pool: ProcessPoolExecutor, *work: Any) -> Any:
+        if next(died, False):
+            raise BrokenProcessPool("a worker died")
+        return submit(pool, *work)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", submit_or_refuse)
+    assert sorted(map(int, map_batches(WORKERS, [[1], [2], [3]]))) == [1, 4, 9]
 
 
 def test_an_error_of_the_job_ends_the_map() -> None:

@@ -73,7 +73,7 @@ def _until_a_crash(workers: Workers[T, R], batches: Iterator[list[T]], suspects:
     try:
         while not suspects:
             for batch in islice(batches, 2 * workers.count - len(pending)):
-                pending[pool.submit(workers.function, batch)] = batch
+                pending[_submitted(pool, workers.function, batch)] = batch
             if not pending:
                 return
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
@@ -88,6 +88,16 @@ def _until_a_crash(workers: Workers[T, R], batches: Iterator[list[T]], suspects:
             suspects += [item for batch in pending.values() for item in batch]
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submitted(pool: ProcessPoolExecutor, function: Callable[[list[T]], list[R]], batch: list[T]) -> Future[list[R]]:
+    """The batch's future; one that has failed if a worker died before the batch was taken."""
+    try:
+        return pool.submit(function, batch)
+    except BrokenProcessPool as error:
+        future: Future[list[R]] = Future()
+        future.set_exception(error)
+        return future
 
 
 def _alone(workers: Workers[T, R], item: T) -> R:
