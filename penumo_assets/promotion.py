@@ -31,7 +31,7 @@ class Winner:
 
     ``model`` is the training's record, ``report`` the prefix of its evaluation, ``rule`` the decision rule that the
     report chose on validation (threshold, calibration, source), ``prepare`` how the training images were prepared,
-    ``promoted`` how it fared against the champion, or that somebody forced it.
+    ``promoted`` how it fared against the champion, or that somebody forced it, ``description`` what MLflow shows of it.
     ``segmenter`` is ``(prefix, name)`` of its weights where they are not the bundled ones.
     """
 
@@ -44,6 +44,7 @@ class Winner:
     approval: Approval
     phantoms: bool
     promoted: str = ""
+    description: str = ""
 
 
 def promote(
@@ -94,7 +95,7 @@ def _register(
     model = winner.model
     if model.mlflow_run_id is None:
         raise NoChampion(f"{model.job_name} was trained without MLflow, which registers models: train it again")
-    version = tracking.register(model.mlflow_run_id, model.values["mlflow_model_uri"], rule, tags)
+    version = tracking.register(model.mlflow_run_id, model.values["mlflow_model_uri"], rule, tags, winner.description)
     prefix = f"models/versions/{version}"
     origin = {
         "version": version,

@@ -78,7 +78,7 @@ def alias(house: House, name: str) -> str | None:
 
 def _mlflow_run(house: House, job: str) -> tuple[str, str]:
     """A run with a logged model; the same job has the same run."""
-    client = house.resources["tracking"]._client()
+    client = house.resources["tracking"].client()
     experiment = client.get_experiment_by_name("pneumonia").experiment_id
     found = client.search_runs([experiment], f"tags.job = '{job}'")
     if found:

@@ -88,6 +88,22 @@ def test_a_gate_that_was_not_asked_for_is_not_green(house: House) -> None:
     assert rows[0]["value"] > 0.5
 
 
+def test_a_version_shows_its_figures_and_follows_the_newest_report(house: House) -> None:
+    add_report(house, "resnet34", job="train-a")
+    house.materialize("champion_model")
+    client = house.resources["tracking"].client()
+    before = client.get_model_version("pneumonia-classifier", "1")
+    assert "- ROC-AUC: 0." in before.description
+    assert before.tags["report"] == "reports/resnet34/train-a"
+    record = house.store.read_json("reports/resnet34/current.json")
+    house.store.write("reports/resnet34/again/report.json", house.store.read(f"{record['prefix']}/report.json"))
+    house.store.write_json("reports/resnet34/current.json", record | {"prefix": "reports/resnet34/again"})
+    house.materialize("champion_model")
+    after = client.get_model_version("pneumonia-classifier", "1")
+    assert "evaluation/again/report.html" in after.description
+    assert after.tags["report"] == "reports/resnet34/again"
+
+
 def test_when_none_passes_the_champion_stays_and_the_gates_are_named(two_champions: House) -> None:
     for architecture, job in (("resnet34", "train-c"), ("resnet50", "train-d")):
         add_report(two_champions, architecture, job=job, gates=STRICT)
@@ -211,7 +227,7 @@ def test_one_command_rolls_back(two_champions: House) -> None:
 
 def test_an_alias_moved_by_hand_is_refused_in_words_and_healed_by_the_command(two_champions: House) -> None:
     store, tracking, packages = parts(two_champions)
-    tracking._client().set_registered_model_alias("pneumonia-classifier", "champion", "1")
+    tracking.client().set_registered_model_alias("pneumonia-classifier", "champion", "1")
     assert not run_check(two_champions, "champion_agrees")
     with pytest.raises(Failure, match=r"alias champion is at version 1, models/champion\.json says 2"):
         chosen_model(store, tracking, "champion")

@@ -5,6 +5,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -213,6 +214,23 @@ def test_the_champion_is_registered_with_its_run(trained: House) -> None:
     run = client.get_run(version.run_id)
     assert "validation_roc_auc" in run.data.metrics
     assert run.data.tags["dagster_run_id"]
+    assert run.data.tags["penumo.report"] in version.description
+
+
+def test_the_report_is_on_the_run_that_trained_the_model(trained: House) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(trained.resources["tracking"].tracking_uri)
+    for architecture in ("resnet34", "resnet50"):
+        record = trained.store.read_json(f"reports/{architecture}/current.json")
+        run = client.get_run(record["model"]["mlflow_run_id"])
+        for name in ("test_specificity", "test_pr_auc", "dice_mean"):
+            for end in ("", "_low", "_high"):
+                assert run.data.metrics.get(f"{name}{end}") == record["values"][f"{name}{end}"], name
+        page = Path(client.download_artifacts(run.info.run_id, run.data.tags["penumo.report"]))
+        assert page.read_bytes() == trained.store.read(f"{record['prefix']}/report.html")
+    shown = trained.instance.get_latest_materialization_event(AssetKey("evaluation_report")).asset_materialization
+    assert f"/runs/{run.info.run_id}?" in shown.metadata["mlflow_run"].value
 
 
 def test_every_tensor_gets_a_prediction(trained: House) -> None:

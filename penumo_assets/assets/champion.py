@@ -29,7 +29,7 @@ from dagster import (
 from pydantic import Field
 
 from penumo_assets.assets.evaluation import existing_reports
-from penumo_assets.assets.pages import listed, rounded, table
+from penumo_assets.assets.pages import link, listed, mlflow_run, rounded, table
 from penumo_assets.assets.segmenter import current_segmenter
 from penumo_assets.assets.shared import OWNERS, SERVING
 from penumo_assets.automation import REPORTS_UPDATED
@@ -41,6 +41,7 @@ from penumo_assets.metrics.report.content import GateResult, InvalidReport, Repo
 from penumo_assets.partitions import cohorts
 from penumo_assets.promotion import NOT_PROMOTED, NoChampion, Winner, challenge, promote, read_champion
 from penumo_assets.records import ChampionRecord, DecisionRule, ReportRecord, TrainingSetRecord, VersionRecord
+from penumo_assets.resources.evaluation_log import description
 from penumo_assets.resources.model_package import Approval, ModelPackages
 from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage
@@ -113,7 +114,7 @@ def champion_model(
     held = _champion(store)
     verdict = judge(store, held, chosen.record, chosen.report, config.margin)
     forced = config.promote == "force" and verdict.refused is not None
-    winner, doubts = _winner(store, architecture, chosen, _history(verdict, forced))
+    winner, doubts = _winner(store, tracking, architecture, chosen, _history(verdict, forced))
     tags = {
         "architecture": architecture,
         "dataset_digest": winner.model.dataset_digest,
@@ -133,6 +134,8 @@ def champion_model(
         metadata={
             "architecture": architecture,
             "model_version": record.version,
+            "mlflow_version": link(f"version {record.version}", tracking.version_address(record.version) or ""),
+            "mlflow_run": mlflow_run(tracking, record.model.mlflow_run_id),
             "previous_version": record.previous or "none",
             "promoted": record.promoted,
             "validation_roc_auc": rounded(values["validation_roc_auc"]),
@@ -237,16 +240,19 @@ def approval_of(gates: Sequence[GateResult]) -> Approval:
     return Approval.approved if passed.issuperset(APPROVING_GATES) else Approval.pending
 
 
-def _winner(store: ObjectStore, architecture: str, candidate: Candidate, promoted: str) -> tuple[Winner, list[str]]:
+def _winner(
+    store: ObjectStore, tracking: Tracking, architecture: str, candidate: Candidate, promoted: str
+) -> tuple[Winner, list[str]]:
     """The winner with all that serving it takes, and what a person should know of that."""
     prepare, doubts = _prepared_with(store)
     segmenter = current_segmenter(store)
-    report = candidate.report
+    report, model = candidate.report, candidate.record.model
     if off := [g.gate for g in report.gates if g.status == "not_asked" and g.gate in APPROVING_GATES]:
         doubts.append(f"gates that were switched off: {', '.join(off)}")
+    run_id, name = model.mlflow_run_id or "", candidate.record.prefix.rpartition("/")[2]
     winner = Winner(
         architecture=architecture,
-        model=candidate.record.model,
+        model=model,
         report=candidate.record.prefix,
         rule=DecisionRule.model_validate(report.decision_rule.model_dump()),
         prepare=prepare,
@@ -254,6 +260,7 @@ def _winner(store: ObjectStore, architecture: str, candidate: Candidate, promote
         approval=approval_of(report.gates),
         phantoms=report.phantoms,
         promoted=promoted,
+        description=description(tracking, run_id, report, name),
     )
     return winner, doubts
 

@@ -21,7 +21,7 @@ from dagster import (
 )
 from pydantic import Field
 
-from penumo_assets.assets.pages import listed, rounded, table
+from penumo_assets.assets.pages import listed, mlflow_run, rounded, table
 from penumo_assets.assets.shared import (
     LEARNING,
     OWNERS,
@@ -40,9 +40,11 @@ from penumo_assets.partitions import architectures
 from penumo_assets.promotion import NoChampion, read_champion
 from penumo_assets.records import LooksRecord, ModelRecord, ReportRecord, TrainingSetRecord
 from penumo_assets.resources.compute.runner import JobRunner
-from penumo_assets.resources.compute.spec import JobInput, JobSpec, bundle_digest
+from penumo_assets.resources.compute.spec import JobInput, JobResult, JobSpec, bundle_digest
+from penumo_assets.resources.evaluation_log import Evaluated, record_evaluation
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 from penumo_assets.resources.storage.root import Storage
+from penumo_assets.resources.tracking import Tracking
 
 GatesLaunchpad = launchpad_config(Gates)
 STUDY = frozenset(Study.model_fields)
@@ -70,17 +72,17 @@ class EvaluationConfig(Config):
     freshness_policy=REPORT_FRESHNESS,
     group_name=LEARNING,
     owners=OWNERS,
-    kinds={"scikitlearn", "html"},
-    code_version="1",
+    kinds={"scikitlearn", "html", "mlflow"},
+    code_version="2",
     pool=PROCESSING_POOL,
     description="The newest model of an architecture on the current test split: every metric with a patient-level "
     "bootstrap interval, the threshold chosen by Youden's index on validation, shortcut baselines beside the model, "
     "and a paired comparison with the champion.",
 )
 def evaluation_report(
-    context: AssetExecutionContext, config: EvaluationConfig, storage: Storage, jobs: JobRunner
+    context: AssetExecutionContext, config: EvaluationConfig, storage: Storage, tracking: Tracking, jobs: JobRunner
 ) -> MaterializeResult:
-    """Evaluate the partition's newest model and publish its report."""
+    """Evaluate the partition's newest model, publish its report, and put it on the model's MLflow run."""
     architecture, store = context.partition_key, storage.store
     model, dataset = ModelRecord.need(store, architecture), TrainingSetRecord.need(store)
     known = statements(config.study) | report_context(store, dataset) | count_look(store, dataset, model)
@@ -110,19 +112,36 @@ def evaluation_report(
     ReportRecord(prefix=prefix, names=names, model=model, values=result.values).write(store, architecture)
     jobs.discard(result.job_name)
     report = read_report(store.read(f"{prefix}/report.json"))
+    page = store.read(f"{prefix}/report.html").decode("utf-8")
     return MaterializeResult(
         metadata={
             **_report_link(storage, f"{prefix}/report.html"),
+            "mlflow_run": _tracked(context, tracking, model, result, report, page),
             "gates": table(gate_rows(report), ("gate", "status", "value", "limit", "reason")),
             "intervals": _interval_table(result.values),
             **_curves(report),
             **_numbers(result.values),
-            "undefined": listed(name for name, value in result.values.items() if value is None),
+            "undefined": listed(name for name, value in _without_ends(result.values).items() if value is None),
             "model_job": model.job_name,
             **result.metadata,
         },
         data_version=DataVersion(result.job_name),
     )
+
+
+def _tracked(
+    context: AssetExecutionContext, tracking: Tracking, model: ModelRecord, result: JobResult, report: Report, page: str
+) -> MetadataValue:
+    """Record the report on the model's MLflow run; the run as a link, or what kept MLflow from taking it."""
+    run_id = model.mlflow_run_id
+    if run_id is None:
+        return MetadataValue.text("none: the model was trained without MLflow")
+    uri = model.values.get("mlflow_model_uri")
+    problem = record_evaluation(tracking, Evaluated(run_id, uri, result.job_name, report, page, result.values))
+    if problem:
+        context.log.warning(f"the report is not in MLflow: {problem}")
+        return MetadataValue.text(f"{run_id} does not show this report: {problem}")
+    return mlflow_run(tracking, run_id)
 
 
 def statements(study: Mapping[str, str]) -> dict[str, Any]:
@@ -157,27 +176,29 @@ def _reference(store: ObjectStore, model: ModelRecord) -> dict[str, JobInput]:
     return {"reference": JobInput(champion.report, ("predictions.parquet",))} if known and not own else {}
 
 
-def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Every figure that Dagster can plot over time; the ends of the intervals stand in their table."""
+def _without_ends(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures; the ends of their intervals stand in a table of their own."""
     ends = {f"{name}_{end}" for name in values for end in ("low", "high")}
-    return {
-        name: rounded(value) for name, value in values.items() if isinstance(value, int | float) and name not in ends
-    }
+    return {name: value for name, value in values.items() if name not in ends}
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Every figure that Dagster can plot over time."""
+    return {name: rounded(value) for name, value in _without_ends(values).items() if isinstance(value, int | float)}
 
 
 def _interval_table(values: Mapping[str, Any]) -> TableMetadataValue:
-    """The metrics that have a 95 % interval, with it."""
-    ends = {"value": "", "low": "_low", "high": "_high"}
+    """The metrics that can have a 95 % interval, with it."""
     found = (
-        {"metric": name, **{column: _or_undefined(values[name + end]) for column, end in ends.items()}}
+        {
+            "metric": name,
+            "value": "undefined" if values[name] is None else values[name],
+            **{end: "none" if values[f"{name}_{end}"] is None else values[f"{name}_{end}"] for end in ("low", "high")},
+        }
         for name in values
         if f"{name}_low" in values
     )
-    return table(found, ("metric", *ends))
-
-
-def _or_undefined(value: float | None) -> float | str:
-    return "undefined" if value is None else value
+    return table(found, ("metric", "value", "low", "high"))
 
 
 def _curves(report: Report) -> dict[str, MetadataValue]:

@@ -39,6 +39,8 @@ _SAGEMAKER_FIELDS = {
 }
 
 
+MLFLOW_URL = "http://127.0.0.1:5000"  # where `penumo mlflow` opens
+DAGSTER_URL = "http://127.0.0.1:3000"  # where `penumo dev` does
 REPORTS_PORT = 3001
 REPORTS_URL = f"http://127.0.0.1:{REPORTS_PORT}"  # where `penumo dev` serves them
 
@@ -92,7 +94,7 @@ def embedded_resources() -> dict[str, Any]:
         "tracking": Tracking(
             tracking_uri="" if elsewhere else f"sqlite:///{local / 'mlflow' / 'mlflow.db'}",
             artifact_root="" if elsewhere else (local / "mlflow" / "artifacts").as_uri(),
-            **_tracking_names(),
+            **_tracking_names(mlflow_ui="" if elsewhere else MLFLOW_URL, dagster_ui=DAGSTER_URL),
         ),
         "packages": NoModelPackages(),
     }
@@ -131,18 +133,18 @@ def aws_resources() -> dict[str, Any]:
                 },
             ),
         ),
-        "tracking": Tracking(
-            **_tracking_names(),
-        ),
+        "tracking": Tracking(**_tracking_names()),
         "packages": _model_packages(),
     }
 
 
-def _tracking_names() -> dict[str, str]:
+def _tracking_names(mlflow_ui: str = "", dagster_ui: str = "") -> dict[str, str]:
+    """The names of the environment; ``mlflow_ui`` and ``dagster_ui`` where it gives none."""
     return {
         "experiment": experiment_from_environment(),
         "registered_model": os.environ.get("PENUMO_REGISTERED_MODEL") or "pneumonia-classifier",
-        "ui_url": os.environ.get("PENUMO_MLFLOW_UI", ""),
+        "ui_url": os.environ.get("PENUMO_MLFLOW_UI") or mlflow_ui,
+        "dagster_ui": os.environ.get("PENUMO_DAGSTER_UI") or dagster_ui,
     }
 
 

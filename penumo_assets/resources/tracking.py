@@ -37,6 +37,7 @@ CHALLENGER = "challenger"
 RULE_TAG = "decision_rule"
 WITHDRAWN_TAG = "withdrawn"
 _TRAININGS = {"mlflow.experimentKind": "custom_model_development"}  # MLflow's UI then opens with the training runs
+_TRAINING_PAGES = "workflowType=machine_learning"  # the same for an address of one page
 
 
 class Tracking(ConfigurableResource):
@@ -53,11 +54,12 @@ class Tracking(ConfigurableResource):
     experiment: str = Field(default=DEFAULT_EXPERIMENT, description="MLflow experiment of the training runs.")
     registered_model: str = Field(default="pneumonia-classifier", description="Name in the MLflow model registry.")
     ui_url: str = Field(default="", description="Address of the MLflow UI for links from asset pages; empty: no links.")
+    dagster_ui: str = Field(default="", description="Address of Dagster's UI for links from MLflow; empty: no links.")
 
     def job_environment(self, dagster_run_id: str) -> dict[str, str]:
         """What a job needs to report to this experiment. Creates the experiment, and with it the database schema,
         here and once: parallel jobs that all try to create it break each other."""
-        self._client()
+        self.client()
         uri, user = self.address(), os.environ.get(USER_VARIABLE)
         return {
             **({URI_VARIABLE: uri} if is_plain(uri) else {}),
@@ -74,33 +76,45 @@ class Tracking(ConfigurableResource):
         """The tracking URI in force."""
         return self.tracking_uri or uri_from_environment()
 
-    def run_address(self, run_id: str) -> str | None:
-        """The run's page in the MLflow UI; None where no UI is known."""
+    def run_address(self, run_id: str, artifact: str = "") -> str | None:
+        """The run's page in the MLflow UI, or that of one of its artifacts; None where no UI is known."""
         if not self.ui_url:
             return None
-        experiment = self._client().get_experiment_by_name(self.experiment)
-        return f"{self.ui_url.rstrip('/')}/#/experiments/{experiment.experiment_id}/runs/{quote(run_id, safe='')}"
+        page = f"{quote(run_id, safe='')}/artifacts/{quote(artifact)}" if artifact else quote(run_id, safe="")
+        return f"{self.ui_url.rstrip('/')}/#/experiments/{self.experiment_id()}/runs/{page}?{_TRAINING_PAGES}"
+
+    def version_address(self, version: str) -> str | None:
+        """The page of a version of the registered model in the MLflow UI; None where no UI is known."""
+        page = f"{quote(self.registered_model, safe='')}/versions/{version}?{_TRAINING_PAGES}"
+        return f"{self.ui_url.rstrip('/')}/#/models/{page}" if self.ui_url else None
+
+    def asset_address(self, asset: str, partition: str) -> str:
+        """The page of an asset's partition in Dagster's UI, for which ``dagster_ui`` must be known."""
+        return f"{self.dagster_ui.rstrip('/')}/assets/{asset}?partition={quote(partition, safe='')}"
 
     def experiment_id(self) -> str:
         """The number of the experiment, which is made if there is none."""
-        return str(self._client().get_experiment_by_name(self.experiment).experiment_id)
+        return str(self.client().get_experiment_by_name(self.experiment).experiment_id)
 
-    def register(self, run_id: str, model_uri: str, rule: str, tags: Mapping[str, str]) -> str:
+    def register(self, run_id: str, model_uri: str, rule: str, tags: Mapping[str, str], description: str) -> str:
         """The number of the version with this run's model and this decision rule; registered unless it is already.
 
         ``model_uri`` is the model as its run logged it (``models:/...``), so that MLflow can load what it registers.
         ``rule`` names the threshold and the calibration: the same weights with another rule are another version,
-        because they decide otherwise.
+        because they decide otherwise. ``tags`` and ``description`` are those of the newest report of it.
         """
         from mlflow.exceptions import MlflowException
 
-        client = self._client()
+        client = self.client()
         try:
             client.get_registered_model(self.registered_model)
         except MlflowException:
             client.create_registered_model(self.registered_model, description="Pneumonia on frontal chest X-rays.")
         for known in self._versions(client):
             if known.run_id == run_id and known.tags.get(RULE_TAG) == rule:
+                client.update_model_version(self.registered_model, known.version, description)
+                for name, text in tags.items():
+                    client.set_model_version_tag(self.registered_model, known.version, name, text)
                 return str(known.version)
         version = client.create_model_version(
             self.registered_model,
@@ -108,12 +122,13 @@ class Tracking(ConfigurableResource):
             run_id=run_id,
             model_id=model_uri.removeprefix("models:/"),
             tags={**tags, RULE_TAG: rule},
+            description=description,
         )
         return str(version.version)
 
     def version_with(self, alias: str) -> str | None:
         """The version that holds an alias; None if nobody does."""
-        holder = self._holder(self._client(), alias)
+        holder = self._holder(self.client(), alias)
         return None if holder is None else str(holder.version)
 
     def point(self, version: str) -> str | None:
@@ -122,7 +137,7 @@ class Tracking(ConfigurableResource):
         Aliases are moved, never removed, so `champion` never points to nothing. Pointing to the champion itself
         changes nothing.
         """
-        client = self._client()
+        client = self.client()
         client.get_model_version(self.registered_model, version)
         before = self.version_with(CHAMPION)
         if before != version:
@@ -133,26 +148,26 @@ class Tracking(ConfigurableResource):
 
     def challenge(self, version: str) -> None:
         """Give ``version`` the alias ``challenger``: registered, compared, and not in use."""
-        self._client().set_registered_model_alias(self.registered_model, CHALLENGER, version)
+        self.client().set_registered_model_alias(self.registered_model, CHALLENGER, version)
 
     def settle(self, version: str) -> None:
         """Take the alias ``challenger`` away from ``version``, if it has it: it is the champion now."""
         if self.version_with(CHALLENGER) == version:
-            self._client().delete_registered_model_alias(self.registered_model, CHALLENGER)
+            self.client().delete_registered_model_alias(self.registered_model, CHALLENGER)
 
     def withdraw(self, version: str, reason: str) -> None:
         """Mark a version that was rolled back, so that it is not chosen again by itself."""
-        self._client().set_model_version_tag(self.registered_model, version, WITHDRAWN_TAG, reason)
+        self.client().set_model_version_tag(self.registered_model, version, WITHDRAWN_TAG, reason)
 
     def reinstate(self, version: str) -> None:
         """Take the mark of `withdraw` away."""
-        client = self._client()
+        client = self.client()
         if WITHDRAWN_TAG in client.get_model_version(self.registered_model, version).tags:
             client.delete_model_version_tag(self.registered_model, version, WITHDRAWN_TAG)
 
     def withdrawn_runs(self) -> dict[str, str]:
         """Training runs whose model was rolled back, with the reason."""
-        client = self._client()
+        client = self.client()
         tagged = [version for version in self._versions(client) if WITHDRAWN_TAG in version.tags]
         return {version.run_id: version.tags[WITHDRAWN_TAG] for version in tagged}
 
@@ -167,7 +182,8 @@ class Tracking(ConfigurableResource):
         except MlflowException:
             return None
 
-    def _client(self) -> Any:
+    def client(self) -> Any:
+        """MLflow's client, with database and experiment made; raises Failure where MLflow cannot be used."""
         uri = self.address()
         if not uri:
             raise Failure("set MLFLOW_TRACKING_URI to an MLflow server that jobs can reach", allow_retries=False)

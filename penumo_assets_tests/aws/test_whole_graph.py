@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from dagster import AssetKey, DagsterInstance
+from mlflow import MlflowClient
 
 from penumo_assets.cli.demo import NO_GATES
 from penumo_assets.cohort.publish import read_manifest
@@ -99,6 +100,13 @@ def test_models_measure_the_same(aws: House, embedded: House) -> None:
         reports.append(json.loads(house.store.read(f"{record['prefix']}/report.json")))
     roc_auc = [report["performance"]["test"]["roc_auc"]["value"] for report in reports]
     assert roc_auc[0] == pytest.approx(roc_auc[1], abs=1e-6)
+
+
+def test_the_report_is_on_the_run_that_trained_the_model(aws: House) -> None:
+    record = aws.store.read_json("reports/resnet34/current.json")
+    run = MlflowClient(os.environ["MLFLOW_TRACKING_URI"]).get_run(record["model"]["mlflow_run_id"])
+    assert run.data.metrics["test_specificity"] == record["values"]["test_specificity"]
+    assert run.data.tags["penumo.report"].endswith("/report.html")
 
 
 def test_two_instances_compute_each_image_once(aws: House, emulator: Emulator) -> None:

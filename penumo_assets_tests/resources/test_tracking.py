@@ -13,7 +13,7 @@ from penumo_assets.resources.tracking import Tracking
 
 pytestmark = pytest.mark.trust
 
-OPEN = "import sys; from penumo_assets.resources.tracking import Tracking; Tracking(tracking_uri=sys.argv[1])._client()"
+OPEN = "import sys; from penumo_assets.resources.tracking import Tracking; Tracking(tracking_uri=sys.argv[1]).client()"
 
 
 def few_bytes_to_a_file() -> None:
@@ -28,7 +28,7 @@ def test_a_disk_that_fills_while_the_database_is_made_does_not_spoil_it_for_ever
     assert failed.returncode != 0
     assert "disk" in failed.stderr
     assert list(database.parent.iterdir()) == []
-    Tracking(tracking_uri=uri)._client()
+    Tracking(tracking_uri=uri).client()
     assert MlflowClient(uri).get_experiment_by_name("pneumonia") is not None
 
 
@@ -38,12 +38,12 @@ def test_two_that_make_the_database_at_once_share_it(tmp_path: Path) -> None:
     statuses = [process.wait() for process in both]
     assert 0 in statuses
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
-    Tracking(tracking_uri=uri)._client()
+    Tracking(tracking_uri=uri).client()
     assert len(MlflowClient(uri).search_experiments(filter_string="name = 'pneumonia'")) == 1
 
 
 def test_a_folder_that_cannot_be_made_is_told_without_its_path(tmp_path: Path) -> None:
     (tmp_path / "mlflow").write_text("a file where a folder should be")
     with pytest.raises(StorageError, match="MLflow's database") as refusal:
-        Tracking(tracking_uri=f"sqlite:///{tmp_path}/mlflow/mlflow.db")._client()
+        Tracking(tracking_uri=f"sqlite:///{tmp_path}/mlflow/mlflow.db").client()
     assert str(tmp_path) not in str(refusal.value)

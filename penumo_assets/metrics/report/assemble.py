@@ -8,6 +8,7 @@ from typing import Any
 
 from penumo_assets.metrics.gates import check_gates
 from penumo_assets.metrics.performance import per_class, performance
+from penumo_assets.metrics.records import Estimate
 from penumo_assets.metrics.report import baselines, groups, results
 from penumo_assets.metrics.report.checklist import checklist
 from penumo_assets.metrics.report.content import SCHEMA, ModelFacts, Report, Versions
@@ -85,33 +86,34 @@ def versions(evaluation: Evaluation) -> Versions:
 
 
 def headline(report: Report) -> dict[str, Any]:
-    """Flat numbers for result.json and the asset's metadata; None where undefined."""
+    """Flat numbers for result.json, the asset and MLflow, with the ends of intervals; None where undefined."""
     test, validation = report.performance.test, report.performance.validation
     splits = report.data.splits
     values: dict[str, Any] = {}
     for name, estimate in test.items():
-        values[f"test_{name}"] = estimate.value
-    for name in ("roc_auc", "pr_auc", "recall", "specificity"):
-        values[f"test_{name}_low"], values[f"test_{name}_high"] = test[name].low, test[name].high
+        values |= _with_ends(f"test_{name}", estimate)
     values.setdefault("test_youden_index", None)
     values |= {
-        "validation_roc_auc": validation["roc_auc"].value,
-        "validation_roc_auc_low": validation["roc_auc"].low,
-        "validation_roc_auc_high": validation["roc_auc"].high,
-        "test_within_cohorts_roc_auc": report.within_cohorts_roc_auc.value,
+        **_with_ends("validation_roc_auc", validation["roc_auc"]),
+        **_with_ends("test_within_cohorts_roc_auc", report.within_cohorts_roc_auc),
         "threshold": report.decision_rule.threshold,
         "calibrated_threshold": report.decision_rule.calibrated_threshold,
         "temperature": report.decision_rule.temperature,
         "test_images": splits.test.images,
         "test_patients": splits.test.patients,
         "validation_images": splits.validation.images,
-        "dice_mean": report.segmentation.dice.value,
-        "iou_mean": report.segmentation.iou.value,
+        **_with_ends("dice_mean", report.segmentation.dice),
+        **_with_ends("iou_mean", report.segmentation.iou),
         "best_shortcut_roc_auc": _best_shortcut(report),
         "gates_passed": not any(gate.holds_up for gate in report.gates),
         "phantoms": report.phantoms,
     }
     return values
+
+
+def _with_ends(name: str, estimate: Estimate) -> dict[str, float | None]:
+    """A metric, and beside it the ends of its interval."""
+    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 def _best_shortcut(report: Report) -> float | None:

@@ -15,22 +15,28 @@ _STYLE = (
     ".grid{stroke:#ddd}.line{fill:none;stroke-width:2.2}.line.series-1{stroke:#0b5fa5}.line.series-2{stroke:#a3410a}"
     ".line.series-3{stroke:#5d6b1f;stroke-dasharray:7 3}.line.chance{stroke:#777;stroke-width:1.4;stroke-dasharray:2 4}"
     ".dot.series-1{fill:#0b5fa5}.dot.series-2{fill:#a3410a}.dot.series-3{fill:#fff;stroke:#5d6b1f}"
-    ".band{fill:#0b5fa5;opacity:.16}</style>"
+    ".band{fill:#0b5fa5;opacity:.16}.cell{fill:#0b5fa5;stroke:#ddd}</style>"
 )
 
 
-def chart_data_uris(report: Report) -> dict[str, str]:
-    """``data:image/svg+xml;base64,...`` of each chart that the report can draw.
+def charts(report: Report) -> dict[str, str]:
+    """An SVG document of each chart that the report can draw; what is undefined is left out.
 
-    Names are ``roc``, ``precision_recall``, ``reliability`` and ``decision_curve``; what is undefined is left out.
+    Names are ``roc``, ``precision_recall``, ``reliability``, ``decision_curve`` and ``confusion_matrix``.
     """
     drawn = {
         "roc": plots.roc_chart(report),
         "precision_recall": plots.pr_chart(report),
         "reliability": plots.reliability_chart(report),
         "decision_curve": plots.decision_chart(report),
+        "confusion_matrix": plots.confusion_chart(report),
     }
-    return {name: _data_uri(chart) for name, chart in drawn.items() if chart is not None}
+    return {name: _styled(chart) for name, chart in drawn.items() if chart is not None}
+
+
+def chart_data_uris(report: Report) -> dict[str, str]:
+    """The same as ``data:image/svg+xml;base64,...``."""
+    return {name: _data_uri(svg) for name, svg in charts(report).items()}
 
 
 def chart_captions(report: Report) -> dict[str, str]:
@@ -45,6 +51,7 @@ def chart_captions(report: Report) -> dict[str, str]:
     captions["precision_recall"] = f"Precision against recall on test, {_area(test, 'pr_auc')}."
     captions["reliability"] = "Observed frequency against predicted probability on test, as it is and calibrated."
     captions["decision_curve"] = "Net benefit on test against the probability at which one would act."
+    captions["confusion_matrix"] = "Test images by label (rows) and by what the model called them (columns)."
     return captions
 
 
@@ -80,13 +87,16 @@ def learning_curve(history: Sequence[Mapping[str, float | None]]) -> str | None:
     ):
         known = [(epoch, record[name]) for epoch, record in zip(epochs, history, strict=True) if record.get(name)]
         chart.line([epoch for epoch, _ in known], [value or 0.0 for _, value in known], style, name)
-    return _data_uri(chart.svg())
+    return _data_uri(_styled(chart.svg()))
 
 
 LEARNING_CAPTION = "By epoch: loss on training (blue) and validation (brown), ROC-AUC on validation (green, dashed)."
 
 
-def _data_uri(chart: Markup) -> str:
+def _styled(chart: Markup) -> str:
     drawing = str(chart).split("</svg>", 1)[0] + "</svg>"
-    styled = drawing.replace("</desc>", f"</desc>{_STYLE}", 1)
-    return "data:image/svg+xml;base64," + base64.b64encode(styled.encode("utf-8")).decode("ascii")
+    return drawing.replace("</desc>", f"</desc>{_STYLE}", 1)
+
+
+def _data_uri(svg: str) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode("utf-8")).decode("ascii")

@@ -103,6 +103,31 @@ def decision_chart(report: Report) -> Markup | None:
     return chart.svg()
 
 
+def confusion_chart(report: Report) -> Markup:
+    """Test images by label and decision, each cell as dark as its share of its label's images."""
+    found = report.confusion_matrix.test
+    side, left, top, count = 84, 130, 56, len(found.labels)
+    parts = [Markup('<text class="mid" x="{}" y="18">Called, test images</text>').format(left + side * count / 2)]
+    for row, (label, counts) in enumerate(zip(found.labels, found.counts, strict=True)):
+        middle = top + side * (row + 0.5) + 4
+        parts.append(Markup('<text class="end" x="{}" y="{}">{}</text>').format(left - 10, middle, label))
+        parts.append(
+            Markup('<text class="mid" x="{}" y="{}">{}</text>').format(left + side * (row + 0.5), top - 12, label)
+        )
+        for column, images in enumerate(counts):
+            x, share = left + side * column, images / max(sum(counts), 1)
+            parts.append(
+                Markup(
+                    '<rect class="cell" x="{}" y="{}" width="{}" height="{}" fill-opacity="{:.2f}"/>'
+                    '<text class="mid" x="{}" y="{}">{}</text>'
+                ).format(x, top + side * row, side, side, 0.6 * share, x + side / 2, middle, images)
+            )
+    return Markup(
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" xmlns="http://www.w3.org/2000/svg"><title>Confusion matrix'
+        "</title><desc>Rows: label. Columns: what the model called the image.</desc>{}</svg>"
+    ).format(left + side * count + 20, top + side * count + 20, Markup("").join(parts))
+
+
 def _point(row: OperatingPoint) -> tuple[float, float] | None:
     if row.metrics is None:
         return None

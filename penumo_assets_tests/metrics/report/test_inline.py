@@ -9,7 +9,7 @@ from penumo_assets_tests.metrics.synthetic import evaluation
 
 def test_every_chart_is_a_whole_svg_with_its_own_colours():
     charts = chart_data_uris(build_report(evaluation(60)))
-    assert list(charts) == ["roc", "precision_recall", "reliability", "decision_curve"]
+    assert list(charts) == ["roc", "precision_recall", "reliability", "decision_curve", "confusion_matrix"]
     for uri in charts.values():
         head, data = uri.split(",")
         assert head == "data:image/svg+xml;base64"
