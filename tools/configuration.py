@@ -119,7 +119,11 @@ ENVIRONMENT: tuple[tuple[str, str, str], ...] = (
     ("PENUMO_EVENTS_QUEUE_URL", "none", "SQS queue with the bucket's event notifications, for `landing_events`."),
     ("PENUMO_ALERT_WEBHOOK_URL", "none", "Where the sensor `run_failure` posts (JSON) when a run fails."),
     ("PENUMO_ALERT_SNS_TOPIC_ARN", "none", "SNS topic to which `run_failure` publishes."),
-    ("PENUMO_DAGSTER_UI", "none", "Address of Dagster's UI, for links in those messages."),
+    (
+        "PENUMO_DAGSTER_UI",
+        "none in messages; in MLflow `http://127.0.0.1:3000`, on AWS none",
+        "Address of Dagster's UI, for links in those messages, and in MLflow to the assets.",
+    ),
     ("MLFLOW_TRACKING_URI", "SQLite under the root", "Where training is tracked and models are registered."),
     (
         "MLFLOW_TRACKING_USERNAME",
@@ -135,7 +139,11 @@ ENVIRONMENT: tuple[tuple[str, str, str], ...] = (
         "`http://127.0.0.1:3001`; on AWS none",
         "Address under which `penumo reports` (or `penumo dev`) is reached, for links from asset pages to reports.",
     ),
-    ("PENUMO_MLFLOW_UI", "none", "Address of MLflow's UI: metadata then links to runs."),
+    (
+        "PENUMO_MLFLOW_UI",
+        "`http://127.0.0.1:5000`, where `penumo mlflow` opens; none where `MLFLOW_TRACKING_URI` is set or on AWS",
+        "Address of MLflow's UI: metadata then links to runs, and runs to their reports.",
+    ),
     ("PENUMO_SAGEMAKER_ROLE", "none (needed)", "ARN of the role that jobs run as."),
     ("PENUMO_IMAGE", "AWS's PyTorch 2.13 image", "Container image of all jobs: [deploy on AWS](deploy_aws.md)."),
     ("PENUMO_PROCESSING_INSTANCE_TYPE", "`ml.m5.xlarge`", "Instance of prepare, pack, evaluate and infer."),
