@@ -128,7 +128,12 @@ def _leakage(report: Report) -> _Found:
 def _shortcuts(report: Report) -> _Found:
     rows = report.shortcuts.rows
     if all(row.verdict is None for row in rows):
-        return _Found(None, None, report.shortcuts.reason or "no shortcut could be compared with the model")
-    unbeaten = [f"{row.title} ({row.cohort})" for row in rows if row.verdict not in ("model better", None)]
+        return _Found(None, None, "no shortcut could be compared with the model")
+    one = len({row.finding for row in rows}) == 1
+    unbeaten = [
+        f"{row.title} ({row.cohort if one else f'{row.finding}, {row.cohort}'})"
+        for row in rows
+        if row.verdict not in ("model better", None)
+    ]
     reason = f"not shown to be better than: {', '.join(unbeaten)}" if unbeaten else "better than every shortcut"
     return _Found(float(len(unbeaten)), not unbeaten, reason)

@@ -1,10 +1,11 @@
 """All metrics of one set of scored images, each with its interval; whole sets, subgroups and shortcuts alike."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from scipy import special
 
 from penumo_assets.metrics import calibration, classification
 from penumo_assets.metrics.auc import MIN_PATIENTS, Part, mean_auc
@@ -48,6 +49,17 @@ class Scored:
     def present(self) -> np.ndarray:
         """(n,) 1 where the label is the positive class."""
         return (self.labels == self.positive).astype(np.int64)
+
+    def of_class(self, target: int) -> "Scored":
+        """The same images with another class as the one that is looked for."""
+        return replace(self, positive=target)
+
+    def against_rest(self, target: int) -> "Scored":
+        """The same images as two classes, without ``target`` and with it; probabilities stay what they are."""
+        others = special.logsumexp(np.delete(self.logits, target, axis=1), axis=1)
+        logits = np.stack([others, self.logits[:, target]], axis=1)
+        name = self.classes[target]
+        return Scored((self.labels == target).astype(np.int64), logits, self.patients, [f"not {name}", name], 1)
 
     def subset(self, rows: np.ndarray) -> "Scored":
         return Scored(self.labels[rows], self.logits[rows], self.patients[rows], self.classes, self.positive)

@@ -52,7 +52,7 @@ def report(base):
             calibration=changed(base.calibration, chance=chance),
             subgroups=tuple(changed(base.subgroups[0], **row) for row in rows),
             data=changed(base.data, leakage=leakage, splits=splits),
-            shortcuts=Shortcuts(rows=(changed(base.shortcuts.rows[0], verdict=verdict),), reason=None),
+            shortcuts=Shortcuts(rows=(changed(base.shortcuts.rows[0], verdict=verdict),)),
         )
 
     return made

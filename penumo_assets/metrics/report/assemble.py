@@ -34,6 +34,7 @@ def build_report(evaluation: Evaluation) -> Report:
     validation, test = evaluation.scored["validation"], evaluation.scored["test"]
     settings, context = evaluation.settings, evaluation.context
     rule = results.choose_rule(validation, evaluation.model.get("threshold"))
+    of_classes = per_class(test, rule, settings)
     report = Report(
         schema=SCHEMA,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -47,7 +48,7 @@ def build_report(evaluation: Evaluation) -> Report:
         performance=Performance(
             validation=performance(validation, rule, settings), test=performance(test, rule, settings)
         ),
-        per_class=per_class(test, rule, settings),
+        per_class=of_classes,
         within_cohorts_roc_auc=groups.within_cohorts_auc(evaluation),
         confusion_matrix=Confusions(validation=results.confusion(validation, rule), test=results.confusion(test, rule)),
         curves=results.curves(test, settings),
@@ -56,6 +57,7 @@ def build_report(evaluation: Evaluation) -> Report:
         decision_curve=results.decision_curve_section(test, rule),
         delong=results.delong_section(test, settings),
         comparison=results.comparison_section(evaluation.index["test"], test, evaluation.reference, settings),
+        one_against_rest=results.one_against_rest(evaluation, rule, of_classes),
         subgroups=groups.subgroup_rows(evaluation, rule),
         shortcuts=baselines.shortcut_section(evaluation),
         segmentation=groups.segmentation_section(context.dice, settings),

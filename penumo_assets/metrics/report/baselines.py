@@ -17,14 +17,16 @@ ALL_COHORTS = "all cohorts"
 class ShortcutTable:
     """Fits each shortcut on training and validation images and judges it on test, beside the model.
 
-    The features of all splits are computed once; the model's own AUC once per set of test images.
+    ``target`` is the class that both look for. The features of all splits are computed once; the model's own AUC once
+    per set of test images.
     """
 
-    def __init__(self, evaluation: Evaluation) -> None:
-        self.test = evaluation.scored["test"]
+    def __init__(self, evaluation: Evaluation, target: int) -> None:
+        self.test = evaluation.scored["test"].of_class(target)
+        self.finding = evaluation.classes[target]
         self.settings = evaluation.settings
         index = pd.concat([frame.assign(split=name) for name, frame in evaluation.index.items()], ignore_index=True)
-        self.outcome = (index["target"] == evaluation.positive).to_numpy(np.int64)
+        self.outcome = (index["target"] == target).to_numpy(np.int64)
         self.on_test = (index["split"] == "test").to_numpy()
         self.cohort = index["cohort"].to_numpy(str)
         dummies = pd.get_dummies(index["cohort"], prefix="cohort", dtype=np.float64)
@@ -50,7 +52,7 @@ class ShortcutTable:
             scores = shortcut_scores(features, self.outcome, inside & ~self.on_test, inside & self.on_test)
         except ValueError as error:
             why = Estimate.undefined(str(error))
-            return _row(cohort, shortcut, 0, why, why, None)
+            return self._judged(cohort, shortcut, 0, why, why, None)
         known = np.isfinite(scores)
         judged = np.flatnonzero(inside[self.on_test])[known]
         test = self.test.subset(judged)
@@ -58,7 +60,7 @@ class ShortcutTable:
             test.present, ranking_scores(test), scores[known], test.patients, self.settings.confidence
         )
         found = _auc(test, scores[known], self.settings)
-        return _row(cohort, shortcut, len(judged), found, self._model_auc(judged, test), comparison)
+        return self._judged(cohort, shortcut, len(judged), found, self._model_auc(judged, test), comparison)
 
     def _model_auc(self, judged: np.ndarray, test: Scored) -> Estimate:
         key = judged.tobytes()
@@ -66,27 +68,32 @@ class ShortcutTable:
             self._model_aucs[key] = _auc(test, ranking_scores(test), self.settings)
         return self._model_aucs[key]
 
-
-def _row(
-    cohort: str, shortcut: Shortcut, images: int, found: Estimate, model: Estimate, comparison: AucComparison | None
-) -> ShortcutRow:
-    return ShortcutRow(
-        cohort=cohort,
-        shortcut=shortcut.name,
-        title=shortcut.title,
-        images=images,
-        shortcut_auc=found,
-        model_auc=model,
-        comparison=comparison,
-        verdict=verdict(comparison),
-    )
+    def _judged(
+        self,
+        cohort: str,
+        shortcut: Shortcut,
+        images: int,
+        found: Estimate,
+        model: Estimate,
+        comparison: AucComparison | None,
+    ) -> ShortcutRow:
+        return ShortcutRow(
+            finding=self.finding,
+            cohort=cohort,
+            shortcut=shortcut.name,
+            title=shortcut.title,
+            images=images,
+            shortcut_auc=found,
+            model_auc=model,
+            comparison=comparison,
+            verdict=verdict(comparison),
+        )
 
 
 def shortcut_section(evaluation: Evaluation) -> Shortcuts:
-    """``rows`` of the table, or the reason why there are none."""
-    if evaluation.positive is None:
-        return Shortcuts(rows=(), reason="shortcut baselines are defined for two classes with a positive one")
-    return Shortcuts(rows=ShortcutTable(evaluation).rows(), reason=None)
+    """``rows`` of the table: for the positive class of two, or of several for each against the rest."""
+    targets = range(len(evaluation.classes)) if evaluation.positive is None else [evaluation.positive]
+    return Shortcuts(rows=tuple(row for target in targets for row in ShortcutTable(evaluation, target).rows()))
 
 
 def verdict(comparison: AucComparison | None) -> Verdict | None:

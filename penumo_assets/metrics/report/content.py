@@ -18,6 +18,7 @@ from penumo_assets.metrics.report.measured import (
     ModelComparison,
     NetBenefit,
     Numbers,
+    OneAgainstRest,
     OperatingPoint,
     Performance,
     Segmentation,
@@ -192,12 +193,27 @@ class Report(Record):
     decision_curve: NetBenefit | None
     delong: AucVariance | None
     comparison: ModelComparison | None
+    one_against_rest: tuple[OneAgainstRest, ...] = Field(description="Of several classes each; empty for two.")
     subgroups: tuple[Subgroup, ...]
     shortcuts: Shortcuts
     segmentation: Segmentation
     failures: tuple[Failure, ...]
     gates: tuple[GateResult, ...]
     checklist: tuple[ChecklistRow, ...]
+
+    @property
+    def parts(self) -> tuple[OneAgainstRest, ...]:
+        """Each of several classes against the rest, or the positive one of two."""
+        name = self.data.positive_class
+        if name is None:
+            return self.one_against_rest
+        known: dict[str, Any] = {
+            "name": name,
+            "prevalence": (self.data.splits.test.prevalence or {}).get(name),
+            **{area: self.performance.test[area] for area in ("roc_auc", "pr_auc")},
+        }
+        same = {field: getattr(self, field) for field in OneAgainstRest.model_fields if field not in known}
+        return (OneAgainstRest(**known, **same),)
 
     def as_json(self) -> dict[str, Any]:
         """What ``json.dumps`` takes."""

@@ -72,19 +72,22 @@ def within_cohorts_auc(evaluation: Evaluation) -> Estimate:
 
     The mean of the cohorts' AUCs weighted by their images with the finding (covariate-adjusted AUC, Janes & Pepe
     2009, doi:10.1093/biomet/asp002). If it is far below the pooled AUC, the model gains from recognising where an
-    image comes from.
+    image comes from. Of several classes, the mean of each against the rest.
     """
-    test, settings = evaluation.scored["test"], evaluation.settings
-    if test.positive is None:
-        return Estimate.undefined("defined for two classes with a positive one")
-    cohorts = evaluation.index["test"]["cohort"].to_numpy(str)
-    parts = []
-    for cohort in np.unique(cohorts):
-        inside = test.subset(cohorts == cohort)
-        if len(np.unique(inside.present)) == 2:
-            weight = float(inside.present.sum())
-            parts.append(Part(inside.present == 1, ranking_scores(inside), inside.patients, weight))
-    return mean_auc(parts, settings.confidence) if parts else Estimate.undefined("no cohort holds both classes")
+    test, cohorts = evaluation.scored["test"], evaluation.index["test"]["cohort"].to_numpy(str)
+    insides = [test.subset(cohorts == cohort) for cohort in np.unique(cohorts)]
+    targets = range(len(test.classes)) if test.positive is None else [test.positive]
+    parts: list[Part] = []
+    for target in targets:
+        both = [inside.of_class(target) for inside in insides if len(np.unique(inside.labels == target)) == 2]
+        if not both:
+            return Estimate.undefined(f"no cohort holds images with and without {test.classes[target]}")
+        cases = sum(int(inside.present.sum()) for inside in both)
+        parts += [
+            Part(inside.present == 1, ranking_scores(inside), inside.patients, float(inside.present.sum()) / cases)
+            for inside in both
+        ]
+    return mean_auc(parts, evaluation.settings.confidence)
 
 
 def segmentation_section(rows: Sequence[DiceRow], settings: Settings) -> Segmentation:

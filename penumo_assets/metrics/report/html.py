@@ -13,6 +13,7 @@ from penumo_assets.metrics.report import plots, prose
 from penumo_assets.metrics.report.content import CohortFlow, Report
 from penumo_assets.metrics.report.context import Context
 from penumo_assets.metrics.report.groups import MIN_PER_CLASS
+from penumo_assets.metrics.report.measured import OneAgainstRest
 from penumo_assets.metrics.report.svg import bars, interval_bar
 from penumo_assets.metrics.subgroups import group_order
 
@@ -67,15 +68,11 @@ def render_html(report: Report, context: Context | None = None, gallery: Sequenc
         context=context,
         css=Markup(_read("style.css")),
         confidence=f"{report.settings.confidence * 100:g}\u00a0%",
-        contents=[(key, title) for key, title in SECTIONS.items() if key != "comparison" or report.comparison],
+        contents=[(key, title) for key, title in SECTIONS.items() if key != "comparison" or _compared(report)],
         titles=SECTIONS,
-        charts={
-            "roc": plots.roc_chart(report),
-            "pr": plots.pr_chart(report),
-            "reliability": plots.reliability_chart(report),
-            "decision": plots.decision_chart(report),
-        },
-        tables=_tables(report),
+        parts=[_drawn(part, f"-{number}") for number, part in enumerate(report.parts)],
+        compared=_compared(report),
+        chosen_reliability=None if report.data.positive_class else plots.reliability_chart(report.calibration),
         gallery=pictures,
         flow=_flow(report.data.flow),
         findings=prose.findings(report),
@@ -133,25 +130,36 @@ def _table(header: Sequence[str], columns: Sequence[Sequence[float | int | None]
     return Markup("<table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(head, body)
 
 
-def _tables(report: Report) -> dict[str, Markup]:
+def _compared(report: Report) -> bool:
+    return any(part.comparison for part in report.parts)
+
+
+def _drawn(part: OneAgainstRest, key: str) -> dict[str, Any]:
+    """A class with its charts, and the same numbers as tables."""
     tables = {}
-    roc, pr = report.curves.roc, report.curves.pr
+    roc, pr = part.curves.roc, part.curves.pr
     if roc and pr:
         tables["roc"] = _table(["1 − specificity", "Sensitivity"], [roc.false_positive_rate, roc.true_positive_rate])
         tables["pr"] = _table(["Recall", "Precision"], [pr.recall, pr.precision])
-    curve = report.calibration.calibrated or report.calibration.uncalibrated
+    curve = part.calibration.calibrated or part.calibration.uncalibrated
     if curve:
         tables["reliability"] = _table(
             ["Bin from", "Images", "Mean predicted", "Observed"],
             [curve.edges[:-1], curve.count, curve.mean_predicted, curve.observed],
         )
-    decision = report.decision_curve
+    decision = part.decision_curve
     if decision:
         tables["decision"] = _table(
             ["Threshold probability", "Model", "Treat everyone"],
             [decision.thresholds, decision.model, decision.treat_all],
         )
-    return tables
+    charts = {
+        "roc": plots.roc_chart(part, key),
+        "pr": plots.pr_chart(part, key),
+        "reliability": plots.reliability_chart(part.calibration, key),
+        "decision": plots.decision_chart(part, key),
+    }
+    return {"part": part, "charts": charts, "tables": tables}
 
 
 def _flow(flow: Mapping[str, CohortFlow] | None) -> list[dict[str, Any]]:

@@ -1,13 +1,15 @@
 """The charts as pictures that carry their own colours, for places without the report's style sheet."""
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from penumo_assets.metrics.records import Estimate
 from penumo_assets.metrics.report import plots
 from penumo_assets.metrics.report.content import Report
-from penumo_assets.metrics.report.measured import Estimates
+from penumo_assets.metrics.report.measured import OneAgainstRest
 from penumo_assets.metrics.report.svg import Chart
 
 _STYLE = (
@@ -22,15 +24,19 @@ _STYLE = (
 def charts(report: Report) -> dict[str, str]:
     """An SVG document of each chart that the report can draw; what is undefined is left out.
 
-    Names are ``roc``, ``precision_recall``, ``reliability``, ``decision_curve`` and ``confusion_matrix``.
+    Names are ``roc``, ``precision_recall``, ``reliability`` and ``decision_curve``, with several classes followed by
+    ``_`` and the class, and ``confusion_matrix``.
     """
-    drawn = {
-        "roc": plots.roc_chart(report),
-        "precision_recall": plots.pr_chart(report),
-        "reliability": plots.reliability_chart(report),
-        "decision_curve": plots.decision_chart(report),
-        "confusion_matrix": plots.confusion_chart(report),
-    }
+    drawn: dict[str, Markup | None] = {}
+    for part in report.parts:
+        of = _of(report, part)
+        drawn |= {
+            f"roc{of}": plots.roc_chart(part),
+            f"precision_recall{of}": plots.pr_chart(part),
+            f"reliability{of}": plots.reliability_chart(part.calibration),
+            f"decision_curve{of}": plots.decision_chart(part),
+        }
+    drawn["confusion_matrix"] = plots.confusion_chart(report)
     return {name: _styled(chart) for name, chart in drawn.items() if chart is not None}
 
 
@@ -41,23 +47,33 @@ def chart_data_uris(report: Report) -> dict[str, str]:
 
 def chart_captions(report: Report) -> dict[str, str]:
     """A sentence for each chart: what it shows, its area, and the operating points that the ROC curve marks."""
-    test, captions = report.performance.test, {}
-    points = [
-        f"{row.name}: sensitivity {row.metrics['recall'].value:.2f}, specificity {row.metrics['specificity'].value:.2f}"
-        for row in report.operating_points
-        if row.metrics and None not in (row.metrics["recall"].value, row.metrics["specificity"].value)
-    ]
-    captions["roc"] = f"ROC curve on test, {_area(test, 'roc_auc')}. " + "; ".join(["Points", *points])
-    captions["precision_recall"] = f"Precision against recall on test, {_area(test, 'pr_auc')}."
-    captions["reliability"] = "Observed frequency against predicted probability on test, as it is and calibrated."
-    captions["decision_curve"] = "Net benefit on test against the probability at which one would act."
+    captions: dict[str, str] = {}
+    for part in report.parts:
+        of = _of(report, part)
+        points = [
+            f"{row.name}: sensitivity {row.metrics['recall'].value:.2f}, "
+            f"specificity {row.metrics['specificity'].value:.2f}"
+            for row in part.operating_points
+            if row.metrics and None not in (row.metrics["recall"].value, row.metrics["specificity"].value)
+        ]
+        test = f"of {part.name} on test"
+        captions |= {
+            f"roc{of}": f"ROC curve {test}, {_area(part.roc_auc)}. " + "; ".join(["Points", *points]),
+            f"precision_recall{of}": f"Precision against recall {test}, {_area(part.pr_auc)}.",
+            f"reliability{of}": f"Observed frequency {test} against its probability, as it is and calibrated.",
+            f"decision_curve{of}": "Net benefit on test against the probability at which one would act.",
+        }
     captions["confusion_matrix"] = "Test images by label (rows) and by what the model called them (columns)."
     return captions
 
 
-def _area(test: Estimates, name: str) -> str:
-    found = test.get(name)
-    if found is None or found.value is None:
+def _of(report: Report, part: OneAgainstRest) -> str:
+    """The class for the name of a file."""
+    return "_" + re.sub(r"[^\w.-]+", "-", part.name) if report.data.positive_class is None else ""
+
+
+def _area(found: Estimate) -> str:
+    if found.value is None:
         return "area undefined"
     interval = "" if found.low is None or found.high is None else f" ({found.low:.3f} to {found.high:.3f})"
     return f"area {found.value:.3f}{interval}"

@@ -135,6 +135,20 @@ class ModelComparison(Record):
     reason: str | None
 
 
+class OneAgainstRest(Record):
+    """One class against all others on test: what a report of two classes says of the positive one."""
+
+    name: str
+    prevalence: Share | None
+    roc_auc: Estimate
+    pr_auc: Estimate
+    curves: Curves
+    operating_points: tuple[OperatingPoint, ...]
+    calibration: Calibration
+    decision_curve: NetBenefit | None
+    comparison: ModelComparison | None
+
+
 class Subgroup(Record):
     """Performance on the test images of one group."""
 
@@ -150,8 +164,9 @@ class Subgroup(Record):
 
 
 class ShortcutRow(Record):
-    """One shortcut baseline beside the model, on the same test images."""
+    """One shortcut baseline beside the model, on the same test images; both look for the class ``finding``."""
 
+    finding: str
     cohort: str
     shortcut: str
     title: str
@@ -163,10 +178,9 @@ class ShortcutRow(Record):
 
 
 class Shortcuts(Record):
-    """The shortcut baselines, or the reason why there are none."""
+    """The shortcut baselines."""
 
     rows: tuple[ShortcutRow, ...]
-    reason: str | None
 
 
 class Overlaps(Record):

@@ -1,22 +1,21 @@
-"""The charts of a report, from the content of report.json."""
+"""The charts of a report, from the content of report.json. ``key`` ends a chart's name, which is unique on a page."""
 
 from markupsafe import Markup
 
 from penumo_assets.metrics.report.content import Report
-from penumo_assets.metrics.report.measured import OperatingPoint
+from penumo_assets.metrics.report.measured import Calibration, OneAgainstRest, OperatingPoint
 from penumo_assets.metrics.report.svg import Chart
 
 
-def roc_chart(report: Report) -> Markup | None:
+def roc_chart(part: OneAgainstRest, key: str = "") -> Markup | None:
     """ROC curve with the operating points reached on test."""
-    curve = report.curves.roc
+    curve = part.curves.roc
     if curve is None:
         return None
-    auc = report.performance.test["roc_auc"].value
     chart = Chart(
-        "roc",
-        "ROC curve on test",
-        f"True positive rate against false positive rate; the area under the curve is {auc:.3f}.",
+        f"roc{key}",
+        f"ROC curve of {part.name} on test",
+        f"True positive rate against false positive rate; the area under the curve is {part.roc_auc.value:.3f}.",
         "1 − specificity",
         "Sensitivity",
     )
@@ -24,25 +23,22 @@ def roc_chart(report: Report) -> Markup | None:
         chart.band(curve.grid, curve.low, curve.high)
     chart.line([0, 1], [0, 1], "chance", "Chance")
     chart.line(curve.false_positive_rate, curve.true_positive_rate, "series-1", "Model")
-    for row in report.operating_points:
+    for row in part.operating_points:
         point = _point(row)
         if point is not None:
             chart.points([1 - point[1]], [point[0]], "series-2")
     return chart.svg()
 
 
-def pr_chart(report: Report) -> Markup | None:
+def pr_chart(part: OneAgainstRest, key: str = "") -> Markup | None:
     """Precision-recall curve with the prevalence as its chance line."""
-    curve = report.curves.pr
-    if curve is None:
+    curve, prevalence = part.curves.pr, part.prevalence
+    if curve is None or prevalence is None:
         return None
-    data = report.data
-    prevalence = (data.splits.test.prevalence or {})[data.positive_class or ""]
-    area = report.performance.test["pr_auc"].value
     chart = Chart(
-        "pr",
-        "Precision-recall curve on test",
-        f"Precision against recall; average precision {area:.3f}, prevalence {prevalence:.3f}.",
+        f"pr{key}",
+        f"Precision-recall curve of {part.name} on test",
+        f"Precision against recall; average precision {part.pr_auc.value:.3f}, prevalence {prevalence:.3f}.",
         "Recall (sensitivity)",
         "Precision (positive predictive value)",
     )
@@ -51,16 +47,15 @@ def pr_chart(report: Report) -> Markup | None:
     return chart.svg()
 
 
-def reliability_chart(report: Report) -> Markup | None:
+def reliability_chart(section: Calibration, key: str = "") -> Markup | None:
     """Observed frequency against predicted probability, before and after calibration."""
-    section = report.calibration
     both = {"uncalibrated": section.uncalibrated, "calibrated": section.calibrated}
     drawn = [(name, curve) for name, curve in both.items() if curve is not None]
     if not drawn:
         return None
     chart = Chart(
-        "reliability",
-        "Reliability on test",
+        f"reliability{key}",
+        f"Reliability on test: {section.event}",
         "Observed frequency against mean predicted probability in ten bins; the diagonal is perfect calibration. "
         "Larger discs hold more images.",
         "Mean predicted probability",
@@ -81,16 +76,16 @@ def reliability_chart(report: Report) -> Markup | None:
     return chart.svg()
 
 
-def decision_chart(report: Report) -> Markup | None:
+def decision_chart(part: OneAgainstRest, key: str = "") -> Markup | None:
     """Net benefit of the model against treating everyone and treating no one."""
-    curve = report.decision_curve
+    curve = part.decision_curve
     if curve is None:
         return None
     top = max(*curve.model, *curve.treat_all, 0.05)
     high = next(limit for limit in (0.1, 0.2, 0.25, 0.5, 0.75, 1.0) if top <= limit)
     chart = Chart(
-        "decision",
-        "Decision curve on test",
+        f"decision{key}",
+        f"Decision curve of {part.name} on test",
         "Net benefit against threshold probability: the model, treating everyone, and treating no one (zero).",
         "Threshold probability",
         "Net benefit",

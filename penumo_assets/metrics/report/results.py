@@ -1,5 +1,6 @@
 """The numbers of a report: decision rule, performance, curves, operating points, calibration, comparison."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,13 +14,16 @@ from penumo_assets.metrics.performance import DecisionRule, Scored, decision_est
 from penumo_assets.metrics.ranking import Ranking
 from penumo_assets.metrics.records import AucVariance, Settings
 from penumo_assets.metrics.report.content import ReportedRule
+from penumo_assets.metrics.report.inputs import Evaluation
 from penumo_assets.metrics.report.measured import (
     Calibration,
     CalibrationByChance,
     Confusion,
     Curves,
+    Estimates,
     ModelComparison,
     NetBenefit,
+    OneAgainstRest,
     OperatingPoint,
     PrCurve,
     Reliability,
@@ -107,7 +111,7 @@ def operating_point_rows(
 ) -> tuple[OperatingPoint, ...]:
     """Youden's point and fixed sensitivities: thresholds from validation, metrics on test."""
     if validation.positive is None:
-        return ()
+        return ()  # of several classes each has its own
     scores = validation.probabilities[:, validation.positive]
     chosen: list[tuple[str, float | None]] = [(rule.source, rule.threshold)]
     for sensitivity in SENSITIVITIES:
@@ -129,7 +133,7 @@ def operating_point_rows(
 def calibration_section(test: Scored, rule: DecisionRule, seed: int) -> Calibration:
     """Reliability curves before and after calibration, with slope and intercept."""
     return Calibration(
-        event="positive class" if test.positive is not None else "most probable class is right",
+        event=f"class {test.classes[test.positive]}" if test.positive is not None else "most probable class is right",
         bins=calibration.BINS,
         calibrated=_reliability(test, rule.calibration),
         uncalibrated=_reliability(test, calibration.AS_IT_IS),
@@ -181,6 +185,34 @@ def decision_curve_section(test: Scored, rule: DecisionRule) -> NetBenefit | Non
     )
 
 
+def one_against_rest(
+    evaluation: Evaluation, rule: DecisionRule, per_class: Mapping[str, Estimates]
+) -> tuple[OneAgainstRest, ...]:
+    """Of several classes each as the positive one; nothing for two, of which the report itself says it."""
+    if evaluation.positive is not None:
+        return ()
+    return tuple(_part(evaluation, rule, target, per_class[name]) for target, name in enumerate(evaluation.classes))
+
+
+def _part(evaluation: Evaluation, rule: DecisionRule, target: int, found: Estimates) -> OneAgainstRest:
+    settings, whole = evaluation.settings, evaluation.scored["test"].of_class(target)
+    validation, test = (evaluation.scored[split].against_rest(target) for split in ("validation", "test"))
+    threshold, source = _choose_threshold(validation, None)
+    return OneAgainstRest(
+        name=evaluation.classes[target],
+        prevalence=float(test.labels.mean()) if len(test.labels) else None,
+        roc_auc=found["roc_auc"],
+        pr_auc=found["pr_auc"],
+        curves=curves(test, settings),
+        operating_points=operating_point_rows(
+            validation, test, replace(rule, threshold=threshold, source=source), settings
+        ),
+        calibration=calibration_section(whole, rule, settings.seed),
+        decision_curve=decision_curve_section(whole, rule),
+        comparison=comparison_section(evaluation.index["test"], whole, evaluation.reference, settings),
+    )
+
+
 def delong_section(test: Scored, settings: Settings) -> AucVariance | None:
     """DeLong's variance of the test AUC, clustered by patient, beside the bootstrap."""
     if test.positive is None or not len(test.labels):
@@ -216,7 +248,7 @@ def comparison_section(
 
 def _why_no_curve(scored: Scored) -> str | None:
     if scored.positive is None:
-        return "curves are drawn for two classes with a positive one"
+        return "of several classes each has its own"
     if not len(scored.labels):
         return "no labelled images"
     if len(np.unique(scored.present)) < 2:

@@ -150,15 +150,45 @@ def test_a_model_that_only_reads_the_brightness_is_caught():
     assert row.verdict == "shortcut better"
 
 
-def test_several_classes_follow_the_schema_and_explain_what_is_left_out():
+def test_several_classes_follow_the_schema_and_say_where_their_curves_are():
     report = build_report(evaluation(120, ["covid", "normal", "pneumonia"]))
     assert_follows_the_schema(report)
     assert report.decision_rule.threshold is None
     assert report.performance.test["top_2_accuracy"].value > report.performance.test["accuracy"].value
     assert report.curves.roc is None
-    assert "two classes" in report.curves.reason
-    assert "two classes" in report.shortcuts.reason
+    assert "each has its own" in report.curves.reason
+    assert [part.name for part in report.parts] == ["covid", "normal", "pneumonia"]
     assert headline(report)["test_youden_index"] is None
+
+
+def test_each_of_several_classes_has_what_a_report_of_two_says_of_its_positive_one():
+    """The same images, labels and probabilities as two classes give the same figures."""
+    base = evaluation(150, ["covid", "normal", "pneumonia"])
+    frame = base.index["test"][["cohort", "image_id"]].assign(split="test")
+    weak = {f"probability_{name}": np.random.default_rng(3).random(150) for name in base.classes}
+    report = build_report(replace(base, reference=frame.assign(**weak)))
+    pairs = {split: base.scored[split].against_rest(2) for split in ("validation", "test")}
+    index = {name: rows.assign(target=(rows["target"] == 2).astype(int)) for name, rows in base.index.items()}
+    two = replace(
+        base,
+        index=index,
+        logits={split: pair.logits for split, pair in pairs.items()},
+        classes=["not pneumonia", "pneumonia"],
+        positive=1,
+    )
+    expected, found = build_report(two), report.parts[2]
+    assert found.curves == expected.curves
+    assert found.operating_points == expected.operating_points
+    assert found.calibration.uncalibrated.observed == expected.calibration.uncalibrated.observed
+    assert found.calibration.uncalibrated.slope == pytest.approx(expected.calibration.uncalibrated.slope)
+    assert found.roc_auc.value == pytest.approx(expected.performance.test["roc_auc"].value)
+    assert found.calibration.calibrated.count != expected.calibration.calibrated.count  # one temperature for all
+    assert found.decision_curve.treat_all == expected.decision_curve.treat_all
+    assert found.comparison.result.p_value < 0.05
+    rows = [row for row in report.shortcuts.rows if row.finding == "pneumonia"]
+    assert [row.shortcut_auc for row in rows] == [row.shortcut_auc for row in expected.shortcuts.rows]
+    assert len(report.shortcuts.rows) == 3 * len(rows)
+    assert report.within_cohorts_roc_auc.value is not None
 
 
 def test_a_test_set_of_one_class_gives_nulls_with_reasons():

@@ -166,10 +166,15 @@ def test_an_undefined_metric_is_shown_with_its_reason():
     assert "No curves: the images hold one class only." in text
 
 
-def test_several_classes_make_a_page_without_charts_of_two():
+def test_each_of_several_classes_has_its_charts_points_and_shortcuts():
     page = Page(render_html(build_report(evaluation(90, ["covid", "normal", "pneumonia"]))))
     assert "Mean recall" in words(page)
     assert "called covid" in words(page)
+    assert len(page.ids) == len(set(page.ids))
+    for name in ("covid", "normal", "pneumonia"):
+        assert words(page).count(f"{name} against the rest") == 3  # curves, operating points, calibration
+        for figure in ("ROC curve of", "Precision and recall of", "Reliability of the probability of"):
+            assert f"{figure} {name}" in words(page)
 
 
 def test_every_gate_stands_on_the_page_with_what_it_says(report, page):

@@ -1,6 +1,7 @@
 import base64
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 from penumo_assets.metrics.report.assemble import build_report
 from penumo_assets.metrics.report.inline import chart_captions, chart_data_uris, learning_curve
@@ -18,8 +19,18 @@ def test_every_chart_is_a_whole_svg_with_its_own_colours():
         assert "#0b5fa5" in root.find("{http://www.w3.org/2000/svg}style").text
 
 
+def test_each_of_several_classes_has_its_charts_and_captions():
+    report = build_report(evaluation(60, ["a", "b", "c"]))
+    assert {"roc_a", "precision_recall_b", "reliability_c", "decision_curve_a"} <= set(chart_data_uris(report))
+    assert set(chart_data_uris(report)) == set(chart_captions(report))
+
+
 def test_what_cannot_be_drawn_is_left_out():
-    assert "roc" not in chart_data_uris(build_report(evaluation(60, ["a", "b", "c"])))
+    base = evaluation(60)
+    keep = base.index["test"]["target"].to_numpy() == 0
+    index = {**base.index, "test": base.index["test"][keep].reset_index(drop=True)}
+    report = build_report(replace(base, index=index, logits={**base.logits, "test": base.logits["test"][keep]}))
+    assert "roc" not in chart_data_uris(report)
 
 
 def test_a_caption_names_the_area_and_every_operating_point() -> None:

@@ -17,7 +17,7 @@ def changed(record, **parts):
 
 
 def with_shortcuts(report, *rows):
-    return changed(report, shortcuts=Shortcuts(rows=rows, reason=None))
+    return changed(report, shortcuts=Shortcuts(rows=rows))
 
 
 def test_a_shortcut_that_beats_the_model_is_named_in_the_summary(report):
