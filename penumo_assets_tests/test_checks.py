@@ -15,6 +15,7 @@ from dagster import AssetCheckEvaluation, AssetCheckSeverity, AssetSelection, Da
 from penumo_assets.checks import ASSET_CHECKS, MANIFEST_CHECKS, class_balance, duplicates, no_leakage
 from penumo_assets.checks.identity import patient_identity
 from penumo_assets.checks.objects import npz_contract
+from penumo_assets.checks.preparation import preparation_reveals
 from penumo_assets.checks.quality import intensity_drift, mask_plausibility, reject_rate
 from penumo_assets.cohort.publish import Manifest, dump_manifest, manifest_key
 from penumo_assets.imaging.pack import npz_bytes
@@ -165,6 +166,42 @@ def test_a_tensor_must_load_as_the_contract_says(ward: Ward) -> None:
     (offender,) = offenders(found)
     assert offender["file"] == "npz/a/bad.npz"
     assert found.metadata["objects"].value == 2
+
+
+def tensors(store: ObjectStore, cohort: str, bars: dict[str, int], count: int = 30) -> list[ManifestRow]:
+    """Films of noise and lungs in their middle, those of a label with black bars of some height."""
+    rows = []
+    for label, bar in bars.items():
+        for number in range(count):
+            pixels = np.random.default_rng(number).integers(20, 255, (224, 224, 4)).astype(np.uint8)
+            pixels[..., 3] = 0
+            pixels[60:160, 30:190, 3] = 255
+            pixels[: bar + number % 5, :, :3] = 0
+            stage = output(store, f"npz/{cohort}/{label}{number}.npz", npz_bytes(pixels))
+            stages = {"npz": stage}
+            rows.append(row(f"{label}{number}", label=label, patient_id=f"{label}{number}", stages=stages))
+    return rows
+
+
+def test_black_bars_that_tell_classes_apart_are_named(ward: Ward) -> None:
+    ward.write("even", tensors(ward.store, "even", {"normal": 0, "pneumonia": 0}))
+    assert ward.judge(preparation_reveals, "even").passed
+    barred = tensors(ward.store, "barred", {"normal": 3, "pneumonia": 0})
+    ward.store.write(barred[0].stages["npz"].key, b"damaged: npz_contract says so")
+    ward.write("barred", barred)
+    found = ward.judge(preparation_reveals)
+    assert (found.passed, found.severity) == (False, AssetCheckSeverity.WARN)
+    assert found.metadata["reveals"].value == "barred: bars and outline, barred: bar_height"
+    lines = [dict(record.data) for record in found.metadata["quantities"].records]  # type: ignore[union-attr]
+    (line,) = [line for line in lines if (line["cohort"], line["quantity"]) == ("barred", "bar_height")]
+    assert (line["images"], line["low"] > 0.55) == (59, True)
+    assert ward.judge(preparation_reveals, max_auc=0.99).passed
+
+
+def test_what_too_few_patients_reveal_is_not_judged(ward: Ward) -> None:
+    ward.write("few", tensors(ward.store, "few", {"normal": 9, "pneumonia": 0}, count=9))
+    ward.write("unlabelled", [row("x")])
+    assert ward.judge(preparation_reveals).passed
 
 
 def intensities(name: str, mean: float, count: int = 60) -> list[ManifestRow]:

@@ -268,6 +268,7 @@ def test_asset_checks_pass_and_see_a_lost_tensor(trained: House) -> None:
         "mask_plausibility",
         "manifest_agrees",
         "npz_contract",
+        "preparation_reveals",
         "intensity_drift",
     )
     assert passed == dict.fromkeys(names, True)

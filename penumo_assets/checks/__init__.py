@@ -10,6 +10,7 @@ from penumo_assets.checks.dataset import class_balance, duplicates, no_leakage, 
 from penumo_assets.checks.identity import patient_identity
 from penumo_assets.checks.models import GATE_CHECKS, champion_agrees, drift
 from penumo_assets.checks.objects import MANIFEST_CHECKS, npz_contract
+from penumo_assets.checks.preparation import preparation_reveals
 from penumo_assets.checks.quality import intensity_drift, mask_plausibility, reject_rate
 
 ASSET_CHECKS: list[Any] = [
@@ -19,6 +20,7 @@ ASSET_CHECKS: list[Any] = [
     mask_plausibility,
     *MANIFEST_CHECKS,
     npz_contract,
+    preparation_reveals,
     no_leakage,
     same_preparation,
     duplicates,

@@ -43,7 +43,7 @@ def mean_auc(parts: Sequence[Part], confidence: float = 0.95) -> Estimate:
         return Estimate(value=value, reason=f"no interval: fewer than {MIN_PATIENTS} patients with or without a class")
     variance = _variance(parts)
     if value in (0.0, 1.0) or variance <= 0:
-        if len(parts) > 1:
+        if len(parts) > 1 or value not in (0.0, 1.0):
             return Estimate(value=value, reason="no interval: every image is ranked alike")
         low, high = newcombe_interval(value, *parts[0].sides, confidence)
         return Estimate(value=value, low=low, high=high, method="Newcombe score, patients")

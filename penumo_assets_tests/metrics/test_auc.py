@@ -50,6 +50,12 @@ def test_a_perfect_auc_gets_a_bound_that_its_score_equation_confirms():
     assert z == pytest.approx(stats.norm.ppf(0.975), rel=1e-6)
 
 
+def test_scores_that_are_all_alike_have_no_interval():
+    found = mean_auc([Part(np.arange(60) % 2 > 0, np.zeros(60), np.arange(60))])
+    assert (found.value, found.low, found.high) == (0.5, None, None)
+    assert found.reason == "no interval: every image is ranked alike"
+
+
 def test_a_perfect_auc_is_surer_with_more_patients_and_the_worst_mirrors_it():
     few, many = (newcombe_interval(1.0, n, n)[0] for n in (5, 500))
     assert few < 0.8 < 0.98 < many
