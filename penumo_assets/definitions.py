@@ -39,7 +39,7 @@ ASSETS: list[Any] = [
 def build_definitions(
     overrides: Mapping[str, Any] | None = None, loggers: Mapping[str, LoggerDefinition] | None = None
 ) -> Definitions:
-    """The whole application, with resources replaced by name: ``storage, jobs, tracking, packages``."""
+    """The whole application, with resources replaced by name: ``storage, jobs, tracking, mlflow, packages``."""
     return Definitions(
         assets=ASSETS,
         asset_checks=ASSET_CHECKS,

@@ -59,6 +59,8 @@ def _as_a_program(log: Path, folder: Path, environment: dict[str, str], spec: Jo
     """What a process of its own would have; all of it is as before at the end."""
     import mlflow
     import torch
+    from mlflow.tracking import fluent
+    from mlflow.utils.thread_utils import ThreadLocalVariable
 
     threads, terminated = torch.get_num_threads(), signal.getsignal(signal.SIGTERM)
     random, root = torch.get_rng_state(), logging.getLogger()
@@ -69,6 +71,7 @@ def _as_a_program(log: Path, folder: Path, environment: dict[str, str], spec: Jo
         stack.enter_context(patch.multiple(root, handlers=[lines], level=logging.INFO))
         stack.enter_context(patch.dict(os.environ, environment, clear=True))
         stack.enter_context(patch.object(sys, "argv", [spec.program, *spec.arguments]))
+        stack.enter_context(patch.object(fluent, "_active_run_stack", ThreadLocalVariable(list)))
         for redirect in (redirect_stdout, redirect_stderr):
             stack.enter_context(redirect(output))
         stack.enter_context(chdir(folder))

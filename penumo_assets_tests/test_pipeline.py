@@ -213,7 +213,9 @@ def test_the_champion_is_registered_with_its_run(trained: House) -> None:
     assert version.run_id == champion["model"]["mlflow_run_id"]
     run = client.get_run(version.run_id)
     assert "validation_roc_auc" in run.data.metrics
-    assert run.data.tags["dagster_run_id"]
+    above = client.get_run(run.data.tags["mlflow.parentRunId"])
+    assert above.data.tags["dagster_run_id"] == run.data.tags["penumo.dagster_run_id"]
+    assert above.info.status == "FINISHED"
     assert run.data.tags["penumo.report"] in version.description
 
 

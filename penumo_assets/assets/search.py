@@ -15,6 +15,7 @@ from dagster import (
     Failure,
     MaterializeResult,
     MetadataValue,
+    ResourceParam,
     TableRecord,
     asset,
 )
@@ -34,6 +35,7 @@ from penumo_assets.records import SearchRecord, TrainingSetRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.search import Trial, best_of
 from penumo_assets.resources.compute.spec import JobSpec
+from penumo_assets.resources.dagster_run_log import DagsterRunLog, end_mlflow_on_run_finished
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 from penumo_assets.resources.storage.root import Storage
 from penumo_assets.resources.tracking import Tracking
@@ -49,6 +51,7 @@ SearchLaunchpad = launchpad_config(SearchConfig)
     kinds={"optuna", "mlflow"},
     code_version="1",
     pool=TRAINING_POOL,
+    hooks={end_mlflow_on_run_finished},
     description="The hyperparameters with the highest validation ROC-AUC among a number of trainings: chosen by Optuna "
     "locally, by a hyperparameter tuning job on SageMaker, from the same search space. Optional; the test split is "
     "not looked at.",
@@ -58,13 +61,14 @@ def hyperparameter_search(
     config: SearchLaunchpad,  # type: ignore[valid-type]
     storage: Storage,
     tracking: Tracking,
+    mlflow: ResourceParam[DagsterRunLog],
     jobs: JobRunner,
 ) -> MaterializeResult:
     """Search for one architecture and record every trial."""
     settings = parsed(SearchConfig, config)
     space, store, architecture = settings.search_space(), storage.store, context.partition_key
     dataset = TrainingSetRecord.need(store)
-    environment = tracking.job_environment(context.run.run_id)
+    environment = mlflow.job_environment()
     spec = trial_spec(architecture, dataset, settings, environment, tracking.job_secrets())
     with job_failures():
         trials = jobs.tune(context, spec, space, settings)

@@ -14,6 +14,7 @@ from dagster import (
     Failure,
     MaterializeResult,
     MetadataValue,
+    ResourceParam,
     TableRecord,
     asset,
 )
@@ -40,6 +41,7 @@ from penumo_assets.partitions import cohorts
 from penumo_assets.records import SegmenterRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobSpec
+from penumo_assets.resources.dagster_run_log import DagsterRunLog, end_mlflow_on_run_finished
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 from penumo_assets.resources.storage.root import Storage, read_uri
 from penumo_assets.resources.tracking import Tracking
@@ -73,6 +75,7 @@ def bundled_segmenter() -> SegmenterRecord:
     kinds={"pytorch", "mlflow"},
     code_version="2",
     pool=TRAINING_POOL,
+    hooks={end_mlflow_on_run_finished},
     description="Weights of the lung segmenter: the ones bundled with the package (default), your own by URI, or new "
     "ones trained on every cohort that landed with ground-truth masks and measured on held-out patients.",
 )
@@ -81,13 +84,14 @@ def lung_segmenter(
     config: SegmenterLaunchpad,  # type: ignore[valid-type]
     storage: Storage,
     tracking: Tracking,
+    mlflow: ResourceParam[DagsterRunLog],
     jobs: JobRunner,
 ) -> MaterializeResult:
     """Record which weights segment the lungs."""
     settings, store = parsed(SegmenterConfig, config), storage.store
     facts: dict[str, Any] = {}
     if settings.source is SegmenterSource.retrain:
-        segmenter, facts = _retrain(context, settings.retrain, store, tracking, jobs)
+        segmenter, facts = _retrain(context, settings.retrain, store, tracking, mlflow, jobs)
     elif settings.source is SegmenterSource.weights:
         data = read_uri(settings.weights_uri, MAX_WEIGHTS_BYTES)
         segmenter = _keep(store, data, settings.weights_uri.rsplit("/", 1)[-1], settings.weights_sha256 or None)
@@ -117,7 +121,12 @@ def _keep(store: ObjectStore, data: bytes, named: str, expected_sha256: str | No
 
 
 def _retrain(
-    context: AssetExecutionContext, config: RetrainConfig, store: ObjectStore, tracking: Tracking, jobs: JobRunner
+    context: AssetExecutionContext,
+    config: RetrainConfig,
+    store: ObjectStore,
+    tracking: Tracking,
+    mlflow: DagsterRunLog,
+    jobs: JobRunner,
 ) -> tuple[SegmenterRecord, dict[str, Any]]:
     chosen = config.cohorts or sorted(context.instance.get_dynamic_partitions(str(cohorts.name)))
     rows = [row for cohort in chosen for row in annotated(store, cohort)]
@@ -127,7 +136,7 @@ def _retrain(
             "images and materialize raw_images",
             allow_retries=False,
         )
-    environment = tracking.job_environment(context.run.run_id)
+    environment = mlflow.job_environment()
     result = run_job(context, jobs, _train_spec(config, rows, environment, tracking.job_secrets()))
     scores = {name.removesuffix("/as_is"): score for name, score in result.values["scores"]["held_out"].items()}
     table = _score_table(scores)

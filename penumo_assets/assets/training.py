@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from dagster import AssetExecutionContext, DataVersion, MaterializeResult, MetadataValue, asset
+from dagster import AssetExecutionContext, DataVersion, MaterializeResult, MetadataValue, ResourceParam, asset
 from pydantic import Field
 
 from penumo_assets.assets.pages import mlflow_run, rounded
@@ -28,6 +28,7 @@ from penumo_assets.partitions import architectures
 from penumo_assets.records import ModelRecord, TrainingSetRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.spec import JobInput, JobSpec
+from penumo_assets.resources.dagster_run_log import DagsterRunLog, end_mlflow_on_run_finished
 from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage, read_uri
 from penumo_assets.resources.tracking import Tracking
@@ -56,6 +57,7 @@ class TrainedModelConfig(TrainLaunchpad):
     kinds={"pytorch", "mlflow"},
     code_version="1",
     pool=TRAINING_POOL,
+    hooks={end_mlflow_on_run_finished},
     description="A classifier trained on the current training set under SageMaker's script-mode contract: early "
     "stopping on validation, best weights as safetensors, parameters and curves in MLflow.",
 )
@@ -64,6 +66,7 @@ def trained_model(
     config: TrainedModelConfig,
     storage: Storage,
     tracking: Tracking,
+    mlflow: ResourceParam[DagsterRunLog],
     jobs: JobRunner,
 ) -> MaterializeResult:
     """Train the partition's architecture and record the model as its newest."""
@@ -81,7 +84,7 @@ def trained_model(
         arguments=tuple(text for name, value in hyperparameters.items() for text in (f"--{name}", value)),
         inputs={split: dataset.split(split) for split in SPLITS} | _pretrained(store, settings.pretrained),
         outputs=("model", "data"),
-        environment=tracking.job_environment(context.run.run_id),
+        environment=mlflow.job_environment(),
         secrets=tracking.job_secrets(),
     )
     result = run_job(context, jobs, spec)

@@ -2,8 +2,7 @@
 
 Without ``MLFLOW_TRACKING_URI`` nothing is sent anywhere.
 
-dagster-mlflow is of no use here: it opens one run per Dagster run from inside the Dagster process,
-while a training runs in a container of its own, one per architecture.
+A training is a run of its own, wherever it runs: it cannot write to the orchestrator's run, but names it as its parent.
 """
 
 import logging
@@ -32,11 +31,15 @@ logger = logging.getLogger(__name__)
 
 
 def lineage() -> dict[str, str]:
-    """Tags that lead from a run back to the code, the job and the Dagster run, as far as the environment tells."""
+    """Tags that lead from a run back to the code, the job and the Dagster run, as far as the environment tells.
+
+    ``dagster_run_id`` is the tag by which dagster-mlflow finds its own run, the parent of this one: so it is not used.
+    """
     tags = {
         "penumo.code_version": os.environ.get("PENUMO_CODE_VERSION", ""),
         "penumo.job_name": os.environ.get("TRAINING_JOB_NAME", ""),
-        "dagster_run_id": os.environ.get("PENUMO_DAGSTER_RUN_ID", ""),
+        "penumo.dagster_run_id": os.environ.get("PENUMO_DAGSTER_RUN_ID", ""),
+        "mlflow.parentRunId": os.environ.get("PENUMO_MLFLOW_PARENT_RUN_ID", ""),
     }
     return {name: value for name, value in tags.items() if value}
 

@@ -11,6 +11,7 @@ import penumo_assets
 from penumo_assets.jobs.tracking_address import experiment_from_environment
 from penumo_assets.resources.compute.local.runner import LocalJobRunner
 from penumo_assets.resources.compute.sagemaker.start import SECRET_SUFFIX
+from penumo_assets.resources.dagster_run_log import dagster_run_log
 from penumo_assets.resources.model_package import ModelPackages, NoModelPackages, SageMakerModelPackages
 from penumo_assets.resources.storage.file_store import FileStore
 from penumo_assets.resources.storage.root import Storage, open_store
@@ -96,6 +97,7 @@ def embedded_resources() -> dict[str, Any]:
             artifact_root="" if elsewhere else (local / "mlflow" / "artifacts").as_uri(),
             **_tracking_names(mlflow_ui="" if elsewhere else MLFLOW_URL, dagster_ui=DAGSTER_URL),
         ),
+        "mlflow": dagster_run_log,
         "packages": NoModelPackages(),
     }
 
@@ -134,6 +136,7 @@ def aws_resources() -> dict[str, Any]:
             ),
         ),
         "tracking": Tracking(**_tracking_names()),
+        "mlflow": dagster_run_log,
         "packages": _model_packages(),
     }
 

@@ -1,9 +1,8 @@
 """MLflow: where runs are tracked, and the registry that names the champion.
 
 Job programs talk to MLflow themselves, through ``MLFLOW_TRACKING_URI`` and ``MLFLOW_EXPERIMENT_NAME``, so that one
-job is one MLflow run wherever it runs. dagster-mlflow's resource opens one run per Dagster run and per step process
-instead, and fails it with the first failed step; for a partitioned backfill that mixes cohorts, and it cannot reach
-into a SageMaker container. What fits of it is its tag convention (``dagster_run_id``), which this module keeps.
+job is one MLflow run wherever it runs, in a container too. The run of the Dagster run above them is dagster-mlflow's:
+`dagster_run_log.py`.
 """
 
 import os
@@ -87,6 +86,10 @@ class Tracking(ConfigurableResource):
         """The page of a version of the registered model in the MLflow UI; None where no UI is known."""
         page = f"{quote(self.registered_model, safe='')}/versions/{version}?{_TRAINING_PAGES}"
         return f"{self.ui_url.rstrip('/')}/#/models/{page}" if self.ui_url else None
+
+    def dagster_run_address(self, run_id: str) -> str | None:
+        """A run's page in Dagster's UI; None where no UI is known."""
+        return f"{self.dagster_ui.rstrip('/')}/runs/{run_id}" if self.dagster_ui else None
 
     def asset_address(self, asset: str, partition: str) -> str:
         """The page of an asset's partition in Dagster's UI, for which ``dagster_ui`` must be known."""

@@ -290,7 +290,7 @@ def test_with_a_tracking_server_losses_and_dice_are_logged_to_a_run_of_the_defau
     segment_train.main(FLAGS)
     assert fake.statuses == ["FINISHED"]
     assert fake.experiment == "pneumonia"
-    assert fake.tags == {"dagster_run_id": "dagster-1", "penumo.architecture": "LungUNet"}
+    assert fake.tags == {"penumo.dagster_run_id": "dagster-1", "penumo.architecture": "LungUNet"}
     assert fake.metrics["loss"] == [2, 4, 5]
     assert fake.metrics["held_out/phantom/as_is/dice"] == [5]
     assert fake.params["segmenter_batch_size"] == 4

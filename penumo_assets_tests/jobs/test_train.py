@@ -138,13 +138,15 @@ def test_an_mlflow_run_records_the_training_and_leads_back_to_it(job, tmp_path, 
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "tests")
     monkeypatch.setenv("TRAINING_JOB_NAME", "penumo-train-1")
     monkeypatch.setenv("PENUMO_DAGSTER_RUN_ID", "dagster-run")
+    monkeypatch.setenv("PENUMO_MLFLOW_PARENT_RUN_ID", "a-parent")
     train.main([*QUICK, "--epochs", "2"])
     values = read_result(job)
     run = client.get_run(values["mlflow_run_id"])
     assert run.info.experiment_id == experiment
     assert run.info.run_name == "penumo-train-1"
     assert run.info.status == "FINISHED"
-    assert run.data.tags["dagster_run_id"] == "dagster-run"
+    assert run.data.tags["penumo.dagster_run_id"] == "dagster-run"
+    assert run.data.tags["mlflow.parentRunId"] == "a-parent"
     assert run.data.tags["penumo.dataset_digest"] == values["dataset_digest"]
     assert run.data.tags["penumo.cohorts"] == "north,south"
     assert run.data.params["learning-rate"] == "0.001"
