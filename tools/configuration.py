@@ -15,6 +15,7 @@ from penumo_assets.assets.evaluation import EvaluationConfig
 from penumo_assets.checks.dataset import ClassBalanceConfig, DuplicatesConfig, SamePreparationConfig
 from penumo_assets.checks.identity import PatientIdentityConfig
 from penumo_assets.checks.objects import SampleConfig, TensorSampleConfig
+from penumo_assets.checks.preparation import PreparationConfig
 from penumo_assets.checks.quality import IntensityDriftConfig, MaskPlausibilityConfig, RejectRateConfig
 from penumo_assets.configs.base import leaves
 from penumo_assets.configs.inference import InferenceConfig
@@ -77,6 +78,7 @@ CHECKS = (
     Section("", "lung_masks_manifest_agrees", SampleConfig()),
     Section("", "preprocessed_images_manifest_agrees", SampleConfig()),
     Section("", "npz_tensors_npz_contract", TensorSampleConfig()),
+    Section("", "npz_tensors_preparation_reveals", PreparationConfig()),
     Section("", "training_set_same_preparation", SamePreparationConfig()),
     Section("", "training_set_duplicates", DuplicatesConfig()),
     Section("", "training_set_class_balance", ClassBalanceConfig()),

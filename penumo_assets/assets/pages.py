@@ -49,6 +49,17 @@ TRAINING_INDEX = TableSchema(
         TableColumn("file", "string", "The tensor, below npz/."),
         TableColumn("pixel_sha256", "string", "SHA-256 of the tensor's values."),
         TableColumn("perceptual_hash", "int", "64-bit pHash: near-duplicates differ in few bits."),
+        TableColumn("bar_height", "float", "Black bars above and below, as a share of the height."),
+        TableColumn("bar_width", "float", "Black bars at the sides, as a share of the width."),
+        TableColumn("outline_top", "float", "Where the lungs' outline begins, as a share of the height."),
+        TableColumn("outline_bottom", "float", "Where it ends."),
+        TableColumn("outline_left", "float", "Where it begins, as a share of the width."),
+        TableColumn("outline_right", "float", "Where it ends."),
+        TableColumn("outline_height", "float", "The outline's share of the height."),
+        TableColumn("outline_width", "float", "The outline's share of the width."),
+        TableColumn("border_mean", "float", "Mean of the outermost 8 pixels, the lungs left out, 0 to 255."),
+        TableColumn("border_sd", "float", "Their standard deviation."),
+        TableColumn("border_black", "float", "The share of them below 16."),
     ]
 )
 

@@ -48,11 +48,13 @@ def preparation_reveals(
 
 
 def _rows(store: ObjectStore, cohort: str, config: PreparationConfig) -> list[dict[str, Any]]:
-    import numpy as np  # loading the definitions does not need it
+    films = [row for row in read_manifest(store, cohort) if row.label and "npz" in row.stages]
+    if not films:
+        return []
+    import numpy as np  # this and SciPy take a second, which loading the definitions must not
 
     from penumo_assets.metrics.preparation import BORDER, QUANTITIES, revealed, revealed_together
 
-    films = [row for row in read_manifest(store, cohort) if row.label and "npz" in row.stages]
     measured = _measured(store, random.Random(cohort).sample(films, min(config.sample, len(films))))
     if not measured:
         return []

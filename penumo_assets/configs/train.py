@@ -256,7 +256,8 @@ class Gates(StrictModel):
     )
     require_no_leakage: bool = Field(description="No patient and no image stands in two splits.")
     beat_shortcuts: bool = Field(
-        description="The model is significantly better than every shortcut (aspect ratio, intensity, file size)."
+        description="The model is significantly better than every shortcut of the report: aspect "
+        "ratio, intensity, file size, view, age, sex, what the preparation left beside the lungs."
     )
 
 

@@ -1,8 +1,8 @@
 """Shortcut baselines: what a model could reach by looking at anything but the lungs.
 
-Aspect ratio, mean intensity and file size say nothing about pneumonia, yet in pooled public X-ray
-collections they separate the classes, because the classes come from different machines, ages and
-archives (Zech et al. 2018, doi:10.1371/journal.pmed.1002683; DeGrave et al. 2021,
+Aspect ratio, mean intensity, file size, projection, age, sex and what the preparation left beside the lungs are no
+findings, yet in pooled public X-ray collections they separate the classes, because the classes come from different
+machines, patients and archives (Zech et al. 2018, doi:10.1371/journal.pmed.1002683; DeGrave et al. 2021,
 doi:10.1038/s42256-021-00338-7). A model must be judged beside them.
 """
 
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+
+from penumo_assets.metrics.preparation import BARS, BORDER, OUTLINE, QUANTITIES
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,25 @@ _SINGLE = (
     Shortcut("mean_intensity", "Mean intensity", ("mean_intensity",)),
     Shortcut("file_size", "File size", ("log_bytes",)),
 )
-# Each feature alone, then all together.
-SHORTCUTS = (*_SINGLE, Shortcut("all", "All three together", tuple(name for item in _SINGLE for name in item.columns)))
+# Each feature of the file alone, then these together; whom and how the film shows; what the preparation left.
+SHORTCUTS = (
+    *_SINGLE,
+    Shortcut("all", "All three together", tuple(name for item in _SINGLE for name in item.columns)),
+    Shortcut("view", "View (AP or PA)", ("is_ap",)),
+    Shortcut("age", "Age", ("age",)),
+    Shortcut("sex", "Sex", ("is_male",)),
+    Shortcut("bar_share", "Black bars", BARS),
+    Shortcut("preparation", "Preparation alone: bars and place of the lungs", (*BARS, *OUTLINE)),
+    Shortcut("border", "Border of the picture", BORDER),
+)
 
 
 def shortcut_features(index: pd.DataFrame) -> pd.DataFrame:
-    """Feature table (n rows) from source_width, source_height, source_bytes and mean_intensity.
+    """Feature table (n rows) from an index's source_width, source_height, source_bytes, mean_intensity, view, age, sex
+    and `metrics.preparation.QUANTITIES`.
 
-    Ratios and sizes enter as logarithms, so that a logistic fit sees symmetric differences. A column
-    that is missing or not positive gives NaN.
+    Ratios and sizes enter as logarithms, so that a logistic fit sees symmetric differences. What is missing, not
+    positive, or no AP or PA view, gives NaN.
     """
     width, height = _positive(index, "source_width"), _positive(index, "source_height")
     return pd.DataFrame(
@@ -42,6 +54,10 @@ def shortcut_features(index: pd.DataFrame) -> pd.DataFrame:
             "log_aspect_ratio": np.log(width / height),
             "mean_intensity": _numeric(index, "mean_intensity"),
             "log_bytes": np.log(_positive(index, "source_bytes")),
+            "is_ap": _either(index, "view", "AP", "PA"),
+            "age": _numeric(index, "age"),
+            "is_male": _either(index, "sex", "M", "F"),
+            **{name: _numeric(index, name) for name in QUANTITIES},
         },
         index=index.index,
     )
@@ -63,7 +79,7 @@ def shortcut_scores(features: pd.DataFrame, outcome: np.ndarray, fit: np.ndarray
     Raises
     ------
     ValueError
-        If the fit rows with known features hold one class only; the message says so.
+        If no fit row has known features, or those that have hold one class only; the message says so.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -71,6 +87,8 @@ def shortcut_scores(features: pd.DataFrame, outcome: np.ndarray, fit: np.ndarray
 
     known = np.isfinite(features.to_numpy(np.float64)).all(axis=1)
     rows = fit & known
+    if not rows.any():
+        raise ValueError("it is not known of the training and validation images")
     if len(np.unique(outcome[rows])) < 2:
         raise ValueError("the training and validation images with this feature do not hold both classes")
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
@@ -91,3 +109,11 @@ def _numeric(index: pd.DataFrame, column: str) -> pd.Series:
 def _positive(index: pd.DataFrame, column: str) -> pd.Series:
     values = _numeric(index, column)
     return values.where(values > 0)
+
+
+def _either(index: pd.DataFrame, column: str, yes: str, no: str) -> pd.Series:
+    """1 where a text begins with ``yes``, 0 where with ``no``, however it is written; NaN elsewhere."""
+    if column not in index:
+        return _numeric(index, column)
+    texts = index[column].fillna("").astype(str).str.strip().str.upper()
+    return pd.Series(np.select([texts.str.startswith(yes), texts.str.startswith(no)], [1.0, 0.0], np.nan), index.index)

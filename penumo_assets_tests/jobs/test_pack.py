@@ -9,6 +9,7 @@ import pytest
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.pack import __main__ as pack
 from penumo_assets.jobs.shards import SPLITS, Split, split_of
+from penumo_assets.metrics.preparation import QUANTITIES, preparation_quantities
 from penumo_assets_tests.jobs.training_samples import CONFIG, run_pack, tensor, write_inputs, write_items
 
 
@@ -57,6 +58,15 @@ def test_shards_hold_at_most_as_many_images_as_asked_for(tmp_path, monkeypatch):
     ]
     assert sizes[:-1] == [7] * (len(sizes) - 1)
     assert sum(sizes) == len(Split(tmp_path / "processing/output/dataset/train"))
+
+
+def test_the_index_holds_what_the_preparation_left_beside_the_lungs(tmp_path, monkeypatch):
+    write_inputs(tmp_path)
+    run_pack(tmp_path, monkeypatch)
+    for name in SPLITS:
+        split = Split(tmp_path / "processing/output/dataset" / name)
+        written = preparation_quantities(split.gather(np.array([0]))[0])
+        assert split.index.loc[0, list(QUANTITIES)].astype(float).to_dict() == pytest.approx(written, nan_ok=True)
 
 
 def test_what_the_source_did_not_say_stays_unknown(tmp_path, monkeypatch):

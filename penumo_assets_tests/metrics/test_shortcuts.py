@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from penumo_assets.metrics.preparation import QUANTITIES
 from penumo_assets.metrics.shortcuts import SHORTCUTS, shortcut_features, shortcut_scores
 
 
@@ -62,12 +63,36 @@ def test_a_column_that_is_missing_is_unknown_everywhere_and_says_so():
     index, outcome = table()
     fit, apply = split(400)
     features = shortcut_features(index.drop(columns="source_bytes"))[columns("file_size")]
-    with pytest.raises(ValueError, match="do not hold both classes"):
+    with pytest.raises(ValueError, match="not known"):
         shortcut_scores(features, outcome, fit, apply)
+
+
+def test_whom_and_how_a_film_shows_counts_as_a_shortcut():
+    index = pd.DataFrame(
+        {"view": ["AP Supine", "pa", "LATERAL", None], "sex": ["m", "F", "O", None], "age": [1, 2, "x", None]}
+    )
+    features = shortcut_features(index)
+    nothing = [np.nan, np.nan]
+    np.testing.assert_array_equal(features["is_ap"], [1, 0, *nothing])
+    np.testing.assert_array_equal(features["is_male"], [1, 0, *nothing])
+    np.testing.assert_array_equal(features["age"], [1, 2, *nothing])
+
+
+def test_what_the_preparation_left_beside_the_lungs_counts_as_a_shortcut():
+    index, outcome = table()
+    random = np.random.default_rng(1)
+    for name in QUANTITIES:
+        index[name] = random.random(400)
+    index["bar_height"] += 0.8 * outcome
+    fit, apply = split(400)
+    features = shortcut_features(index)
+    for name, low, high in (("bar_share", 0.9, 1), ("preparation", 0.9, 1), ("border", 0.38, 0.62)):
+        scores = shortcut_scores(features[columns(name)], outcome, fit, apply)
+        assert low < roc_auc_score(outcome[apply], scores) <= high, name
 
 
 def test_one_class_in_the_fit_rows_is_refused():
     index, outcome = table()
     fit, apply = split(400)
     with pytest.raises(ValueError, match="do not hold both classes"):
-        shortcut_scores(shortcut_features(index), np.where(fit, 1, outcome), fit, apply)
+        shortcut_scores(shortcut_features(index)[columns("all")], np.where(fit, 1, outcome), fit, apply)

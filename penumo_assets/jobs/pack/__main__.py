@@ -37,6 +37,7 @@ from penumo_assets.jobs.shards import (
     Split,
     SplitCounts,
 )
+from penumo_assets.metrics.preparation import preparation_quantities
 
 MAX_NAMED = 50
 MISSING = "the file is missing"
@@ -176,6 +177,7 @@ def _index_row(item: Item, image: np.ndarray, classes: list[str]) -> dict[str, A
         "target": classes.index(item.label),
         "pixel_sha256": hashlib.sha256(image.tobytes()).hexdigest(),
         "perceptual_hash": perceptual_hash(image[..., :3].mean(axis=2).astype(np.uint8)),
+        **preparation_quantities(image),
     }
 
 

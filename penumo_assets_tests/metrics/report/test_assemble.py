@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from penumo_assets.metrics.records import Settings
 from penumo_assets.metrics.report.assemble import build_report, headline
 from penumo_assets.metrics.report.content import read_report, schema_text
+from penumo_assets.metrics.shortcuts import SHORTCUTS
 from penumo_assets_tests.metrics.synthetic import evaluation
 
 HEADLINE = [
@@ -130,9 +131,7 @@ def test_the_auc_within_cohorts_ignores_pairs_of_different_cohorts():
 def test_the_shortcut_that_is_in_the_data_stands_beside_the_model(report):
     rows = {(row.cohort, row.shortcut): row for row in report.shortcuts.rows}
     assert set(rows) == {
-        (cohort, name)
-        for cohort in ("all cohorts", "alpha", "beta")
-        for name in ("aspect_ratio", "mean_intensity", "file_size", "all")
+        (cohort, name) for cohort in ("all cohorts", "alpha", "beta") for name in (item.name for item in SHORTCUTS)
     } | {("all cohorts", "cohort")}
     intensity = rows["all cohorts", "mean_intensity"]
     assert 0.55 < intensity.shortcut_auc.value < 0.85
