@@ -9,6 +9,7 @@ from dagster import BetaWarning, Definitions, LoggerDefinition, in_process_execu
 from penumo_assets.assets.champion import champion_model
 from penumo_assets.assets.dataset import training_set
 from penumo_assets.assets.evaluation import evaluation_report
+from penumo_assets.assets.external import external_validation
 from penumo_assets.assets.inference import predictions
 from penumo_assets.assets.ingest import landing
 from penumo_assets.assets.prepare import prepare_cohort
@@ -32,6 +33,7 @@ ASSETS: list[Any] = [
     trained_model,
     evaluation_report,
     champion_model,
+    external_validation,
     predictions,
 ]
 

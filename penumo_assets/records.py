@@ -144,6 +144,18 @@ class ReportRecord(Record):
     values: dict[str, Any] = {}
 
 
+class ExternalRecord(Record):
+    """A cohort's newest external validation: objects ``prefix/name``, the training job of the model that it judges, and
+    its headline figures."""
+
+    KEY = "external_validation/{}/current.json"
+
+    prefix: str
+    names: tuple[str, ...] = ()
+    model: str
+    values: dict[str, Any] = {}
+
+
 class LooksRecord(Record):
     """Which models, by their training job, were measured on the test set with this digest."""
 

@@ -337,6 +337,29 @@ def test_predictions_say_how_far_the_cohort_is_from_the_training_data(trained: H
     assert len(overlays) == metadata["overlays"] == metadata["dagster/row_count"]
 
 
+def test_a_cohort_is_left_out_and_judged_by_a_model_of_the_others(trained: House) -> None:
+    """What is recorded of models and training sets stays as it is."""
+    records = ("training_set/current.json", "models/champion.json", "models/resnet34/current.json")
+    before = [trained.store.read(key) for key in records]
+    refused = trained.materialize("external_validation", partition="png", fails=True)
+    assert "png trained" in failure_of(refused)
+    model, judged = TRAINING["trained_model"], LENIENT["evaluation_report"]
+    config = {"external_validation": {"leave_out": True, "train": model, "evaluation": judged}}
+    metadata = metadata_of(
+        trained.materialize("external_validation", partition="png", config=config), "external_validation"
+    )
+    record = trained.store.read_json("external_validation/png/current.json")
+    report = trained.store.read_json(f"{record['prefix']}/report.json")
+    assert (report["external"], report["data"]["test_looks"]) == ("png", 1)
+    assert set(report["data"]["splits"]["test"]["groups"]["cohort"]) == {"png"}
+    assert set(report["data"]["splits"]["train"]["groups"]["cohort"]) == {"dicom"}
+    assert next(row for row in report["checklist"] if row["item"] == 33)["section"] == "intended-use"
+    assert metadata["test_images"] == sum(
+        row.label is not None and "npz" in row.stages for row in read_manifest(trained.store, "png")
+    )
+    assert [trained.store.read(key) for key in records] == before
+
+
 def test_a_cohort_without_a_usable_image_names_itself_and_its_reasons(house: House) -> None:
     folder = house.folder / "hopeless" / "images"
     folder.mkdir(parents=True)

@@ -78,13 +78,14 @@ def training_set(
     """Pack the labelled tensors of the chosen cohorts and record them as the current training set."""
     store = storage.store
     settings = parsed(DatasetConfig, config.dataset)
-    chosen = sorted(config.cohorts or context.instance.get_dynamic_partitions(str(cohorts.name)))
+    named = config.cohorts or context.instance.get_dynamic_partitions(str(cohorts.name))
+    chosen = sorted(set(named) - set(settings.external))
     previous = _previous(store) if config.incremental else None
     tries = TRIES
     while True:
         found = trainable(store, chosen, settings)
         try:
-            result = run_job(context, jobs, _pack_spec(found.items, settings, previous))
+            result = run_job(context, jobs, pack_spec(found.items, settings, previous))
             break
         except (StorageError, Failure):
             tries -= 1
@@ -105,6 +106,7 @@ def training_set(
             "dagster/column_schema": TRAINING_INDEX,
             "splits": _split_table(dataset["splits"], dataset["classes"]),
             "cohorts": listed(chosen),
+            "external": listed(settings.external),
             "cohorts_without": table(found.without, ("cohort", "why")),
             "films_without_patient": found.no_patient,
             "digest": digest,
@@ -129,8 +131,10 @@ class Trainable:
     phantoms: set[str] = field(default_factory=set)
 
 
-def trainable(store: ObjectStore, chosen: Sequence[str], settings: DatasetConfig) -> Trainable:
-    """The labelled tensors of the cohorts whose patient is known.
+def trainable(
+    store: ObjectStore, chosen: Sequence[str], settings: DatasetConfig, *, external: bool = False
+) -> Trainable:
+    """The labelled tensors of the cohorts whose patient is known; an ``external`` one may lack a class.
 
     One manifest is held at a time: all cohorts' rows may not fit in memory.
 
@@ -160,12 +164,12 @@ def trainable(store: ObjectStore, chosen: Sequence[str], settings: DatasetConfig
     if not found.items:
         reasons = "; ".join(f"{each['cohort']}: {each['why']}" for each in found.without) or "there is no cohort"
         raise Failure(f"no labelled tensors to train on. {reasons}", allow_retries=False)
-    _require_classes(found.items, settings.classes)
+    _require_classes(found.items, settings.classes, external)
     return replace(found, no_patient=no_patient)
 
 
-def _require_classes(items: Sequence[dict], classes: Sequence[str]) -> None:
-    """Refuse labels that are no class, by name, and classes without a film."""
+def _require_classes(items: Sequence[dict], classes: Sequence[str], some: bool) -> None:
+    """Refuse labels that are no class, by name, and classes without a film, unless ``some`` suffice."""
     counts = Counter((item["label"], item["cohort"]) for item in items)
     unknown = [
         f"{label!r} ({films} films of {cohort})"
@@ -178,7 +182,8 @@ def _require_classes(items: Sequence[dict], classes: Sequence[str]) -> None:
             "dataset.classes, or to dataset.map with the class that they stand for",
             allow_retries=False,
         )
-    if missing := [name for name in classes if name not in {label for label, _ in counts}]:
+    missing = [name for name in classes if name not in {label for label, _ in counts}]
+    if missing and not some:
         raise Failure(
             f"no film of class {', '.join(missing)} to train on: land some, or name the classes that there are in "
             "dataset.classes",
@@ -228,7 +233,7 @@ def _previous(store: ObjectStore) -> PreviousSet | None:
     return PreviousSet(record.files, frozenset(tensors))
 
 
-def _pack_spec(items: Sequence[dict], settings: DatasetConfig, previous: PreviousSet | None) -> JobSpec:
+def pack_spec(items: Sequence[dict], settings: DatasetConfig, previous: PreviousSet | None) -> JobSpec:
     """A job that reads the tensors which are new since ``previous``, and the others from its shards."""
     known = previous.tensors if previous else frozenset()
     fresh = tuple(item["file"] for item in items if (item["file"], item["sha256"]) not in known)

@@ -6,7 +6,7 @@ Enters: `trained_model`, `training_set`. Leaves: `evaluation_report` (report.jso
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dagster import (
@@ -16,12 +16,12 @@ from dagster import (
     Failure,
     MaterializeResult,
     MetadataValue,
-    TableMetadataValue,
     asset,
 )
 from pydantic import Field
 
-from penumo_assets.assets.pages import listed, mlflow_run, rounded, table
+from penumo_assets.assets.pages import mlflow_run
+from penumo_assets.assets.report_page import report_metadata
 from penumo_assets.assets.shared import (
     LEARNING,
     OWNERS,
@@ -35,7 +35,6 @@ from penumo_assets.cohort.publish import open_manifest, read_settings
 from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.report.content import Report, read_report
 from penumo_assets.metrics.report.context import Study
-from penumo_assets.metrics.report.inline import chart_captions, chart_data_uris
 from penumo_assets.partitions import architectures
 from penumo_assets.promotion import NoChampion, read_champion
 from penumo_assets.records import LooksRecord, ModelRecord, ReportRecord, TrainingSetRecord
@@ -48,10 +47,6 @@ from penumo_assets.resources.tracking import Tracking
 
 GatesLaunchpad = launchpad_config(Gates)
 STUDY = frozenset(Study.model_fields)
-
-
-PASSED, FAILED = "passed", "failed"
-STATUS_WORDS = {"passed": PASSED, "failed": FAILED, "not_asked": "not asked for", "not_decidable": "not decidable"}
 
 
 class EvaluationConfig(Config):
@@ -85,27 +80,14 @@ def evaluation_report(
     """Evaluate the partition's newest model, publish its report, and put it on the model's MLflow run."""
     architecture, store = context.partition_key, storage.store
     model, dataset = ModelRecord.need(store, architecture), TrainingSetRecord.need(store)
-    known = statements(config.study) | report_context(store, dataset) | count_look(store, dataset, model)
+    known = statements(config.study) | report_context(store, dataset.cohorts) | count_look(store, dataset, model)
     known["mlflow_run_id"] = model.mlflow_run_id
     known["gates"] = parsed(Gates, config.gates).model_dump()
     settings = config.model_dump_json() + json.dumps(known["prepared_with"], sort_keys=True)
     known["config_digest"] = hashlib.sha256(settings.encode()).hexdigest()[:16]
-    spec = JobSpec(
-        kind="processing",
-        program="evaluate",
-        asset="evaluate",
-        partition=architecture,
-        arguments=("--bootstrap", str(config.bootstrap), "--seed", str(config.seed)),
-        inputs={
-            "model": model.archive,
-            "dataset": dataset.files,
-            **_reference(store, model),
-        },
-        documents={"context": {"context.json": json.dumps(known, sort_keys=True).encode()}},
-        outputs=("report",),
-        result_output="report",
-    )
-    result = run_job(context, jobs, spec)
+    inputs = {"model": model.archive, "dataset": dataset.files, **_reference(store, model)}
+    documents = {"context": {"context.json": json.dumps(known, sort_keys=True).encode()}}
+    result = run_job(context, jobs, evaluate_spec(architecture, config, inputs, documents))
     prefix = f"reports/{architecture}/{result.job_name}"
     names = result.outputs["report"]
     store.copy_all((result.key("report", name), f"{prefix}/{name}") for name in names)
@@ -115,17 +97,32 @@ def evaluation_report(
     page = store.read(f"{prefix}/report.html").decode("utf-8")
     return MaterializeResult(
         metadata={
-            **_report_link(storage, f"{prefix}/report.html"),
+            **report_metadata(storage, prefix, report, result.values),
             "mlflow_run": _tracked(context, tracking, model, result, report, page),
-            "gates": table(gate_rows(report), ("gate", "status", "value", "limit", "reason")),
-            "intervals": _interval_table(result.values),
-            **_curves(report),
-            **_numbers(result.values),
-            "undefined": listed(name for name, value in _without_ends(result.values).items() if value is None),
             "model_job": model.job_name,
             **result.metadata,
         },
         data_version=DataVersion(result.job_name),
+    )
+
+
+def evaluate_spec(
+    partition: str,
+    config: EvaluationConfig,
+    inputs: Mapping[str, JobInput],
+    documents: Mapping[str, Mapping[str, bytes]],
+) -> JobSpec:
+    """The job that measures a model; see jobs/evaluate for its inputs and documents."""
+    return JobSpec(
+        kind="processing",
+        program="evaluate",
+        asset="evaluate",
+        partition=partition,
+        arguments=("--bootstrap", str(config.bootstrap), "--seed", str(config.seed)),
+        inputs=inputs,
+        documents=documents,
+        outputs=("report",),
+        result_output="report",
     )
 
 
@@ -158,13 +155,6 @@ def statements(study: Mapping[str, str]) -> dict[str, Any]:
     return dict(study)
 
 
-def _report_link(storage: Storage, key: str) -> dict[str, MetadataValue]:
-    """The report as a link for the browser where an address is known, and where it lies."""
-    address = storage.page_of(key)
-    place: dict[str, MetadataValue] = {"location": MetadataValue.text(storage.store.location(key))}
-    return {"report": MetadataValue.url(address), **place} if address else place
-
-
 def _reference(store: ObjectStore, model: ModelRecord) -> dict[str, JobInput]:
     """The champion's predictions, for a paired comparison; nothing while there is none or for the champion itself."""
     try:
@@ -176,43 +166,11 @@ def _reference(store: ObjectStore, model: ModelRecord) -> dict[str, JobInput]:
     return {"reference": JobInput(champion.report, ("predictions.parquet",))} if known and not own else {}
 
 
-def _without_ends(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures; the ends of their intervals stand in a table of their own."""
-    ends = {f"{name}_{end}" for name in values for end in ("low", "high")}
-    return {name: value for name, value in values.items() if name not in ends}
-
-
-def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Every figure that Dagster can plot over time."""
-    return {name: rounded(value) for name, value in _without_ends(values).items() if isinstance(value, int | float)}
-
-
-def _interval_table(values: Mapping[str, Any]) -> TableMetadataValue:
-    """The metrics that can have a 95 % interval, with it."""
-    found = (
-        {
-            "metric": name,
-            "value": "undefined" if values[name] is None else values[name],
-            **{end: "none" if values[f"{name}_{end}"] is None else values[f"{name}_{end}"] for end in ("low", "high")},
-        }
-        for name in values
-        if f"{name}_low" in values
-    )
-    return table(found, ("metric", "value", "low", "high"))
-
-
-def _curves(report: Report) -> dict[str, MetadataValue]:
-    captions = chart_captions(report)
-    return {
-        name: MetadataValue.md(f"![{name}]({uri})\n\n{captions[name]}") for name, uri in chart_data_uris(report).items()
-    }
-
-
-def report_context(store: ObjectStore, dataset: TrainingSetRecord) -> dict[str, Any]:
+def report_context(store: ObjectStore, names: Sequence[str]) -> dict[str, Any]:
     """What the report says of the way the data came: counts and exclusions per cohort, Dice, versions."""
     flow: dict[str, dict[str, Any]] = {}
     dices, phantoms = [], False
-    for cohort in dataset.cohorts:
+    for cohort in names:
         manifest = open_manifest(store, cohort)
         rows = manifest.rows
         rejected = Counter(row.code or "" for row in rows if row.status == "rejected")
@@ -240,7 +198,7 @@ def report_context(store: ObjectStore, dataset: TrainingSetRecord) -> dict[str, 
     return {
         "flow": flow,
         "dice": dices,
-        "prepared_with": {cohort: read_settings(store, cohort) for cohort in dataset.cohorts},
+        "prepared_with": {cohort: read_settings(store, cohort) for cohort in names},
         "code_version": bundle_digest()[:16],
         "phantoms": phantoms,
     }
@@ -250,20 +208,6 @@ def count_look(store: ObjectStore, dataset: TrainingSetRecord, model: ModelRecor
     """The digest of the test images, and how many models were measured on them, this one included."""
     digest = hashlib.sha256(store.read(f"{dataset.prefix}/test/index.parquet")).hexdigest()
     return {"test_digest": digest, "test_looks": LooksRecord.add(store, digest[:16], model.job_name)}
-
-
-def gate_rows(report: Report) -> list[dict[str, Any]]:
-    """What each gate did, whether it was asked for or not: ``gate, status, value, limit, reason``."""
-    return [
-        {
-            "gate": result.gate,
-            "status": STATUS_WORDS[result.status],
-            "value": "none" if result.value is None else result.value,
-            "limit": "none" if result.limit is None else result.limit,
-            "reason": result.reason,
-        }
-        for result in report.gates
-    ]
 
 
 def existing_reports(store: ObjectStore) -> dict[str, ReportRecord]:

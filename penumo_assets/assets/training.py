@@ -5,6 +5,8 @@ Enters: `training_set`. Leaves: `trained_model` (model.tar.gz with safetensors a
 
 import hashlib
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,21 +75,10 @@ def trained_model(
     settings = parsed(TrainConfig, config)
     architecture, store = context.partition_key, storage.store
     dataset = TrainingSetRecord.need(store)
-    hyperparameters = {"model-type": architecture} | settings.to_hyperparameters()
-    if config.from_search:
-        hyperparameters |= best_hyperparameters(store, architecture)
-    spec = JobSpec(
-        kind="training",
-        program="train",
-        asset="train",
-        partition=architecture,
-        arguments=tuple(text for name, value in hyperparameters.items() for text in (f"--{name}", value)),
-        inputs={split: dataset.split(split) for split in SPLITS} | _pretrained(store, settings.pretrained),
-        outputs=("model", "data"),
-        environment=mlflow.job_environment(),
-        secrets=tracking.job_secrets(),
-    )
-    result = run_job(context, jobs, spec)
+    searched = best_hyperparameters(store, architecture) if config.from_search else {}
+    spec = train_spec(store, architecture, settings, {split: dataset.split(split) for split in SPLITS}, searched)
+    tracked = replace(spec, environment=mlflow.job_environment(), secrets=tracking.job_secrets())
+    result = run_job(context, jobs, tracked)
     prefix = f"models/{architecture}/{result.job_name}"
     store.copy(result.key("model", "model.tar.gz"), f"{prefix}/model.tar.gz")
     ModelRecord(
@@ -109,6 +100,26 @@ def trained_model(
             **result.metadata,
         },
         data_version=DataVersion(result.job_name),
+    )
+
+
+def train_spec(
+    store: ObjectStore,
+    architecture: str,
+    settings: TrainConfig,
+    splits: Mapping[str, JobInput],
+    searched: Mapping[str, str] | None = None,
+) -> JobSpec:
+    """A training of an architecture on packed splits; ``searched`` takes the place of single hyperparameters."""
+    hyperparameters = {"model-type": architecture} | settings.to_hyperparameters() | dict(searched or {})
+    return JobSpec(
+        kind="training",
+        program="train",
+        asset="train",
+        partition=architecture,
+        arguments=tuple(text for name, value in hyperparameters.items() for text in (f"--{name}", value)),
+        inputs={**splits, **_pretrained(store, settings.pretrained)},
+        outputs=("model", "data"),
     )
 
 

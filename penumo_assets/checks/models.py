@@ -4,8 +4,9 @@ from typing import Any
 
 from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, asset_check
 
-from penumo_assets.assets.evaluation import FAILED, PASSED, existing_reports, gate_rows
+from penumo_assets.assets.evaluation import existing_reports
 from penumo_assets.assets.pages import table
+from penumo_assets.assets.report_page import FAILED, PASSED, gate_rows
 from penumo_assets.checks.scope import cohorts_in_question, scope
 from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.report.content import read_report

@@ -83,6 +83,9 @@ class DatasetConfig(StrictModel):
     )
     validation_fraction: float = Field(gt=0, lt=1, description="Expected share of patients for validation.")
     test_fraction: float = Field(gt=0, lt=1, description="Expected share of patients for test.")
+    external: list[str] = Field(
+        description="Cohorts that never train, validate or test a model: external_validation judges them by themselves."
+    )
     classes: list[str] = Field(
         min_length=2,
         description="The classes that a model tells apart, in their order; of two, the positive one comes last. Any "

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from penumo_assets.imaging.pack import npz_bytes
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.evaluate import __main__ as evaluate
@@ -347,3 +348,29 @@ def test_senseless_options_are_refused(arguments, capsys):
     with pytest.raises(SystemExit):
         evaluate.main(arguments)
     assert "at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("cohort", "reason"), [("gamma", ""), ("alpha", "alpha is part of the training set")])
+def test_an_external_cohort_takes_the_place_of_the_test_split_and_of_nothing_else(root, cohort, reason):
+    inputs = root / "processing" / "input"
+    write_model(inputs / "model", root / "scratch")
+    (inputs / "npz" / cohort).mkdir(parents=True)
+    for name in ("index", "context"):
+        (inputs / name).mkdir()
+    lines = []
+    for i, image in enumerate(tensors(np.arange(20) % 2, np.random.default_rng(5))):
+        (inputs / "npz" / cohort / f"{i}.npz").write_bytes(npz_bytes(image))
+        patient = {"image_id": f"e{i}", "patient_id": f"e{i}", "label": CLASSES[i % 2]}
+        lines.append(patient | {"file": f"{cohort}/{i}.npz", "cohort": cohort})
+    (inputs / "index" / "items.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (inputs / "context" / "context.json").write_text(json.dumps({"external": cohort}))
+    if reason:
+        return run_expecting_refusal(reason)
+    evaluate.main(FAST)
+    report = read_report((report_folder(root) / "report.json").read_text())
+    assert report.external == "gamma"
+    assert (report.data.splits.test.images, report.data.splits.validation.images) == (20, 6)
+    rows = pd.read_parquet(report_folder(root) / "predictions.parquet")
+    assert set(rows.loc[rows["split"] == "test", "cohort"]) == {"gamma"}
+    assert set(rows.loc[rows["split"] == "validation", "cohort"]) == {"alpha", "beta"}
+    assert "External validation (gamma)" in (report_folder(root) / "report.html").read_text()

@@ -1,8 +1,9 @@
 """Processing job: a model and a packed training set -> report.json, report.html, predictions.parquet.
 
 Inputs ``model/model.tar.gz`` and ``dataset/`` (the layout of ``jobs/shards.py``); optionally
-``context/context.json`` (what only the orchestrator knows) and ``reference/predictions.parquet``
-(another model's, for a paired comparison). Output ``report/``. Everything that is chosen (threshold,
+``context/context.json`` (what only the orchestrator knows), ``reference/predictions.parquet``
+(another model's, for a paired comparison), and ``npz/`` with ``index/items.jsonl`` (jobs/pack's): the tensors of an
+external cohort, which take the place of the test split. Output ``report/``. Everything that is chosen (threshold,
 calibration) is chosen on validation; test is only measured.
 """
 
@@ -22,6 +23,7 @@ import torch
 
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
+from penumo_assets.jobs.evaluate.external import read_external
 from penumo_assets.jobs.evaluate.inputs import (
     PREDICTIONS_NAME,
     check_agreement,
@@ -75,13 +77,16 @@ def evaluate(model: torch.nn.Module, metadata: dict[str, Any], options: argparse
     """
     data = TrainingSet(contract.processing_input("dataset"))
     check_agreement(metadata, data)
+    splits, npz = dict(data.splits), contract.processing_input("npz")
+    if external := read_external(contract.processing_input("index"), npz, data.dataset):
+        splits["test"] = external
     context = read_context(contract.processing_input("context"))
     reference = read_reference(contract.processing_input("reference"))
     started = time.perf_counter()
-    logits = {name: score(model, metadata, data.splits[name], options.batch_size) for name in SCORED_SPLITS}
+    logits = {name: score(model, metadata, splits[name], options.batch_size) for name in SCORED_SPLITS}
     scored = time.perf_counter()
     evaluation = Evaluation(
-        index={name: split.index for name, split in data.splits.items()},
+        index={name: split.index for name, split in splits.items()},
         logits=logits,
         classes=data.dataset.classes,
         positive=_positive(data),
@@ -95,7 +100,7 @@ def evaluate(model: torch.nn.Module, metadata: dict[str, Any], options: argparse
         report = build_report(evaluation)
     except (ScoreError, ValueError) as error:
         raise JobError(str(error)) from error
-    gallery = draw_failures(model, metadata, data.splits["test"], report.failures)
+    gallery = draw_failures(model, metadata, splits["test"], report.failures)
     page = render_html(report, evaluation.context, gallery)
     values = headline(report) | {
         "architecture": metadata["architecture"],

@@ -156,7 +156,7 @@ def pack(
                 writer.skip()
                 continue
             reused += unpacked.reused
-            writer.add(unpacked.image, _index_row(unpacked.item, unpacked.image, classes))
+            writer.add(unpacked.image, index_row(unpacked.item, unpacked.image, classes))
         frames[name] = writer.close()
         logger.info("%s: %d images", name, len(frames[name]))
     if previous.given and (lost := [entry["file"] for entry in unusable if entry["reason"] == MISSING]):
@@ -171,7 +171,8 @@ def pack(
     return _result_values(dataset, frames, unusable, reused)
 
 
-def _index_row(item: Item, image: np.ndarray, classes: list[str]) -> dict[str, Any]:
+def index_row(item: Item, image: np.ndarray, classes: list[str]) -> dict[str, Any]:
+    """What the index of a split says of an image."""
     return {
         **item.model_dump(exclude={"declared_split"}),
         "target": classes.index(item.label),

@@ -39,6 +39,7 @@ def build_report(evaluation: Evaluation) -> Report:
         schema=SCHEMA,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         phantoms=context.phantoms,
+        external=context.external,
         disclaimer=NOT_A_DEVICE,
         model=ModelFacts.model_validate_json(json.dumps(evaluation.model)),
         versions=versions(evaluation),

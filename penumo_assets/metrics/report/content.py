@@ -177,6 +177,9 @@ class Report(Record):
     schema_name: Literal["penumo/evaluation-report/3"] = Field(alias="schema")
     created: str = Field(description="ISO 8601, UTC.")
     phantoms: bool = Field(description="True when the images were drawn by a program: nothing here is about patients.")
+    external: str | None = Field(
+        description="The cohort that is judged instead of the test split: no image of it trained, chose or calibrated."
+    )
     disclaimer: str
     model: ModelFacts
     versions: Versions

@@ -40,10 +40,12 @@ class DiceRow(StrictModel):
 class Context(Study):
     """``flow`` by cohort, ``dice`` by image, versions, and the gates that the report is judged by.
 
+    ``external`` is the cohort that takes the place of the test split, of which no image trained the model.
     ``test_looks``: how many models were measured on the test images with ``test_digest``, this one included.
     """
 
     phantoms: bool = False
+    external: str | None = None
     flow: dict[str, CohortFlow] | None = None
     dice: tuple[DiceRow, ...] = ()
     gates: Gates = Field(default_factory=Gates.defaults)

@@ -94,8 +94,10 @@ def limits(report: Report) -> list[str]:
         lines.append("The images are phantoms; nothing here transfers to patients.")
     lines += [
         "Labels are taken as they come. Text-mined labels are noisy, and a model can only be measured against them.",
-        "Test patients come from the same cohorts as training patients; performance elsewhere is unknown "
-        "and usually lower.",
+        "The cohort is external, and one of many hospitals: performance in the next is unknown."
+        if report.external
+        else "Test patients come from the same cohorts as training patients; performance elsewhere is unknown and "
+        "usually lower.",
         "Subgroup figures are not adjusted for multiple comparisons, and small groups have wide intervals.",
         "Grad-CAM shows which regions moved the score. It is no proof that the model looks at disease.",
         "Prevalence in collected data is rarely that of a ward; predictive values do not transfer.",

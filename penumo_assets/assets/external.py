@@ -1,0 +1,137 @@
+"""A cohort that no model has seen, judged by itself.
+
+Enters: `npz_tensors` of one cohort, `champion_model`. Leaves: `external_validation` (report.json, report.html,
+predictions.parquet of the cohort).
+"""
+
+import hashlib
+import json
+
+from dagster import AssetExecutionContext, Config, DataVersion, Failure, MaterializeResult, MetadataValue, asset
+from pydantic import Field
+
+from penumo_assets.assets.dataset import DatasetLaunchpad, pack_spec, trainable
+from penumo_assets.assets.evaluation import EvaluationConfig, evaluate_spec, report_context, statements
+from penumo_assets.assets.report_page import report_metadata
+from penumo_assets.assets.shared import LEARNING, OWNERS, TRAINING_POOL, parsed, run_job
+from penumo_assets.assets.training import SPLITS, TrainLaunchpad, train_spec
+from penumo_assets.configs.train import DatasetConfig, Gates, TrainConfig
+from penumo_assets.jobs.contract import json_lines
+from penumo_assets.metrics.report.content import read_report
+from penumo_assets.partitions import cohorts
+from penumo_assets.promotion import NoChampion, read_champion
+from penumo_assets.records import ExternalRecord, LooksRecord, TrainingSetRecord
+from penumo_assets.resources.compute.runner import JobRunner
+from penumo_assets.resources.compute.spec import JobInput, JobResult
+from penumo_assets.resources.storage.object_store import ObjectStore
+from penumo_assets.resources.storage.root import Storage
+
+
+class ExternalConfig(Config):
+    """How the cohort is judged; and, where it trained the champion, how a model without it is trained."""
+
+    evaluation: EvaluationConfig = EvaluationConfig()
+    dataset: DatasetLaunchpad = DatasetLaunchpad()  # type: ignore[valid-type]
+    train: TrainLaunchpad = TrainLaunchpad()
+    leave_out: bool = Field(
+        default=False,
+        description="Where the cohort trained the champion: train the champion's architecture anew on the other "
+        "cohorts of its training set, and judge that model.",
+    )
+
+
+@asset(
+    deps=["npz_tensors", "champion_model"],
+    partitions_def=cohorts,
+    group_name=LEARNING,
+    owners=OWNERS,
+    kinds={"scikitlearn", "html"},
+    code_version="1",
+    pool=TRAINING_POOL,
+    description="The champion on a labelled cohort that it was not trained on, with threshold and calibration as they "
+    "are; with leave_out, for a cohort of its training set, a model that was trained on the others.",
+)
+def external_validation(
+    context: AssetExecutionContext, config: ExternalConfig, storage: Storage, jobs: JobRunner
+) -> MaterializeResult:
+    """Judge a model on the partition's cohort, by itself."""
+    cohort, store = context.partition_key, storage.store
+    settings = parsed(DatasetConfig, config.dataset)
+    found = trainable(store, [cohort], settings, external=True)
+    inputs, name, done = _champion(store)
+    trained_on = _cohorts(store, inputs["dataset"])
+    if cohort in trained_on:
+        others = sorted(set(trained_on) - {cohort})
+        if not config.leave_out or not others:
+            raise Failure(
+                f"{cohort} trained {name}: declare it in dataset.external and train again, or set leave_out, which "
+                "needs another cohort to train on",
+                allow_retries=False,
+            )
+        inputs, name, done = _without(context, jobs, store, others, settings, parsed(TrainConfig, config.train))
+    items = json_lines(found.items)
+    looked = hashlib.sha256(items).hexdigest()
+    known = statements(config.evaluation.study) | report_context(store, [cohort])
+    known |= {"external": cohort, "gates": parsed(Gates, config.evaluation.gates).model_dump(), "test_digest": looked}
+    known["test_looks"] = LooksRecord.add(store, looked[:16], name)
+    inputs["npz"] = JobInput("npz", tuple(item["file"] for item in found.items))
+    documents = {
+        "context": {"context.json": json.dumps(known, sort_keys=True).encode()},
+        "index": {"items.jsonl": items},
+    }
+    result = run_job(context, jobs, evaluate_spec(cohort, config.evaluation, inputs, documents))
+    prefix = f"external_validation/{cohort}/{result.job_name}"
+    names = result.outputs["report"]
+    store.copy_all((result.key("report", item), f"{prefix}/{item}") for item in names)
+    ExternalRecord(prefix=prefix, names=names, model=name, values=result.values).write(store, cohort)
+    for job in (*done, result):
+        jobs.discard(job.job_name)
+    report = read_report(store.read(f"{prefix}/report.json"))
+    return MaterializeResult(
+        metadata={
+            "model": MetadataValue.text(name),
+            **report_metadata(storage, prefix, report, result.values),
+            **result.metadata,
+        },
+        data_version=DataVersion(result.job_name),
+    )
+
+
+Model = tuple[dict[str, JobInput], str, tuple[JobResult, ...]]
+
+
+def _champion(store: ObjectStore) -> Model:
+    """The champion and the training set that it was trained on, as inputs; its name; the jobs that made it here."""
+    try:
+        champion = read_champion(store)
+    except NoChampion as error:
+        raise Failure(str(error), allow_retries=False) from error
+    prefix = TrainingSetRecord.prefix_of(champion.dataset_digest)
+    names = tuple(info.key.removeprefix(f"{prefix}/") for info in store.list_objects(prefix))
+    return {"model": champion.serving.archive, "dataset": JobInput(prefix, names)}, champion.training_job, ()
+
+
+def _cohorts(store: ObjectStore, dataset: JobInput) -> list[str]:
+    if not dataset.names:
+        raise Failure(f"{dataset.prefix}, the champion's training set, is gone: train again", allow_retries=False)
+    return store.read_json(f"{dataset.prefix}/dataset.json")["cohorts"]
+
+
+def _without(
+    context: AssetExecutionContext,
+    jobs: JobRunner,
+    store: ObjectStore,
+    others: list[str],
+    settings: DatasetConfig,
+    train: TrainConfig,
+) -> Model:
+    """A model of the champion's architecture that was trained on the other cohorts; nobody else uses it."""
+    architecture = read_champion(store).architecture
+    packed = run_job(context, jobs, pack_spec(trainable(store, others, settings).items, settings, None))
+    dataset = JobInput(f"{packed.output_prefix}/dataset", packed.outputs["dataset"])
+    splits = TrainingSetRecord(prefix=dataset.prefix, names=dataset.names, digest=packed.values["digest"])
+    trained = run_job(
+        context, jobs, train_spec(store, architecture, train, {name: splits.split(name) for name in SPLITS})
+    )
+    model = JobInput(f"{trained.output_prefix}/model", ("model.tar.gz",))
+    return {"model": model, "dataset": dataset}, trained.job_name, (packed, trained)
