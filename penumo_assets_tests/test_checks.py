@@ -20,7 +20,7 @@ from penumo_assets.checks.quality import intensity_drift, mask_plausibility, rej
 from penumo_assets.cohort.publish import Manifest, dump_manifest, manifest_key
 from penumo_assets.imaging.pack import npz_bytes
 from penumo_assets.jobs.manifest import ManifestRow, StageOutput
-from penumo_assets.jobs.pack.__main__ import Item, _index_row
+from penumo_assets.jobs.pack.__main__ import Item, index_row
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage
@@ -253,7 +253,7 @@ def write_training_set(store: ObjectStore, members: dict[str, list[tuple[str, fl
             item = Item(
                 file=file, image_id="x", patient_id=patient, cohort="a", label="normal", sha256=f"{picture}-{patient}"
             )
-            rows.append(_index_row(item, tensor, ["normal", "pneumonia"]))
+            rows.append(index_row(item, tensor, ["normal", "pneumonia"]))
         buffer = io.BytesIO()
         pd.DataFrame(rows).to_parquet(buffer)
         store.write(f"training_set/d/{split}/index.parquet", buffer.getvalue())
