@@ -248,7 +248,7 @@ def test_an_address_that_may_hold_a_password_goes_to_the_job_as_a_secret(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    monkeypatch.setattr(Tracking, "_client", lambda self: None)
+    monkeypatch.setattr(Tracking, "client", lambda self: None)
     tracking = Tracking()
     environment = tracking.job_environment("a-run")
     assert "MLFLOW_TRACKING_URI" not in environment
@@ -260,7 +260,7 @@ def test_an_address_that_may_hold_a_password_goes_to_the_job_as_a_secret(
 def test_an_address_without_a_password_is_shown_in_the_jobs_description(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Tracking, "_client", lambda self: None)
+    monkeypatch.setattr(Tracking, "client", lambda self: None)
     tracking = Tracking(tracking_uri=address)
     assert tracking.job_environment("a-run")["MLFLOW_TRACKING_URI"] == address
     assert "MLFLOW_TRACKING_URI" not in tracking.job_secrets()
