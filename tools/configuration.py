@@ -183,6 +183,11 @@ ENVIRONMENT: tuple[tuple[str, str, str], ...] = (
     ),
     ("PENUMO_OPT_ML", "`/opt/ml`", "Set for jobs: the root of the container's layout."),
     ("PENUMO_CODE_VERSION", "by the sources", "Set for jobs: digest of the code, which MLflow runs are tagged with."),
+    (
+        "PENUMO_MLFLOW_PARENT_RUN_ID",
+        "by the run",
+        "Set for jobs: the Dagster run's MLflow run, above a training's own.",
+    ),
     ("PENUMO_DAGSTER_RUN_ID", "by the run", "Set for jobs: the Dagster run, which MLflow runs are tagged with."),
     ("PENUMO_GPU_INSTANCE", "by the instance", "Set for jobs on a GPU instance: they fail if torch finds no CUDA."),
     ("PENUMO_CHECKPOINTS_URI", "by the search", "Set for trials: where their checkpoints are, to remove them from."),

@@ -24,7 +24,7 @@ from penumo_assets.assets.shared import (
     run_job,
 )
 from penumo_assets.automation import TRAINING_SET_CHANGED
-from penumo_assets.configs.train import TrainConfig
+from penumo_assets.configs.train import NO_WEIGHTS, TrainConfig
 from penumo_assets.metrics.report.inline import LEARNING_CAPTION, learning_curve
 from penumo_assets.partitions import architectures
 from penumo_assets.records import ModelRecord, TrainingSetRecord
@@ -37,7 +37,7 @@ from penumo_assets.resources.tracking import Tracking
 
 TrainLaunchpad: Any = launchpad_config(TrainConfig)
 SPLITS = ("train", "validation", "test")
-WITHOUT_FILE = ("none", "imagenet")
+WITHOUT_FILE = (NO_WEIGHTS, "imagenet")
 MAX_WEIGHTS_BYTES = 2 * 2**30
 
 

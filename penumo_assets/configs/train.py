@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from penumo_assets.configs.base import StrictModel, defaults_from
 
+NO_WEIGHTS = "none"  # of `pretrained`: a random start
 PICKLES = (".pth", ".pt", ".bin", ".pkl", ".ckpt")
 
 
@@ -164,6 +165,12 @@ class TrainConfig(StrictModel):
     )
     optimizer: Optimizer = Field(description="adamw (decoupled weight decay) or sgd (Nesterov).")
     learning_rate: float = Field(gt=0, le=10, description="Learning rate after the warm-up.")
+    backbone_lr_factor: float = Field(
+        gt=0,
+        le=1,
+        description="With pretrained weights, what all layers but the last learn at, as a share of learning_rate: they "
+        "know much already, and the last layer starts at random. Without, all learn at learning_rate.",
+    )
     weight_decay: float = Field(ge=0, le=1, description="Weight decay; never on biases or batch norm.")
     scheduler: Scheduler = Field(description="How the learning rate falls to 0 over the epochs; constant: it does not.")
     warmup_epochs: int = Field(ge=0, le=1000, description="Epochs over which the learning rate rises from 0.")

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
-from penumo_assets.configs.train import Optimizer, Scheduler, TrainConfig
+from penumo_assets.configs.train import NO_WEIGHTS, Optimizer, Scheduler, TrainConfig
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -52,12 +52,17 @@ def rate_factor(step: int, warmup: int, total: int, scheduler: Scheduler, floor:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, steps_per_epoch: int, config: TrainConfig) -> None:
-    """Give every group its learning rate for ``step``; all but the last layer stand still while they are frozen."""
+    """Give every group its learning rate for ``step``.
+
+    All but the last layer stand still while they are frozen; then, if they are pretrained, they learn at a share of it
+    (discriminative rates, Howard & Ruder 2018).
+    """
     warmup, total = config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch
     rate = config.learning_rate * rate_factor(step, warmup, total, config.scheduler)
     frozen = step < config.freeze_epochs * steps_per_epoch
+    share = 0.0 if frozen else 1.0 if config.pretrained == NO_WEIGHTS else config.backbone_lr_factor
     for group in optimizer.param_groups:
-        group["lr"] = 0.0 if frozen and not group["head"] else rate
+        group["lr"] = rate if group["head"] else rate * share
 
 
 def last_layers_rate(optimizer: torch.optim.Optimizer) -> float:

@@ -334,6 +334,17 @@ def test_the_learning_rate_warms_up_and_falls_to_zero():
     assert body[5:] == head[5:]
 
 
+@pytest.mark.parametrize(("pretrained", "share"), [("none", 1.0), ("imagenet", 0.25), ("s3://b/w.safetensors", 0.25)])
+def test_pretrained_layers_learn_at_a_share_of_the_last_layers_rate(pretrained, share):
+    config = TrainConfig(epochs=2, warmup_epochs=0, freeze_epochs=1, pretrained=pretrained, backbone_lr_factor=0.25)
+    optimizer = make_optimizer(build_classifier("resnet34", 2, 4), config)
+    for step, expected in ((2, 0.0), (5, share), (8, share)):  # five steps an epoch, the first of them frozen
+        set_learning_rate(optimizer, step, 5, config)
+        rates = {group["head"]: group["lr"] for group in optimizer.param_groups}
+        assert rates[False] == pytest.approx(expected * rates[True])
+        assert rates[True] > 0
+
+
 def test_an_older_pytorch_that_cannot_tell_its_instructions_trains_in_float32(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert precision_of(MixedPrecision.auto, torch.device("cpu")) is torch.float32

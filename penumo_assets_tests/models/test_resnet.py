@@ -70,6 +70,56 @@ def test_weights_of_torchvisions_first_generation_are_taken(architecture):
         build_classifier(architecture, 2, 3, {n: t for n, t in old.items() if n != "layer1.0.bn1.running_var"})
 
 
+def timm_weights(architecture: str, channels: int) -> dict[str, torch.Tensor]:
+    """Random weights by the names and shapes that timm's ResNet (7x7 stem) gives to its layers, with 1000 classes."""
+    wide = architecture == "resnet50"
+    shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (64, channels, 7, 7)}
+    norms, before = {"bn1": 64}, 64
+    for layer, (width, blocks) in enumerate(zip((64, 128, 256, 512), (3, 4, 6, 3), strict=True), start=1):
+        for block in range(blocks):
+            name, after = f"layer{layer}.{block}", width * (4 if wide else 1)
+            kernels = [(before, width, 1), (width, width, 3), (width, after, 1)] if wide else [
+                (before, width, 3), (width, width, 3)
+            ]  # fmt: skip
+            for number, (source, target, kernel) in enumerate(kernels, start=1):
+                shapes[f"{name}.conv{number}.weight"] = (target, source, kernel, kernel)
+                norms[f"{name}.bn{number}"] = target
+            if before != after:
+                shapes[f"{name}.downsample.0.weight"] = (after, before, 1, 1)
+                norms[f"{name}.downsample.1"] = after
+            before = after
+    shapes |= {"fc.weight": (1000, before), "fc.bias": (1000,)}
+    weights = {name: 0.05 * torch.randn(shape) for name, shape in shapes.items()}
+    for name, width in norms.items():
+        weights |= {f"{name}.{part}": torch.rand(width) for part in ("weight", "bias", "running_mean", "running_var")}
+        weights[f"{name}.num_batches_tracked"] = torch.tensor(7)
+    return weights
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("architecture", PUBLISHED_WEIGHTS)
+def test_weights_of_timm_are_taken_but_for_the_last_layer(architecture: str, channels: int) -> None:
+    torch.manual_seed(0)
+    weights = timm_weights(architecture, channels)
+    with_three = PUBLISHED_WEIGHTS[architecture] - (3 - channels) * 64 * 49
+    learnt = {name for name in weights if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+    assert sum(weights[name].numel() for name in learnt) == with_three
+    own = build_classifier(architecture, 2, 4, weights).state_dict()
+    for name, tensor in weights.items():
+        if name.startswith("layer") or name.startswith("bn1"):
+            torch.testing.assert_close(own[name], tensor)
+    assert own["fc.weight"].shape[0] == 2
+    torch.testing.assert_close(own["conv1.weight"][:, :3].sum(1), weights["conv1.weight"].sum(1))
+    assert not own["conv1.weight"][:, 3].any()  # the mask starts without effect
+
+
+def test_timms_variants_with_another_stem_are_refused_by_name() -> None:
+    weights = timm_weights("resnet34", 3)
+    stem = {f"conv1.{n}.weight": torch.zeros(32, 3, 3, 3) for n in (0, 3, 6)}
+    with pytest.raises(ModelError, match=r"not for resnet34: they have no conv1\.weight"):
+        build_classifier("resnet34", 2, 4, {n: t for n, t in weights.items() if n != "conv1.weight"} | stem)
+
+
 def chest_weights() -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     """A network of torchxrayvision's shape (one channel, 18 findings) and its state dict."""
     network = torchvision.models.resnet50(weights=None, num_classes=18)

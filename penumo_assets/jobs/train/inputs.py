@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from penumo_assets.configs.train import TrainConfig
+from penumo_assets.configs.train import NO_WEIGHTS, TrainConfig
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.shards import Split
@@ -48,7 +48,7 @@ def check_splits(train: Split, validation: Split) -> None:
 
 def pretrained_weights(config: TrainConfig, architecture: str) -> dict[str, torch.Tensor] | None:
     """The weights to start from: none, ImageNet's, or the one weight file in channel ``pretrained``."""
-    if config.pretrained == "none":
+    if config.pretrained == NO_WEIGHTS:
         return None
     if config.pretrained == "imagenet":
         return imagenet_weights(architecture)
