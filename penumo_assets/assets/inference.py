@@ -5,7 +5,7 @@ Enters: `npz_tensors` of one cohort, `champion_model`. Leaves: `predictions` (pr
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,8 @@ class ChosenModel:
     code_version="2",
     pool=PROCESSING_POOL,
     description="One row per image of a cohort, labelled or not: probability per class, plain and calibrated, "
-    "decision at the model's threshold, model version, quality flags; optional Grad-CAM overlays.",
+    "decision at the model's threshold, model version, quality flags; optional Grad-CAM overlays; metrics "
+    "with intervals where images have labels.",
 )
 def predictions(
     context: AssetExecutionContext,
@@ -105,6 +106,7 @@ def predictions(
             "dagster/row_count": values["images"],
             **_tables(values),
             "model_version": model.version,
+            "trained_on_this_cohort": values["trained_on_this_cohort"],
             **{name: rounded(values[name]) for name in ("architecture", "threshold", "labelled", "overlays")},
             "labels_the_model_does_not_know": listed(values["labels_the_model_does_not_know"]),
             **_psi(values["drift"]),
@@ -192,7 +194,16 @@ def _tables(values: Mapping[str, Any]) -> dict[str, TableMetadataValue]:
         "decisions": table(decisions, ("class", "decided", "mean_probability")),
         "quality_flags": table(flags, ("flag", "images")),
         "unusable": table(values["unusable"], ("file", "reason")),
+        "metrics": table(_without_none(values["metrics"]), ("metric", "value", "low", "high", "reason")),
+        "shortcuts": table(
+            _without_none(values["shortcuts"]),
+            ("finding", "cohort", "shortcut", "images", "shortcut_auc", "model_auc", "verdict"),
+        ),
     }
+
+
+def _without_none(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    return ({name: "none" if value is None else value for name, value in row.items()} for row in rows)
 
 
 def _overlays(store: ObjectStore, prefix: str, values: Mapping[str, Any]) -> dict[str, tuple[str, str]]:

@@ -79,8 +79,8 @@ def champion_agrees(storage: Storage, tracking: Tracking) -> AssetCheckResult:
 @asset_check(
     asset="predictions",
     description="Predictions and image statistics of the cohort are distributed as in the model's own data: "
-    "population stability index below the asset's `max_psi`, or no higher than chance explains. A warning, also "
-    "where a feature cannot be compared: the model answers, but for other images than it was judged on.",
+    "population stability index below the asset's `max_psi`, or no higher than chance explains. A warning: the model "
+    "answers, but for other images than it was judged on, or a feature cannot be compared.",
 )
 def drift(context: AssetCheckExecutionContext, storage: Storage) -> AssetCheckResult:
     store = storage.store

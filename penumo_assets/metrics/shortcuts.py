@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import optimize, special
 
 from penumo_assets.metrics.preparation import BARS, BORDER, OUTLINE, QUANTITIES
 
@@ -81,23 +82,35 @@ def shortcut_scores(features: pd.DataFrame, outcome: np.ndarray, fit: np.ndarray
     ValueError
         If no fit row has known features, or those that have hold one class only; the message says so.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     known = np.isfinite(features.to_numpy(np.float64)).all(axis=1)
     rows = fit & known
     if not rows.any():
         raise ValueError("it is not known of the training and validation images")
     if len(np.unique(outcome[rows])) < 2:
         raise ValueError("the training and validation images with this feature do not hold both classes")
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    model.fit(features.to_numpy(np.float64)[rows], outcome[rows])
+    values = features.to_numpy(np.float64)
+    spread = values[rows].std(axis=0)
+    scaled = (values - values[rows].mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     scores = np.full(len(features), np.nan)
     usable = apply & known
-    if usable.any():
-        scores[usable] = model.predict_proba(features.to_numpy(np.float64)[usable])[:, 1]
+    weights = _logistic_regression(scaled[rows], outcome[rows])
+    scores[usable] = special.expit(scaled[usable] @ weights[1:] + weights[0])
     return scores[apply]
+
+
+def _logistic_regression(features: np.ndarray, outcome: np.ndarray) -> np.ndarray:
+    """Intercept and weights (k + 1,) for (n, k) features, with half the squared weights as penalty.
+
+    By SciPy and not scikit-learn, because predicting needs it too, where scikit-learn is not installed.
+    """
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        linear = features @ weights[1:] + weights[0]
+        residual = special.expit(linear) - outcome
+        value = (np.logaddexp(0, linear) - outcome * linear).sum() + (weights[1:] ** 2).sum() / 2
+        return float(value), np.append(residual.sum(), residual @ features + weights[1:])
+
+    return optimize.minimize(loss, np.zeros(features.shape[1] + 1), jac=True, method="L-BFGS-B").x
 
 
 def _numeric(index: pd.DataFrame, column: str) -> pd.Series:

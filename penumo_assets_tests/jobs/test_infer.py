@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.infer import __main__ as infer
@@ -239,6 +240,42 @@ def test_drift_compares_with_the_models_own_data(job, trained_on_it: bool):
     assert rows["file_bytes"]["moved"] is not trained_on_it
     assert not rows["mean_intensity"]["moved"]
     assert rows["probability_pneumonia"]["images"] == 60
+
+
+def test_labelled_images_are_measured_with_intervals_and_beside_shortcuts(job):
+    """The labels say what the file size says; the network knows nothing."""
+    random, items = np.random.default_rng(0), []
+    for copy in range(8):
+        for item in read_items(job):
+            label = CLASSES[len(items) % 2]
+            size = 4e5 * (1 + CLASSES.index(label)) + random.normal(0, 1e5)
+            unique = {"image_id": f"{item['image_id']}-{copy}", "patient_id": f"p{len(items)}"}
+            items.append(item | unique | {"label": label, "source_bytes": size})
+    write_infer_items(job, items)
+    target = np.arange(200) % 2
+    training = pd.DataFrame(
+        {"cohort": "elsewhere", "target": target, "source_bytes": 4e5 * (1 + target) + random.normal(0, 1e5, 200)}
+    )
+    (job / "processing/input/training/train").mkdir(parents=True)
+    training.assign(source_width=np.nan, source_height=np.nan, mean_intensity=np.nan).to_parquet(
+        job / "processing/input/training/train/index.parquet"
+    )
+    frame, values = run(job)
+    metrics = {row["metric"]: row for row in values["metrics"]}
+    assert metrics["roc_auc"]["value"] == pytest.approx(
+        roc_auc_score(frame["label"] == "pneumonia", frame["probability_pneumonia"])
+    )
+    assert metrics["roc_auc"]["low"] < metrics["roc_auc"]["value"] < metrics["roc_auc"]["high"]
+    (row,) = [row for row in values["shortcuts"] if row["shortcut"] == "file_size"]
+    assert row["shortcut_auc"] > 0.9
+    assert row["verdict"] == "shortcut better"
+    assert values["trained_on_this_cohort"] is False
+
+
+def test_without_labels_nothing_is_measured(job):
+    write_infer_items(job, [item | {"label": None} for item in read_items(job)])
+    _, values = run(job)
+    assert (values["metrics"], values["shortcuts"]) == ([], [])
 
 
 def test_without_the_models_data_there_is_no_drift_to_tell(job):

@@ -1,7 +1,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from penumo_assets.metrics.preparation import QUANTITIES
 from penumo_assets.metrics.shortcuts import SHORTCUTS, shortcut_features, shortcut_scores
@@ -96,3 +99,14 @@ def test_one_class_in_the_fit_rows_is_refused():
     fit, apply = split(400)
     with pytest.raises(ValueError, match="do not hold both classes"):
         shortcut_scores(shortcut_features(index)[columns("all")], np.where(fit, 1, outcome), fit, apply)
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_the_scores_are_those_of_scikit_learns_logistic_regression(columns):
+    random = np.random.default_rng(columns)
+    outcome = random.integers(0, 2, 120)
+    features = pd.DataFrame(random.normal(5, 3, (120, columns)) + outcome[:, None])
+    fit = np.arange(120) < 80
+    known = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-8)).fit(features[fit].to_numpy(), outcome[fit])
+    expected = known.predict_proba(features[~fit].to_numpy())[:, 1]
+    np.testing.assert_allclose(shortcut_scores(features, outcome, fit, ~fit), expected, atol=1e-4)

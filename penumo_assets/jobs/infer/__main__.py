@@ -23,6 +23,7 @@ from penumo_assets.imaging.pack import NpzError, load_npz
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.csv_cells import plain_cell
+from penumo_assets.jobs.infer.measure import measured
 from penumo_assets.jobs.infer.pictures import overlay, png_bytes
 from penumo_assets.jobs.infer.predictor import Classifier, class_columns
 from penumo_assets.metrics.drift import drift_rows, image_statistics
@@ -136,7 +137,9 @@ def load_model(folder: Path, scratch: Path, device: str) -> Classifier:
         raise JobError(f"the model cannot be used: {error}") from error
 
 
-def find_drift(frame: pd.DataFrame, items: list[Item], classes: list[str], limit: float) -> list[dict[str, Any]]:
+def find_drift(
+    frame: pd.DataFrame, arrived: pd.DataFrame, trained_on: pd.DataFrame | None, classes: list[str], limit: float
+) -> list[dict[str, Any]]:
     """How far predictions and image statistics are from the model's own data, as far as the inputs tell.
 
     Predictions are compared with those of the validation and test images: a model is surer of images it was
@@ -151,14 +154,10 @@ def find_drift(frame: pd.DataFrame, items: list[Item], classes: list[str], limit
         for column in [f"probability_{label}" for label in (classes[-1:] if len(classes) == 2 else classes)]:
             if column in held_out:
                 reference[column], current[column] = held_out[column].to_numpy(), frame[column].to_numpy()
-    known = contract.processing_input("training") / "train" / "index.parquet"
-    if known.is_file():
+    if trained_on is not None:
         columns = ["source_width", "source_height", "source_bytes", "mean_intensity"]
-        trained_on = pd.read_parquet(known, columns=[*columns, "cohort"])
-        own = trained_on[trained_on["cohort"] == items[0].file.partition("/")[0]]
-        trained_on = trained_on if own.empty else own
-        arrived = pd.DataFrame([item.model_dump(include=set(columns)) for item in items], columns=columns)
-        for table, statistics in ((trained_on, reference), (arrived, current)):
+        own = trained_on[trained_on["cohort"] == arrived["cohort"].iloc[0]]
+        for table, statistics in ((trained_on if own.empty else own, reference), (arrived, current)):
             statistics |= image_statistics(*(pd.to_numeric(table[column]).to_numpy() for column in columns))
     return drift_rows(reference, current, limit)
 
@@ -186,8 +185,16 @@ def main(argv: list[str] | None = None) -> None:
     overlays: list[str] = []
     if arguments.overlay:
         overlays = write_overlays(classifier, usable, logits, npz, output / OVERLAYS, arguments.overlay_limit)
-    drift = find_drift(frame, usable, classifier.classes, arguments.max_psi)
-    values = summary(frame, classifier, unusable) | {"overlays": len(overlays), "shown": overlays[:6], "drift": drift}
+    cohort, known = usable[0].file.partition("/")[0], contract.processing_input("training") / "train" / "index.parquet"
+    arrived = pd.DataFrame([item.model_dump() for item in usable]).assign(cohort=cohort)
+    trained_on = pd.read_parquet(known) if known.is_file() else None
+    values = summary(frame, classifier, unusable) | {
+        "overlays": len(overlays),
+        "shown": overlays[:6],
+        "drift": find_drift(frame, arrived, trained_on, classifier.classes, arguments.max_psi),
+        "trained_on_this_cohort": trained_on is not None and cohort in set(trained_on["cohort"]),
+        **measured(arrived, logits, classifier.classes, classifier.rule, trained_on),
+    }
     contract.write_result(output, "infer", values)
 
 

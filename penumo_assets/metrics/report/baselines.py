@@ -35,11 +35,11 @@ class ShortcutTable:
         self._model_aucs: dict[bytes, Estimate] = {}
 
     def rows(self) -> tuple[ShortcutRow, ...]:
-        """One row per cohort and shortcut; over all cohorts also which cohort an image is from."""
-        cohorts = sorted(set(self.cohort))
+        """One row per shortcut and cohort that both sides have; over all cohorts also which cohort an image is from."""
+        cohorts = sorted(set(self.cohort[self.on_test]) & set(self.cohort[~self.on_test]))
         everything = np.ones(len(self.cohort), dtype=bool)
         found: list[ShortcutRow] = []
-        if len(cohorts) > 1:
+        if len(set(self.cohort)) > 1:
             tried = (*SHORTCUTS, self.which_cohort)
             found += [self._row(ALL_COHORTS, shortcut, everything) for shortcut in tried]
         for cohort in cohorts:
