@@ -137,6 +137,7 @@ class ReportRecord(Record):
     """An architecture's newest report: objects ``prefix/name``, the model that it judges, and its headline figures."""
 
     KEY = "reports/{}/current.json"
+    MADE_BY = "evaluation_report"
 
     prefix: str
     names: tuple[str, ...] = ()
@@ -247,6 +248,7 @@ class PredictionsRecord(Record):
     """A cohort's newest predictions, the version that made them, and how their features have moved."""
 
     KEY = "predictions/{}/current.json"
+    MADE_BY = "predictions"
 
     prefix: str
     names: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from dagster import AssetCheckEvaluation, AssetSelection, materialize
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from penumo_assets.checks import ASSET_CHECKS
 from penumo_assets.definitions import ASSETS
@@ -61,12 +62,12 @@ def run_check(house: House, name: str) -> bool:
     return check_result(house, name).passed
 
 
-def check_result(house: House, name: str) -> AssetCheckEvaluation:
+def check_result(house: House, name: str, partition: str | None = None) -> AssetCheckEvaluation:
     """Run one asset check by itself."""
     selection = AssetSelection.checks(*[key for check in ASSET_CHECKS for key in check.check_keys if key.name == name])
     result = materialize(
         [*ASSETS, *ASSET_CHECKS], selection=selection, instance=house.instance, resources=house.resources,
-        raise_on_error=False,
+        tags={PARTITION_NAME_TAG: partition} if partition else None, raise_on_error=False,
     )  # fmt: skip
     (evaluated,) = result.get_asset_check_evaluations()
     return evaluated

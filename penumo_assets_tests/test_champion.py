@@ -69,23 +69,27 @@ def test_an_architecture_that_fails_a_gate_is_not_chosen_and_does_not_hold_up_th
     add_report(house, "resnet50", job="train-b", validation_auc=0.99, gates=STRICT)
     house.materialize("champion_model")
     assert read_champion(house.store).architecture == "resnet34"
-    assert check_result(house, "gate_min_roc_auc_low").severity is AssetCheckSeverity.ERROR
-    assert check_result(house, "gate_max_ece").severity is AssetCheckSeverity.WARN  # resnet34 was not asked for it
+    verdicts = {name: check_result(house, "gate_min_roc_auc_low", name) for name in ("resnet34", "resnet50")}
+    assert verdicts["resnet50"].severity is AssetCheckSeverity.ERROR
+    assert verdicts["resnet34"].severity is AssetCheckSeverity.WARN  # it was not asked for it
 
 
 def test_a_gate_that_was_not_asked_for_is_not_green(house: House) -> None:
     add_report(house, "resnet34", gates={"min_roc_auc_low": 0.5, "min_specificity": None, "min_sensitivity": 1.0})
     results = {
-        name: check_result(house, f"gate_{name}") for name in ("min_roc_auc_low", "min_specificity", "min_sensitivity")
+        name: check_result(house, f"gate_{name}", "resnet34")
+        for name in ("min_roc_auc_low", "min_specificity", "min_sensitivity")
     }
     (passed, off, failed) = ((item.passed, item.severity) for item in results.values())
     assert passed[0]
     assert off == (False, AssetCheckSeverity.WARN)
     assert failed == (False, AssetCheckSeverity.ERROR)
-    rows = [item.metadata["gates"].records[0].data for item in results.values()]
+    rows = [{name: entry.value for name, entry in item.metadata.items()} for item in results.values()]
     assert [row["status"] for row in rows] == ["passed", "not asked for", "failed"]
     assert [row["limit"] for row in rows] == [0.5, "none", 1.0]
     assert rows[0]["value"] > 0.5
+    for item, status in zip(results.values(), ("passed", "not asked for", "failed"), strict=True):
+        assert item.description.startswith(status)
 
 
 def test_a_version_shows_its_figures_and_follows_the_newest_report(house: House) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from dagster import AssetCheckEvaluation, AssetCheckSeverity, AssetSelection, DagsterInstance, asset, materialize
+from dagster._core.storage.tags import PARTITION_NAME_TAG
 
 from penumo_assets.checks import ASSET_CHECKS, MANIFEST_CHECKS, class_balance, duplicates, no_leakage
 from penumo_assets.checks.identity import patient_identity
@@ -18,10 +19,10 @@ from penumo_assets.checks.objects import npz_contract
 from penumo_assets.checks.preparation import preparation_reveals
 from penumo_assets.checks.quality import intensity_drift, mask_plausibility, reject_rate
 from penumo_assets.cohort.publish import Manifest, dump_manifest, manifest_key
+from penumo_assets.definitions import build_definitions
 from penumo_assets.imaging.pack import npz_bytes
 from penumo_assets.jobs.manifest import ManifestRow, StageOutput
 from penumo_assets.jobs.pack.__main__ import Item, index_row
-from penumo_assets.partitions import cohorts
 from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage
 
@@ -39,22 +40,25 @@ class Ward:
         self.store.write(manifest_key(cohort), dump_manifest(Manifest(cohort).head, rows))
         self.instance.add_dynamic_partitions("cohort", [cohort])
 
-    def judge(self, check: Any, cohort: str | None = None, **config: Any) -> AssetCheckEvaluation:
-        """What ``check`` says: by itself, or after its asset's materialization for one cohort."""
-        (key,) = check.check_keys
+    def judge(self, check: Any, cohort: str | None = "a", **config: Any) -> AssetCheckEvaluation:
+        """What ``check`` says, of a cohort if it is asked by cohort."""
+        (spec,) = check.check_specs
 
-        @asset(name=key.asset_key.to_user_string(), partitions_def=cohorts)
+        @asset(name=spec.asset_key.to_user_string(), partitions_def=spec.partitions_def)
         def stand_in() -> None: ...
 
         result = materialize(
             [stand_in, check],
-            selection=AssetSelection.all() if cohort else AssetSelection.checks(check),
+            selection=AssetSelection.checks(check),
             instance=self.instance,
-            partition_key=cohort,
+            tags={PARTITION_NAME_TAG: cohort} if cohort and spec.partitions_def else None,
             resources={"storage": Storage(root=self.store.root_uri)},
             run_config={"ops": {check.op.name: {"config": config}}} if config else None,
             raise_on_error=False,
         )
+        for event in result.all_events:
+            if event.is_step_failure and event.step_failure_data.user_failure_data:
+                raise LookupError(event.step_failure_data.user_failure_data.description)
         (evaluation,) = result.get_asset_check_evaluations()
         return evaluation
 
@@ -82,9 +86,11 @@ def offenders(evaluation: AssetCheckEvaluation) -> list[dict[str, Any]]:
     return [dict(record.data) for record in evaluation.metadata["offenders"].records]  # type: ignore[union-attr]
 
 
-def test_every_check_says_what_it_asks_and_how_severe_it_is() -> None:
+def test_every_check_says_what_it_asks_and_how_severe_it_is_and_has_its_assets_partitions() -> None:
+    graph = build_definitions().resolve_asset_graph()
     for check in ASSET_CHECKS:
         (spec,) = check.check_specs
+        assert spec.partitions_def == graph.get(spec.asset_key).partitions_def, spec.key
         assert spec.description, spec.key
         assert any(word in spec.description for word in ("Error:", "A warning:")), spec.key
         if spec.blocking:
@@ -107,15 +113,23 @@ def test_too_many_rejected_files_are_named_with_their_reason(ward: Ward) -> None
     assert ward.judge(reject_rate, max_rate=0.5).passed
 
 
-def test_in_a_cohorts_run_only_that_cohort_is_judged(ward: Ward) -> None:
+def test_each_cohort_keeps_its_own_verdict(ward: Ward) -> None:
     ward.write("a", [rejected("bad", "raw", "truncated")])
     ward.write("b", [row("good")])
-    assert ward.judge(reject_rate, "b").passed
-    assert not ward.judge(reject_rate, "a").passed
-    everywhere = ward.judge(reject_rate)
-    assert everywhere.metadata["files"].value == 2
-    assert everywhere.metadata["judged"].value == "all cohorts"
-    assert ward.judge(reject_rate, "a").metadata["judged"].value == "cohort a"
+    for cohort, passes in (("a", False), ("b", True)):
+        found = ward.judge(reject_rate, cohort)
+        assert (found.passed, found.partition) == (passes, cohort)
+    (key,) = reject_rate.check_keys
+    kept = ward.instance.event_log_storage.get_asset_check_partition_info([key])
+    verdicts = {info.partition_key: info.latest_execution_status.value for info in kept}
+    assert verdicts == {"a": "FAILED", "b": "SUCCEEDED"}
+
+
+def test_a_check_that_is_asked_about_no_cohort_says_what_to_do(ward: Ward) -> None:
+    ward.write("a", [row("good")])
+    for check in (reject_rate, patient_identity, intensity_drift, mask_plausibility, npz_contract, *MANIFEST_CHECKS):
+        with pytest.raises(LookupError, match="materialize the one in question"):
+            ward.judge(check, None)
 
 
 def test_implausible_masks_and_fallbacks_count_alike(ward: Ward) -> None:
@@ -189,19 +203,20 @@ def test_black_bars_that_tell_classes_apart_are_named(ward: Ward) -> None:
     barred = tensors(ward.store, "barred", {"normal": 3, "pneumonia": 0})
     ward.store.write(barred[0].stages["npz"].key, b"damaged: npz_contract says so")
     ward.write("barred", barred)
-    found = ward.judge(preparation_reveals)
+    found = ward.judge(preparation_reveals, "barred")
     assert (found.passed, found.severity) == (False, AssetCheckSeverity.WARN)
-    assert found.metadata["reveals"].value == "barred: bars and outline, barred: bar_height"
+    assert found.metadata["reveals"].value == "bars and outline, bar_height"
     lines = [dict(record.data) for record in found.metadata["quantities"].records]  # type: ignore[union-attr]
-    (line,) = [line for line in lines if (line["cohort"], line["quantity"]) == ("barred", "bar_height")]
+    (line,) = [line for line in lines if line["quantity"] == "bar_height"]
     assert (line["images"], line["low"] > 0.55) == (59, True)
-    assert ward.judge(preparation_reveals, max_auc=0.99).passed
+    assert ward.judge(preparation_reveals, "barred", max_auc=0.99).passed
 
 
 def test_what_too_few_patients_reveal_is_not_judged(ward: Ward) -> None:
     ward.write("few", tensors(ward.store, "few", {"normal": 9, "pneumonia": 0}, count=9))
     ward.write("unlabelled", [row("x")])
-    assert ward.judge(preparation_reveals).passed
+    assert ward.judge(preparation_reveals, "few").passed
+    assert ward.judge(preparation_reveals, "unlabelled").passed
 
 
 def intensities(name: str, mean: float, count: int = 60) -> list[ManifestRow]:
@@ -213,14 +228,12 @@ def test_a_cohort_of_another_brightness_is_named(ward: Ward) -> None:
     ward.write("a", intensities("a", 100))
     assert ward.judge(intensity_drift).passed  # nothing to compare with
     ward.write("bb", intensities("bb", 100))
-    assert ward.judge(intensity_drift).passed
+    assert ward.judge(intensity_drift, "bb").passed
     ward.write("dark", intensities("dark", 60))
     found = ward.judge(intensity_drift, "dark")
     assert (found.passed, found.severity) == (False, AssetCheckSeverity.WARN)
-    assert found.metadata["moved"].value == "dark"
-    (line,) = found.metadata["mean_intensity"].records  # type: ignore[union-attr]
-    assert line.data["median"] == pytest.approx(60, abs=5)
-    assert line.data["others_images"] == 120
+    assert found.metadata["median"].value == pytest.approx(60, abs=5)
+    assert found.metadata["others_images"].value == 120
     assert ward.judge(intensity_drift, "dark", max_psi=100.0).passed
 
 
@@ -229,8 +242,7 @@ def test_a_cohort_is_compared_with_a_bounded_number_of_others(ward: Ward) -> Non
         ward.write(f"c{number}", intensities(f"c{number}", 100, 10))
     for _ in range(2):
         found = ward.judge(intensity_drift, "c0", compared_with=2)
-        (line,) = found.metadata["mean_intensity"].records  # type: ignore[union-attr]
-        assert line.data["others_images"] == 20
+        assert found.metadata["others_images"].value == 20
 
 
 def pattern(picture: float) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Asset checks: what must hold of an asset before anything is built on it. Blocking ones stop the run.
 
-A check looks at the run's partition; run by itself, at every partition. Tolerances are in the launchpad, under the
+A check of an asset with partitions has a verdict for each partition. Tolerances are in the launchpad, under the
 check's own name (``raw_images_reject_rate``).
 """
 

@@ -4,23 +4,16 @@ from typing import Any
 
 from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, asset_check
 
-from penumo_assets.assets.evaluation import existing_reports
-from penumo_assets.assets.pages import table
+from penumo_assets.assets.pages import listed, table
 from penumo_assets.assets.report_page import FAILED, PASSED, gate_rows
-from penumo_assets.checks.scope import cohorts_in_question, scope
+from penumo_assets.checks.partitioned import partition_of, partitioned_check
 from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.report.content import read_report
+from penumo_assets.partitions import architectures, cohorts
 from penumo_assets.promotion import disagreement, read_champion
 from penumo_assets.records import PredictionsRecord, ReportRecord
-from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 from penumo_assets.resources.storage.root import Storage
 from penumo_assets.resources.tracking import Tracking
-
-
-def _architectures_in_question(context: AssetCheckExecutionContext, store: ObjectStore) -> dict[str, ReportRecord]:
-    """Report records of the run's architecture; of every one when a check is run by itself."""
-    records = existing_reports(store)
-    return {context.partition_key: records[context.partition_key]} if context.has_partition_key else records
 
 
 def _gate_check(gate: str, description: str) -> Any:
@@ -30,7 +23,8 @@ def _gate_check(gate: str, description: str) -> Any:
     architecture; see `assets/champion.py`.
     """
 
-    @asset_check(
+    @partitioned_check(
+        architectures,
         name=f"gate_{gate}",
         asset="evaluation_report",
         blocking=True,
@@ -38,18 +32,15 @@ def _gate_check(gate: str, description: str) -> Any:
         "Warning: the gate was not asked for, or the test images cannot tell.",
     )
     def check(context: AssetCheckExecutionContext, storage: Storage) -> AssetCheckResult:
-        store = storage.store
-        found: list[dict[str, Any]] = []
-        for architecture, record in _architectures_in_question(context, store).items():
-            rows = gate_rows(read_report(store.read(f"{record.prefix}/report.json")))
-            row = next(row for row in rows if row["gate"] == gate)
-            text = row["reason"] if row["reason"].startswith(row["status"]) else f"{row['status']}: {row['reason']}"
-            found.append({"architecture": architecture, **row, "found": text})
-        failed = any(item["status"] == FAILED for item in found)
+        record = ReportRecord.need(storage.store, partition_of(context))
+        rows = gate_rows(read_report(storage.store.read(f"{record.prefix}/report.json")))
+        row = next(row for row in rows if row["gate"] == gate)
+        status, reason = row["status"], row["reason"]
         return AssetCheckResult(
-            passed=all(item["status"] == PASSED for item in found),
-            severity=AssetCheckSeverity.ERROR if failed else AssetCheckSeverity.WARN,
-            metadata={"gates": table(found, ("architecture", "status", "value", "limit", "found"))},
+            passed=status == PASSED,
+            severity=AssetCheckSeverity.ERROR if status == FAILED else AssetCheckSeverity.WARN,
+            description=reason if reason.startswith(status) else f"{status}: {reason}",
+            metadata={name: row[name] for name in ("status", "value", "limit")},
         )
 
     return check
@@ -76,30 +67,23 @@ def champion_agrees(storage: Storage, tracking: Tracking) -> AssetCheckResult:
     )
 
 
-@asset_check(
+@partitioned_check(
+    cohorts,
     asset="predictions",
     description="Predictions and image statistics of the cohort are distributed as in the model's own data: "
     "population stability index below the asset's `max_psi`, or no higher than chance explains. A warning: the model "
     "answers, but for other images than it was judged on, or a feature cannot be compared.",
 )
 def drift(context: AssetCheckExecutionContext, storage: Storage) -> AssetCheckResult:
-    store = storage.store
-    rows: list[dict[str, Any]] = []
-    for cohort in cohorts_in_question(context):
-        try:
-            found = PredictionsRecord.read(store, cohort).drift
-        except ObjectMissing:
-            continue  # a cohort without predictions has not drifted
-        rows += [{"cohort": cohort, **row} for row in found or [{"feature": "every feature", "moved": None}]]
-    columns = ("cohort", "feature", "index", "expected", "chance", "reference_images", "images", "moved")
+    found = PredictionsRecord.need(storage.store, partition_of(context)).drift
+    rows = found or ({"feature": "every feature", "moved": None},)
+    columns = ("feature", "index", "expected", "chance", "reference_images", "images", "moved")
     return AssetCheckResult(
         passed=all(row["moved"] is False for row in rows),
         severity=AssetCheckSeverity.WARN,
         metadata={
-            "judged": scope(context),
-            "moved": ", ".join(f"{row['cohort']}: {row['feature']}" for row in rows if row["moved"]) or "none",
-            "not_comparable": ", ".join(f"{row['cohort']}: {row['feature']}" for row in rows if row["moved"] is None)
-            or "none",
+            "moved": listed(row["feature"] for row in rows if row["moved"]),
+            "not_comparable": listed(row["feature"] for row in rows if row["moved"] is None),
             "population_stability": table(({name: row.get(name) for name in columns} for row in rows), columns),
         },
     )

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, Config, asset_check
+from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, Config
 from pydantic import Field
 
 from penumo_assets.assets.pages import table
-from penumo_assets.checks.scope import cohorts_in_question, scope
+from penumo_assets.checks.partitioned import partition_of, partitioned_check
 from penumo_assets.cohort.publish import open_manifest
 from penumo_assets.jobs.manifest import STAGE_TABLE, ManifestRow
+from penumo_assets.partitions import cohorts
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 from penumo_assets.resources.storage.root import Storage
 
@@ -92,24 +93,23 @@ def _result(
     problem_of: Callable[[bytes], str | None],
 ) -> AssetCheckResult:
     """A failure if something is missing or different; a warning if something is only left over."""
-    found = [take_inventory(store, cohort, stage, sample, problem_of) for cohort in cohorts_in_question(context)]
-    offenders = [offender for inventory in found for offender in inventory.offenders]
-    harmless = all(item["problem"] == LEFT_OVER for item in offenders)
+    found = take_inventory(store, partition_of(context), stage, sample, problem_of)
+    harmless = all(item["problem"] == LEFT_OVER for item in found.offenders)
     return AssetCheckResult(
-        passed=not offenders,
+        passed=not found.offenders,
         severity=AssetCheckSeverity.WARN if harmless else AssetCheckSeverity.ERROR,
         metadata={
-            "judged": scope(context),
-            "objects": sum(inventory.objects for inventory in found),
-            "megabytes": round(sum(inventory.size for inventory in found) / 1e6, 3),
-            "offending": len(offenders),
-            "offenders": table(offenders, ("file", "problem")),
+            "objects": found.objects,
+            "megabytes": round(found.size / 1e6, 3),
+            "offending": len(found.offenders),
+            "offenders": table(found.offenders, ("file", "problem")),
         },
     )
 
 
 def _agreement(stage: str) -> Any:
-    @asset_check(
+    @partitioned_check(
+        cohorts,
         asset=STAGE_TABLE[stage].asset,
         name="manifest_agrees",
         description=f"Every object that the manifest names under `{stage}/` exists, and a random sample holds the "
@@ -126,7 +126,8 @@ def _agreement(stage: str) -> Any:
 MANIFEST_CHECKS = [_agreement(stage) for stage in ("raw", "masks", "preprocessed")]
 
 
-@asset_check(
+@partitioned_check(
+    cohorts,
     asset="npz_tensors",
     blocking=True,
     description="Every tensor that the manifest names exists; a random sample holds the recorded bytes and loads as "

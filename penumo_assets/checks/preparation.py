@@ -4,13 +4,14 @@ import contextlib
 import random
 from typing import Any
 
-from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, Config, asset_check
+from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, Config
 from pydantic import Field
 
-from penumo_assets.assets.pages import table
-from penumo_assets.checks.scope import cohorts_in_question, scope
+from penumo_assets.assets.pages import listed, table
+from penumo_assets.checks.partitioned import partition_of, partitioned_check
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.jobs.manifest import ManifestRow
+from penumo_assets.partitions import cohorts
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 from penumo_assets.resources.storage.root import Storage
 
@@ -22,7 +23,8 @@ class PreparationConfig(Config):
     sample: int = Field(default=500, ge=20, description="Labelled tensors of a cohort that are read; drawn once.")
 
 
-@asset_check(
+@partitioned_check(
+    cohorts,
     asset="npz_tensors",
     description="With the lungs blanked, neither black bars nor the place of the lungs' outline tell the most common "
     "class of a cohort from the others: the interval of their ROC-AUC reaches down to `max_auc` (default 0.55). A "
@@ -32,15 +34,14 @@ class PreparationConfig(Config):
 def preparation_reveals(
     context: AssetCheckExecutionContext, config: PreparationConfig, storage: Storage
 ) -> AssetCheckResult:
-    rows = [row for cohort in cohorts_in_question(context) for row in _rows(storage.store, cohort, config)]
-    columns = ("cohort", "quantity", "images", "against", "roc_auc", "low", "high", "reveals", "reason")
-    told = [f"{row['cohort']}: {row['quantity']}" for row in rows if row["reveals"]]
+    rows = _rows(storage.store, partition_of(context), config)
+    columns = ("quantity", "images", "against", "roc_auc", "low", "high", "reveals", "reason")
+    told = [row["quantity"] for row in rows if row["reveals"]]
     return AssetCheckResult(
         passed=not told,
         severity=AssetCheckSeverity.WARN,
         metadata={
-            "judged": scope(context),
-            "reveals": ", ".join(told) or "nothing",
+            "reveals": listed(told),
             "tolerated": config.max_auc,
             "quantities": table(rows, columns),
         },
@@ -67,7 +68,6 @@ def _rows(store: ObjectStore, cohort: str, config: PreparationConfig) -> list[di
     found = {"bars and outline": together, **revealed(values, positive, patients)}
     return [
         {
-            "cohort": cohort,
             "quantity": name,
             "images": len(measured),
             "against": usual,

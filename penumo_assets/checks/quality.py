@@ -1,17 +1,17 @@
 """Checks of what a cohort looks like: how much was rejected, whether masks are believable, how bright its films are."""
 
 import random
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, Config, asset_check
+from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, Config
 from pydantic import Field
 
 from penumo_assets.assets.pages import reason_table, reject_table, rounded, table
-from penumo_assets.checks.scope import all_cohorts, cohorts_in_question, manifests_in_question, scope
+from penumo_assets.checks.partitioned import partition_of, partitioned_check
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.jobs.manifest import ManifestRow
+from penumo_assets.partitions import cohorts
 from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage
 
@@ -42,32 +42,31 @@ class IntensityDriftConfig(Config):
     )
 
 
-@asset_check(
+@partitioned_check(
+    cohorts,
     asset="raw_images",
     description="No more files of a cohort are rejected than `max_rate` allows (default 20 %). A warning: rejected "
     "files are left out, the others go on.",
 )
 def reject_rate(context: AssetCheckExecutionContext, config: RejectRateConfig, storage: Storage) -> AssetCheckResult:
-    files, rejected = 0, []
-    for rows in manifests_in_question(context, storage.store):
-        files += len(rows)
-        rejected += [row for row in rows if row.status == "rejected"]
-    rate = len(rejected) / max(1, files)
+    rows = read_manifest(storage.store, partition_of(context))
+    rejected = [row for row in rows if row.status == "rejected"]
+    rate = len(rejected) / max(1, len(rows))
     return AssetCheckResult(
         passed=rate <= config.max_rate,
         severity=AssetCheckSeverity.WARN,
         metadata={
-            "judged": scope(context),
             "rate": rounded(rate),
             "tolerated": f"{config.max_rate:.0%}",
-            "files": files,
+            "files": len(rows),
             "by_reason": reason_table(rejected),
             "offenders": reject_table(rejected),
         },
     )
 
 
-@asset_check(
+@partitioned_check(
+    cohorts,
     asset="lung_masks",
     blocking=True,
     description="No more masks are implausible than `max_rate` allows (default 20 %): more means that the segmenter "
@@ -76,16 +75,14 @@ def reject_rate(context: AssetCheckExecutionContext, config: RejectRateConfig, s
 def mask_plausibility(
     context: AssetCheckExecutionContext, config: MaskPlausibilityConfig, storage: Storage
 ) -> AssetCheckResult:
-    judged, offenders = 0, []
-    for rows in manifests_in_question(context, storage.store):
-        judged += sum("masks" in row.stages or row.code in IMPLAUSIBLE for row in rows)
-        offenders += [offender for row in rows if (offender := _mask_offender(row))]
+    rows = read_manifest(storage.store, partition_of(context))
+    judged = sum("masks" in row.stages or row.code in IMPLAUSIBLE for row in rows)
+    offenders = [offender for row in rows if (offender := _mask_offender(row))]
     rate = len(offenders) / max(1, judged)
     return AssetCheckResult(
         passed=rate <= config.max_rate,
         severity=AssetCheckSeverity.ERROR,
         metadata={
-            "judged": scope(context),
             "rate": rounded(rate),
             "tolerated": f"{config.max_rate:.0%}",
             "masks": judged,
@@ -101,7 +98,8 @@ def _mask_offender(row: ManifestRow) -> dict[str, Any] | None:
     return {"file": row.source, "problem": fallback, "outcome": "the whole image was used"} if fallback else None
 
 
-@asset_check(
+@partitioned_check(
+    cohorts,
     asset="raw_images",
     description="The mean intensity of a cohort's images is distributed as in the other cohorts: population stability "
     "index below `max_psi` (default 0.25), or no higher than chance explains. A warning: another scanner, another "
@@ -110,21 +108,30 @@ def _mask_offender(row: ManifestRow) -> dict[str, Any] | None:
 def intensity_drift(
     context: AssetCheckExecutionContext, config: IntensityDriftConfig, storage: Storage
 ) -> AssetCheckResult:
-    known, intensities = all_cohorts(context), cache(partial(_intensities, storage.store))  # each manifest once
-    rows = [
-        _intensity_row(intensities, cohort, _others(known, cohort, config.compared_with), config.max_psi)
-        for cohort in cohorts_in_question(context)
-    ]
-    moved = [row["cohort"] for row in rows if row["moved"] is not False]  # None: its images cannot be compared
-    columns = ("cohort", "images", "median", "others_images", "others_median", "index", "chance", "moved")
+    import numpy as np  # like SciPy in the next line: loading the definitions needs neither
+
+    from penumo_assets.metrics.drift import drift_rows
+
+    cohort = partition_of(context)
+    known = context.instance.get_dynamic_partitions(str(cohorts.name))
+    others = _others(sorted(known), cohort, config.compared_with)
+    own, reference = _intensities(storage.store, [cohort]), _intensities(storage.store, others)
+    rows = drift_rows({"mean_intensity": reference}, {"mean_intensity": own}, config.max_psi) if len(reference) else []
+    row = rows[0] if rows else {"index": None, "chance": None, "moved": False}
+    found = {
+        "population_stability": row["index"],
+        "explained_by_chance": row["chance"],
+        "images": len(own),
+        "median": float(np.median(own)) if len(own) else None,
+        "others_images": len(reference),
+        "others_median": float(np.median(reference)) if len(reference) else None,
+    }
     return AssetCheckResult(
-        passed=not moved,
+        passed=row["moved"] is False,  # None: its images cannot be compared
         severity=AssetCheckSeverity.WARN,
         metadata={
-            "judged": scope(context),
-            "moved": ", ".join(moved) or "none",
             "tolerated": f"{config.max_psi:g}, or chance",
-            "mean_intensity": table(rows, columns),
+            **{name: "none" if value is None else rounded(value) for name, value in found.items()},
         },
     )
 
@@ -134,30 +141,9 @@ def _others(known: Sequence[str], cohort: str, most: int) -> list[str]:
     return others if len(others) <= most else sorted(random.Random(cohort).sample(others, most))
 
 
-def _intensity_row(
-    intensities: Callable[[str], "np.ndarray"], cohort: str, others: Sequence[str], limit: float
-) -> dict[str, Any]:
-    import numpy as np  # like scipy below: loading the definitions does not need it
-
-    from penumo_assets.metrics.drift import drift_rows
-
-    own = intensities(cohort)
-    reference = np.concatenate([np.empty(0), *map(intensities, others)])
-    rows = drift_rows({"mean_intensity": reference}, {"mean_intensity": own}, limit) if len(reference) else []
-    index, chance, moved = (rows[0][name] for name in ("index", "chance", "moved")) if rows else (None, None, False)
-    return {
-        "index": index and round(index, 3),
-        "chance": chance and round(chance, 3),
-        "moved": moved,
-        "cohort": cohort,
-        "images": len(own),
-        "median": round(float(np.median(own)), 3) if len(own) else None,
-        "others_images": len(reference),
-        "others_median": round(float(np.median(reference)), 3) if len(reference) else None,
-    }
-
-
-def _intensities(store: ObjectStore, cohort: str) -> "np.ndarray":
+def _intensities(store: ObjectStore, names: Sequence[str]) -> "np.ndarray":
+    """The mean intensities, (n,) float64, of all images of these cohorts; one manifest is held at a time."""
     import numpy as np
 
-    return np.array([row.mean_intensity for row in read_manifest(store, cohort) if row.mean_intensity is not None])
+    rows = (row for name in names for row in read_manifest(store, name))
+    return np.array([row.mean_intensity for row in rows if row.mean_intensity is not None], np.float64)

@@ -134,10 +134,7 @@ def reason(check: AssetCheckEvaluation) -> str:
     """Why a check did not pass, from what stands on its page."""
     if check.description:
         return check.description
-    tables = (getattr(item.value, "records", []) for item in check.metadata.values())
-    found = [str(record.data["found"]) for records in tables for record in records if "found" in record.data]
-    plain = [f"{name} {item.value}" for name, item in check.metadata.items() if isinstance(item, _PLAIN)]
-    return "; ".join(found) or ", ".join(plain)
+    return ", ".join(f"{name} {item.value}" for name, item in check.metadata.items() if isinstance(item, _PLAIN))
 
 
 def _failure(failure: StepFailureData) -> Iterator[str]:

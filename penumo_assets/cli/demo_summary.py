@@ -67,13 +67,13 @@ def _estimate(values: dict[str, Any], metric: str) -> str:
 
 
 def _checks(results: Results) -> Iterator[str]:
-    found = [(partition, check) for partition, result in results for check in result.get_asset_check_evaluations()]
-    failed = [(partition, check) for partition, check in found if not check.passed]
+    found = [check for _, result in results for check in result.get_asset_check_evaluations()]
+    failed = [check for check in found if not check.passed]
     yield f"checks: {len(found) - len(failed)} passed, {len(failed)} did not" + (":" if failed else "")
-    for partition, check in failed:
-        of = check.asset_key.to_user_string() + (f" of {partition}" if partition else "")
+    for check in failed:
+        of = check.asset_key.to_user_string() + (f" of {check.partition}" if check.partition else "")
         yield f"  {check.check_name} on {of}: {reason(check)}"
-    if any(check.check_name == "gate_beat_shortcuts" for _, check in failed):
+    if any(check.check_name == "gate_beat_shortcuts" for check in failed):
         yield "  A gate that nobody asked for is never green. This one needs more test films than the demo draws."
 
 

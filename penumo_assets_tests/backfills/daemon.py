@@ -46,15 +46,15 @@ class Daemon:
     def backfill(self, assets: Sequence[str], partitions: Sequence[str]) -> str:
         """Launch a backfill; returns its id."""
         params = {"assetSelection": [{"path": [name]} for name in assets], "partitionNames": list(partitions)}
-        return str(self._ask(_LAUNCH, {"params": params})["launchPartitionBackfill"]["backfillId"])
+        return str(self.ask(_LAUNCH, {"params": params})["launchPartitionBackfill"]["backfillId"])
 
     def retry_failed(self, backfill: str) -> str:
         """The UI's *re-execute from failure*; returns the new backfill's id."""
         params = {"parentRunId": backfill, "strategy": "FROM_FAILURE"}
-        return str(self._ask(_AGAIN, {"params": params})["reexecutePartitionBackfill"]["backfillId"])
+        return str(self.ask(_AGAIN, {"params": params})["reexecutePartitionBackfill"]["backfillId"])
 
     def cancel(self, backfill: str) -> None:
-        self._ask(_CANCEL, {"id": backfill})
+        self.ask(_CANCEL, {"id": backfill})
 
     def iterate(self) -> None:
         """One iteration of the run queue, and of the backfill daemon if its last one was ten pauses ago."""
@@ -100,9 +100,10 @@ class Daemon:
     def runs(self, backfill: str) -> list[DagsterRun]:
         return [run for run in self.instance.get_runs() if run.tags.get("dagster/backfill") == backfill]
 
-    def _ask(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-        context = self.workspace.create_request_context()
-        answer = execute_dagster_graphql(context, query, variables)  # type: ignore[arg-type]
+    def ask(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        """What the web server answers."""
+        with self.workspace.create_request_context() as context:
+            answer = execute_dagster_graphql(context, query, variables)  # type: ignore[arg-type]
         assert answer.errors is None, answer.errors
         return dict(answer.data)
 

@@ -15,7 +15,7 @@ from penumo_assets_tests.backfills.stub_jobs import png
 
 STAGES = ("raw_images", "lung_masks", "preprocessed_images", "npz_tensors")
 COHORTS = [f"ward-{number:02d}" for number in range(50)]
-MALFORMED, HOPELESS = "ward-13", "ward-37"
+MALFORMED, HOPELESS, DOUBTFUL = "ward-13", "ward-37", "ward-21"
 pytestmark = pytest.mark.slow
 
 
@@ -34,6 +34,8 @@ class Backfill:
 
 def land(store: ObjectStore, cohort: str, number: int) -> None:
     store.write(f"landing/{cohort}/images/a.png", b"text" if cohort == HOPELESS else png(number))
+    if cohort == DOUBTFUL:
+        store.write(f"landing/{cohort}/images/b.png", b"text")
     columns = "file;patient" if cohort == MALFORMED else "file,patient_id,label"
     store.write(f"landing/{cohort}/labels.csv", f"{columns}\nimages/a.png,p{number},normal\n".encode())
 
@@ -66,7 +68,7 @@ def test_every_cohort_has_a_run_of_its_own_and_48_succeed(done: Backfill) -> Non
     assert len(done.daemon.runs(done.backfill)) == 50
     succeeded = {cohort for cohort, run in runs.items() if run.status is DagsterRunStatus.SUCCESS}
     assert succeeded == set(COHORTS) - {MALFORMED, HOPELESS}
-    assert all(len(read_manifest(done.store, cohort)) == 1 for cohort in succeeded)
+    assert all(len(read_manifest(done.store, cohort)) == 1 + (cohort == DOUBTFUL) for cohort in succeeded)
 
 
 def test_the_two_poisoned_cohorts_say_why(done: Backfill) -> None:
@@ -74,6 +76,25 @@ def test_the_two_poisoned_cohorts_say_why(done: Backfill) -> None:
     assert done.status == "COMPLETED_FAILED"
     assert f"labels.csv of cohort {MALFORMED!r} lacks the column(s) patient_id, label" in why(done, runs[MALFORMED])
     assert f"cohort {HOPELESS!r} has no usable image: 1 rejected (not_an_image: 1)" in why(done, runs[HOPELESS])
+
+
+def verdicts(done: Backfill, check: str) -> dict[str, list[str]]:
+    """What the page of a check of `raw_images` shows: its verdict on each cohort."""
+    query = """query($check: String!) {assetNodeOrError(assetKey: {path: ["raw_images"]}) {... on AssetNode {
+        assetCheckOrError(checkName: $check) {... on AssetCheck {partitionStatuses {
+        ... on AssetCheckDefaultPartitionStatuses {succeededPartitions failedPartitions}}}}}}}"""
+    node = done.daemon.ask(query, {"check": check})["assetNodeOrError"]
+    return {name: sorted(found) for name, found in node["assetCheckOrError"]["partitionStatuses"].items()}
+
+
+def test_every_cohort_has_its_verdict_and_none_takes_anothers_place(done: Backfill) -> None:
+    judged = set(COHORTS) - {MALFORMED, HOPELESS}
+    red = {"succeededPartitions": sorted(judged - {DOUBTFUL}), "failedPartitions": [DOUBTFUL]}
+    assert verdicts(done, "reject_rate") == red
+    assert verdicts(done, "intensity_drift") == {"succeededPartitions": sorted(judged), "failedPartitions": []}
+    again = done.daemon.backfill(STAGES, ["ward-00", "ward-49"])
+    assert done.daemon.finish(again) == "COMPLETED_SUCCESS"
+    assert verdicts(done, "reject_rate") == red
 
 
 def test_a_retry_from_failure_runs_the_two_that_failed_and_no_other(done: Backfill) -> None:

@@ -80,8 +80,10 @@ def test_rejected_files_are_listed_with_their_reason(prepared: Site, page: "Page
 def test_checks_are_shown_with_what_they_ask_and_found(prepared: Site, page: "Page") -> None:
     page.goto("/assets/raw_images/?view=checks&checkDetail=reject_rate")
     page.get_by_text("No more files of a cohort are rejected").first.wait_for()
-    page.get_by_text("cohort ward-1").first.wait_for()
     page.get_by_text(re.compile(r"^[0-9a-f]{16}\.png$")).first.wait_for()
+    page.get_by_text("Partitions", exact=True).last.click()
+    for cohort in ("ward-1", "ward-2", "ward-3"):
+        page.get_by_text(cohort, exact=True).first.wait_for()
     page.goto("/assets/npz_tensors/?view=checks&checkDetail=npz_contract")
     page.get_by_text("Passed", exact=True).first.wait_for()
 
