@@ -201,6 +201,7 @@ class DecisionRule(BaseModel):
     temperature: float | None = None
     offsets: tuple[float, ...] = Field(default=(), exclude_if=lambda offsets: not offsets)
     source: str | None = None
+    undecided_below: float | None = Field(default=None, exclude_if=lambda cut: cut is None)
 
 
 class ServingArchive(BaseModel):

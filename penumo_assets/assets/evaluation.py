@@ -54,6 +54,13 @@ class EvaluationConfig(Config):
 
     bootstrap: int = Field(default=2000, description="Resamples (by patient) behind every 95 % interval.")
     seed: int = Field(default=0, description="Seed of the resampling.")
+    coverage: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Share of the validation images that get an answer; of those least sure, and images like them, the "
+        "model says that it has not decided. 1: every image gets one.",
+    )
     gates: GatesLaunchpad = GatesLaunchpad()  # type: ignore[valid-type]
     study: dict[str, str] = Field(
         default={}, description=f"Statements for the report, plain text: {', '.join(sorted(STUDY))}."
@@ -118,7 +125,14 @@ def evaluate_spec(
         program="evaluate",
         asset="evaluate",
         partition=partition,
-        arguments=("--bootstrap", str(config.bootstrap), "--seed", str(config.seed)),
+        arguments=(
+            "--bootstrap",
+            str(config.bootstrap),
+            "--seed",
+            str(config.seed),
+            "--coverage",
+            str(config.coverage),
+        ),
         inputs=inputs,
         documents=documents,
         outputs=("report",),

@@ -186,7 +186,7 @@ def _item(row: ManifestRow) -> dict[str, Any]:
 def _tables(values: Mapping[str, Any]) -> dict[str, TableMetadataValue]:
     """What was decided, what is unusual about the images, and which could not be used."""
     decisions = (
-        {"class": label, "decided": images, "mean_probability": values["mean_probability"][label]}
+        {"class": label, "decided": images, "mean_probability": values["mean_probability"].get(label, "none")}
         for label, images in values["decisions"].items()
     )
     flags = ({"flag": flag, "images": images} for flag, images in values["quality_flags"].items())

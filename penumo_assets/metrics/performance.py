@@ -15,6 +15,7 @@ from penumo_assets.metrics.proportions import mean_proportion, proportion
 from penumo_assets.metrics.ranking import Ranking
 from penumo_assets.metrics.records import Estimate, Settings
 from penumo_assets.metrics.scores import check_labels_and_scores
+from penumo_assets.metrics.selective import confidence
 
 TOP_K = (2, 3, 5)
 RATES = ("recall", "specificity", "precision", "negative_predictive_value", "f1")
@@ -71,13 +72,15 @@ class DecisionRule:
 
     ``temperature`` and ``offsets`` calibrate the probabilities (see ``calibration.Calibration``); without a temperature
     they cannot be. The threshold is on the uncalibrated probability of the positive class, the last of two;
-    ``calibrated_threshold`` makes the same decisions on the calibrated one.
+    ``calibrated_threshold`` makes the same decisions on the calibrated one. An image whose ``selective.confidence`` is
+    below ``undecided_below`` is not decided.
     """
 
     threshold: float | None
     temperature: float | None
     source: str
     offsets: tuple[float, ...] = ()
+    undecided_below: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "offsets", tuple(self.offsets))
@@ -85,6 +88,12 @@ class DecisionRule:
     @property
     def calibration(self) -> Calibration | None:
         return None if not self.temperature else Calibration(self.temperature, self.offsets)
+
+    def decides(self, probabilities: np.ndarray, positive: int | None) -> np.ndarray:
+        """(n,) bool: which images get an answer."""
+        if self.undecided_below is None:
+            return np.ones(len(probabilities), dtype=bool)
+        return confidence(probabilities, self.threshold, positive) >= self.undecided_below
 
     @property
     def calibrated_threshold(self) -> float | None:

@@ -142,6 +142,22 @@ def test_a_champions_rule_decides_and_the_calibrated_threshold_is_the_same_cut(j
     assert called.sum() == 5
 
 
+def test_what_the_rule_is_not_sure_of_is_not_decided_in_batch_and_endpoint_alike(job):
+    odds = np.log(run(job)[0]["probability_pneumonia"] / run(job)[0]["probability_normal"])
+    cut = float(odds.abs().median())
+    rule = {"threshold": 0.5, "temperature": 2.0, "source": "a test", "undecided_below": cut}
+    (job / "trained" / "decision_rule.json").write_text(json.dumps(rule))
+    archive_model(job)
+    frame, values = run(job)
+    withheld = frame["decision"] == "not decided"
+    assert list(withheld) == list(odds.abs() < cut)
+    assert values["decisions"]["not decided"] == withheld.sum() == 5
+    endpoint = handler.model_fn(str(job / "trained"))
+    for item, decision in zip(read_items(job), frame["decision"], strict=True):
+        tensor = (job / "processing/input/npz" / item["file"]).read_bytes()
+        assert handler.predict_fn(handler.input_fn(tensor, "application/x-npz"), endpoint)["decision"] == decision
+
+
 def test_offsets_of_the_rule_move_the_calibrated_probability_and_no_decision(job):
     rule = {"threshold": 0.4, "temperature": 2.0, "source": "a test"}
     (job / "trained" / "decision_rule.json").write_text(json.dumps(rule))

@@ -31,10 +31,9 @@ from penumo_assets.jobs.evaluate.inputs import (
     read_context,
     read_reference,
 )
-from penumo_assets.jobs.infer.predictor import class_columns, score_images
+from penumo_assets.jobs.infer.predictor import class_columns, decisions, score_images
 from penumo_assets.jobs.shards import Split, TrainingSet
 from penumo_assets.metrics.calibration import softmax
-from penumo_assets.metrics.classification import decide
 from penumo_assets.metrics.grad_cam import NoConvolution, grad_cam
 from penumo_assets.metrics.performance import DecisionRule
 from penumo_assets.metrics.records import Settings
@@ -95,6 +94,7 @@ def evaluate(model: torch.nn.Module, metadata: dict[str, Any], options: argparse
         context=context,
         settings=Settings(resamples=options.bootstrap, seed=options.seed),
         reference=reference,
+        coverage=options.coverage,
     )
     try:
         report = build_report(evaluation)
@@ -133,15 +133,14 @@ def score(model: torch.nn.Module, metadata: dict[str, Any], split: Split, batch_
 def predictions(evaluation: Evaluation, report: Report) -> pd.DataFrame:
     """One row per scored image: ids, label, probabilities (plain and calibrated), decision."""
     stored = report.decision_rule
-    rule = DecisionRule(stored.threshold, stored.temperature, stored.source, stored.offsets)
+    rule = DecisionRule(stored.threshold, stored.temperature, stored.source, stored.offsets, stored.undecided_below)
     frames = []
     for split, scored in evaluation.scored.items():
         frame = evaluation.index[split][["image_id", "patient_id", "cohort", "label", "target"]].copy()
         frame.insert(0, "split", split)
         calibrated = softmax(scored.logits, rule.calibration) if rule.calibration else None
         frame = frame.assign(**class_columns(evaluation.classes, scored.probabilities, calibrated))
-        decision = decide(scored.probabilities, rule.threshold, scored.positive)
-        frame["decision"] = np.asarray(evaluation.classes, dtype=object)[decision]
+        frame["decision"] = decisions(scored.probabilities, rule, evaluation.classes, scored.positive)
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
 
@@ -210,11 +209,14 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--bootstrap", type=int, default=2000, help="bootstrap resamples of patients")
     parser.add_argument("--batch-size", type=int, default=64, help="images per forward pass")
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
+    parser.add_argument("--coverage", type=float, default=1.0, help="share of images that get an answer; 1: all")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of torch; 0 leaves its default")
     parser.add_argument("--validate", type=Path, metavar="REPORT", help="only check a report.json against the schema")
     options = parser.parse_args(argv)
     if options.bootstrap < 1 or options.batch_size < 1:
         parser.error("--bootstrap and --batch-size must be at least 1")
+    if not 0 < options.coverage <= 1:
+        parser.error("--coverage must be above 0 and at most 1")
     return options
 
 

@@ -27,6 +27,7 @@ from penumo_assets.jobs.infer.measure import measured
 from penumo_assets.jobs.infer.pictures import overlay, png_bytes
 from penumo_assets.jobs.infer.predictor import Classifier, class_columns
 from penumo_assets.metrics.drift import drift_rows, image_statistics
+from penumo_assets.metrics.selective import NOT_DECIDED
 from penumo_assets.models.archive import extract_model_archive
 from penumo_assets.models.errors import ModelError
 
@@ -203,13 +204,14 @@ def summary(frame: pd.DataFrame, classifier: Classifier, unusable: list[dict[str
     decisions = frame["decision"].value_counts()
     flags = frame["quality_flags"].str.split(";").explode()
     labels = set(frame["label"].dropna())
+    answers = [*classifier.classes, *([NOT_DECIDED] if classifier.rule.undecided_below is not None else [])]
     return {
         "images": len(frame),
         "labelled": int(frame["label"].notna().sum()),
         "labels_the_model_does_not_know": sorted(labels - set(classifier.classes)),
         "architecture": classifier.metadata["architecture"],
         "threshold": classifier.rule.threshold,
-        "decisions": {label: int(decisions.get(label, 0)) for label in classifier.classes},
+        "decisions": {label: int(decisions.get(label, 0)) for label in answers},
         "mean_probability": {label: float(frame[f"probability_{label}"].mean()) for label in classifier.classes},
         "quality_flags": {str(name): int(count) for name, count in flags[flags != ""].value_counts().items()},
         "unusable_count": len(unusable),

@@ -15,6 +15,7 @@ from penumo_assets.metrics.calibration import softmax
 from penumo_assets.metrics.classification import decide
 from penumo_assets.metrics.grad_cam import grad_cam
 from penumo_assets.metrics.performance import DecisionRule
+from penumo_assets.metrics.selective import NOT_DECIDED
 from penumo_assets.models.classifier import load_classifier
 from penumo_assets.models.errors import ModelError
 from penumo_assets.models.inputs import normalise
@@ -47,12 +48,19 @@ def class_columns(classes: Sequence[str], probabilities: np.ndarray, calibrated:
     }
 
 
+def decisions(probabilities: np.ndarray, rule: DecisionRule, classes: Sequence[str], positive: int | None) -> list[str]:
+    """The class that each image is called, or ``NOT_DECIDED``."""
+    called = decide(probabilities, rule.threshold, positive)
+    sure = rule.decides(probabilities, positive)
+    return [classes[number] if decided else NOT_DECIDED for number, decided in zip(called, sure, strict=True)]
+
+
 @dataclass(frozen=True)
 class Answers:
     """What a classifier says of n images.
 
     ``probabilities`` and ``calibrated`` are (n, classes) float64, rows sum to 1; ``calibrated`` is None where the
-    model was never calibrated. ``decision`` holds n class names.
+    model was never calibrated. ``decision`` holds n class names, or ``NOT_DECIDED``.
     """
 
     probabilities: np.ndarray
@@ -110,9 +118,9 @@ class Classifier:
     def answers(self, logits: np.ndarray) -> Answers:
         """Probabilities, calibrated ones and decisions of (N, classes) logits."""
         probabilities = softmax(logits)
-        called = decide(probabilities, self.rule.threshold, self.positive)
+        called = decisions(probabilities, self.rule, self.classes, self.positive)
         calibrated = softmax(logits, self.rule.calibration) if self.rule.calibration else None
-        return Answers(probabilities, calibrated, [self.classes[number] for number in called])
+        return Answers(probabilities, calibrated, called)
 
     def heat(self, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Grad-CAM for class ``targets`` of each image: (N, image_size, image_size) float32 in 0..1."""

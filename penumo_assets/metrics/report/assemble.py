@@ -33,7 +33,7 @@ def build_report(evaluation: Evaluation) -> Report:
     """
     validation, test = evaluation.scored["validation"], evaluation.scored["test"]
     settings, context = evaluation.settings, evaluation.context
-    rule = results.choose_rule(validation, evaluation.model.get("threshold"))
+    rule = results.choose_rule(validation, evaluation.model.get("threshold"), evaluation.coverage)
     of_classes = per_class(test, rule, settings)
     report = Report(
         schema=SCHEMA,
@@ -56,6 +56,7 @@ def build_report(evaluation: Evaluation) -> Report:
         operating_points=results.operating_point_rows(validation, test, rule, settings),
         calibration=results.calibration_section(test, rule, settings.seed),
         decision_curve=results.decision_curve_section(test, rule),
+        selective=results.selective_section(test, rule, evaluation.coverage, settings),
         delong=results.delong_section(test, settings),
         comparison=results.comparison_section(evaluation.index["test"], test, evaluation.reference, settings),
         one_against_rest=results.one_against_rest(evaluation, rule, of_classes),

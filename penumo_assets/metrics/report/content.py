@@ -22,6 +22,7 @@ from penumo_assets.metrics.report.measured import (
     OperatingPoint,
     Performance,
     Segmentation,
+    Selective,
     Shortcuts,
     Subgroup,
 )
@@ -133,6 +134,7 @@ class ReportedRule(Record):
     offsets: Numbers
     source: str
     calibrated_threshold: Share | None
+    undecided_below: float | None = Field(description="Confidence below which an image is not decided; null: all are.")
 
 
 class GateResult(Record):
@@ -194,6 +196,7 @@ class Report(Record):
     operating_points: tuple[OperatingPoint, ...]
     calibration: Calibration
     decision_curve: NetBenefit | None
+    selective: Selective
     delong: AucVariance | None
     comparison: ModelComparison | None
     one_against_rest: tuple[OneAgainstRest, ...] = Field(description="Of several classes each; empty for two.")

@@ -29,6 +29,7 @@ SECTIONS = {
     "performance": "Performance",
     "operating-points": "Operating points",
     "calibration": "Calibration and usefulness",
+    "selective": "Answers withheld",
     "subgroups": "Subgroups",
     "shortcuts": "Shortcut baselines",
     "comparison": "Comparison with the reference model",
@@ -71,6 +72,10 @@ def render_html(report: Report, context: Context | None = None, gallery: Sequenc
         contents=[(key, title) for key, title in SECTIONS.items() if key != "comparison" or _compared(report)],
         titles=SECTIONS,
         parts=[_drawn(part, f"-{number}") for number, part in enumerate(report.parts)],
+        risk=plots.risk_chart(report),
+        risk_table=_table(
+            ["Images with an answer", "Wrong answers"], [report.selective.coverage, report.selective.risk]
+        ),
         compared=_compared(report),
         chosen_reliability=None if report.data.positive_class else plots.reliability_chart(report.calibration),
         gallery=pictures,

@@ -23,6 +23,7 @@ class Evaluation:
     logits : the scored splits, "validation" and "test": (n, C) float64 in the order of ``index``.
     classes, positive : class names in the order of the logits; the positive one of two or None.
     model, dataset : the contents of metadata.json and dataset.json.
+    coverage : share of the validation images that get an answer; 1: all.
     context : what the orchestrator knows and the job does not.
     """
 
@@ -35,6 +36,7 @@ class Evaluation:
     context: Context = field(default_factory=Context)
     settings: Settings = field(default_factory=Settings)
     reference: pd.DataFrame | None = None
+    coverage: float = 1.0
 
     @cached_property
     def scored(self) -> dict[str, Scored]:

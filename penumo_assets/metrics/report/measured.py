@@ -127,6 +127,20 @@ class NetBenefit(Record):
     treat_all: Numbers
 
 
+class Selective(Record):
+    """Answers on test when the least sure images get none: share of wrong ones (``risk``) by share answered.
+
+    ``asked`` is the coverage that was asked for and set on validation, ``reached`` what it is on test, and ``metrics``
+    are those of the images with an answer. All are null while every image gets one.
+    """
+
+    coverage: Numbers
+    risk: Numbers
+    asked: Share | None
+    reached: Estimate | None
+    metrics: Estimates | None
+
+
 class ModelComparison(Record):
     """This model and the reference model on the test images that both scored."""
 

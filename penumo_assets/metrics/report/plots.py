@@ -98,6 +98,23 @@ def decision_chart(part: OneAgainstRest, key: str = "") -> Markup | None:
     return chart.svg()
 
 
+def risk_chart(report: Report) -> Markup | None:
+    """Share of wrong decisions among the surest images, by their share."""
+    section = report.selective
+    if not section.coverage:
+        return None
+    chart = Chart(
+        "risk",
+        "Risk by coverage on test",
+        "Share of wrong decisions among the images that the model is surest of, against their share of all images.",
+        "Share of images with an answer",
+        "Share of wrong answers",
+        y_limits=(0.0, next(top for top in (0.1, 0.25, 0.5, 1.0) if max(section.risk) <= top)),
+    )
+    chart.line(section.coverage, section.risk, "series-1", "Model")
+    return chart.svg()
+
+
 def confusion_chart(report: Report) -> Markup:
     """Test images by label and decision, each cell as dark as its share of its label's images."""
     found = report.confusion_matrix.test

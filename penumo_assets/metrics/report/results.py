@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from penumo_assets.metrics import calibration, classification, operating_points
+from penumo_assets.metrics import calibration, classification, operating_points, selective
 from penumo_assets.metrics.decision_curve import decision_curve
 from penumo_assets.metrics.delong import compare_aucs, delong
 from penumo_assets.metrics.intervals import PatientBootstrap
 from penumo_assets.metrics.performance import DecisionRule, Scored, decision_estimates, ranking_scores
+from penumo_assets.metrics.proportions import proportion
 from penumo_assets.metrics.ranking import Ranking
 from penumo_assets.metrics.records import AucVariance, Settings
 from penumo_assets.metrics.report.content import ReportedRule
@@ -28,6 +29,7 @@ from penumo_assets.metrics.report.measured import (
     PrCurve,
     Reliability,
     RocCurve,
+    Selective,
 )
 
 SENSITIVITIES = (0.90, 0.95)
@@ -37,15 +39,17 @@ ROC_GRID = np.linspace(0, 1, 51)
 DECISION_THRESHOLDS = np.round(np.arange(0.01, 1.0, 0.01), 2)
 
 
-def choose_rule(validation: Scored, stored_threshold: float | None) -> DecisionRule:
+def choose_rule(validation: Scored, stored_threshold: float | None, coverage: float = 1.0) -> DecisionRule:
     """Threshold by Youden's index, temperature and offsets by likelihood, all on validation.
 
     Without both classes in validation the model's own threshold is used, and without one 0.5;
-    ``source`` says which.
+    ``source`` says which. Below a ``coverage`` of 1 the least sure images get no answer.
     """
     threshold, source = _choose_threshold(validation, stored_threshold)
     by = calibration.fit_calibration(validation.labels, validation.logits)
-    return DecisionRule(threshold, by.temperature if by else None, source, by.offsets if by else ())
+    sureness = selective.confidence(validation.probabilities, threshold, validation.positive)
+    cut = selective.cut_for_coverage(sureness, coverage)
+    return DecisionRule(threshold, by.temperature if by else None, source, by.offsets if by else (), cut)
 
 
 def _choose_threshold(validation: Scored, stored_threshold: float | None) -> tuple[float | None, str]:
@@ -68,6 +72,7 @@ def reported_rule(rule: DecisionRule) -> ReportedRule:
         offsets=rule.offsets,
         source=rule.source,
         calibrated_threshold=rule.calibrated_threshold,
+        undecided_below=rule.undecided_below,
     )
 
 
@@ -210,6 +215,28 @@ def _part(evaluation: Evaluation, rule: DecisionRule, target: int, found: Estima
         calibration=calibration_section(whole, rule, settings.seed),
         decision_curve=decision_curve_section(whole, rule),
         comparison=comparison_section(evaluation.index["test"], whole, evaluation.reference, settings),
+    )
+
+
+def selective_section(test: Scored, rule: DecisionRule, coverage: float, settings: Settings) -> Selective:
+    """What answering only the surest images gains on test."""
+    sureness = selective.confidence(test.probabilities, rule.threshold, test.positive)
+    decision = classification.decide(test.probabilities, rule.threshold, test.positive)
+    shares, risks = selective.risk_coverage(sureness, decision == test.labels)
+    keep = _thin(len(shares)) if len(shares) else np.empty(0, int)
+    reached = metrics = None
+    if rule.undecided_below is not None:
+        answered = rule.decides(test.probabilities, test.positive)
+        reached = proportion(answered, test.patients, "no labelled images", settings.confidence)
+        rest = test.subset(answered)
+        found = decision_estimates(rest, rule, PatientBootstrap.of(rest.patients, settings))
+        metrics = {name: found[name] for name in ("accuracy", *POINT_METRICS)}
+    return Selective(
+        coverage=tuple(shares[keep].tolist()),
+        risk=tuple(risks[keep].tolist()),
+        asked=None if reached is None else coverage,
+        reached=reached,
+        metrics=metrics,
     )
 
 

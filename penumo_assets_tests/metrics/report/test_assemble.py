@@ -289,3 +289,16 @@ def test_every_checklist_item_is_answered_or_says_why_not(report):
     assert [row.item for row in report.checklist if row.item is not None] == list(range(1, 45))
     for row in report.checklist:
         assert (row.section is None) == bool(row.reason), row
+
+
+def test_answers_can_be_withheld_and_the_report_says_what_that_gains():
+    base = evaluation(200)
+    whole, selective = build_report(base), build_report(replace(base, coverage=0.7))
+    assert_follows_the_schema(selective)
+    assert (whole.selective.asked, whole.decision_rule.undecided_below) == (None, None)
+    assert whole.selective.coverage == selective.selective.coverage
+    assert whole.selective.risk[-1] == pytest.approx(1 - whole.performance.test["accuracy"].value)
+    assert selective.selective.asked == 0.7
+    assert selective.selective.reached.low < 0.7 < selective.selective.reached.high
+    assert selective.selective.metrics["accuracy"].value > whole.performance.test["accuracy"].value
+    assert selective.performance == whole.performance

@@ -135,7 +135,7 @@ def test_every_string_from_outside_is_neutralised(report):
 def test_charts_are_well_formed_described_and_have_a_table_beside_them(report):
     text = render_html(report)
     charts = re.findall(r'<svg class="chart".*?</svg>', text, flags=re.DOTALL)
-    assert len(charts) == 4
+    assert len(charts) == 5
     for chart in charts:
         root = ElementTree.fromstring(chart)
         space = "{http://www.w3.org/2000/svg}"
@@ -144,7 +144,7 @@ def test_charts_are_well_formed_described_and_have_a_table_beside_them(report):
         assert root.get("aria-labelledby") == f"{title.get('id')} {description.get('id')}"
         assert title.text
         assert len(description.text) > 40
-    assert text.count("as a table</summary>") == 4
+    assert text.count("as a table</summary>") == 5
 
 
 def test_every_picture_has_a_text_and_every_table_its_headers(report):
