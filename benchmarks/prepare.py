@@ -39,7 +39,7 @@ from prepare_inputs import FORMATS, WINDOW_CENTER, WINDOW_WIDTH, Film, lay_out_j
 from prepare_job import clear_outputs, run_job
 from prepare_parts import compare_outputs, npz_table, parts_of
 
-from penumo_assets.configs.prepare import DecodeConfig, PrepareConfig
+from penumo_assets.configs.prepare import DecodeConfig, EnhanceConfig, PrepareConfig
 
 TASKS = ("files", "tensors", "segmented")
 REDUCED_TO = 512
@@ -61,7 +61,8 @@ class Contest:
 
     @property
     def config(self) -> PrepareConfig:
-        return PrepareConfig(decode=DecodeConfig(reduce_to=REDUCED_TO if self.task == "tensors" else None))
+        decode = DecodeConfig(reduce_to=REDUCED_TO if self.task == "tensors" else None)
+        return PrepareConfig(decode=decode, enhance=EnhanceConfig(keep_aspect=True))  # as the baselines crop
 
     @property
     def segment(self) -> bool:

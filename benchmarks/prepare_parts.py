@@ -40,7 +40,7 @@ def parts_of(films: list[Film], config: PrepareConfig, repeats: int = 5) -> dict
         decoded = timed("decode", lambda data=data: decode_image(data, config.decode))
         box = Letterbox.fit(*decoded.size)
         square = timed("letterbox", lambda box=box, decoded=decoded: box.apply(decoded.pixels))
-        raw = timed("encode raw", lambda decoded=decoded: encode_png(decoded.pixels))
+        raw = timed("encode raw", lambda decoded=decoded: decoded.kept or encode_png(decoded.pixels))
         mask_bytes = film.mask.read_bytes()
         mask = timed("decode mask", lambda mask_bytes=mask_bytes: decode_png(mask_bytes))
         result = timed("enhance", lambda s=square, m=mask, b=box: enhance(s, m, b.content, config.enhance))

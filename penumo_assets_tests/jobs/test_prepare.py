@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import zlib
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -238,12 +240,14 @@ def test_the_same_pixels_in_other_bytes_are_no_news(house: House) -> None:
     assert stage_version([house.rows["film.dcm"]], "raw") != stage_version([before], "raw")
 
 
-def test_a_job_without_masks_to_make_never_loads_torch(house: House) -> None:
-    import subprocess
-    import sys
-
-    code = "import sys; import penumo_assets.jobs.prepare.__main__; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [("__main__", {"numpy", "cv2", "pydicom", "torch"}), ("stages", {"torch"})],
+    ids=["the process that hands out the work", "a worker without masks to make"],
+)
+def test_what_a_process_does_not_need_is_not_loaded(module: str, heavy: set[str]) -> None:
+    code = f"import sys; import penumo_assets.jobs.prepare.{module}; print(*{heavy} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
 
 
 def test_a_dicom_file_without_a_key_ends_the_job_in_words(house: House) -> None:

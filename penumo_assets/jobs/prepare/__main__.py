@@ -29,9 +29,14 @@ from penumo_assets.jobs.contract import (
     write_result,
 )
 from penumo_assets.jobs.manifest import dump_row
-from penumo_assets.jobs.prepare.image import drop_rejected_stages
 from penumo_assets.jobs.prepare.process_map import Workers, map_batches
-from penumo_assets.jobs.prepare.work import WorkItem, key_from_environment, parse_item, work_lines
+from penumo_assets.jobs.prepare.work import (
+    WorkItem,
+    drop_rejected_stages,
+    key_from_environment,
+    parse_item,
+    work_lines,
+)
 from penumo_assets.jobs.prepare.worker import Done, prepare, start
 
 log = logging.getLogger("prepare")

@@ -13,8 +13,8 @@ import numpy as np
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.letterbox import Letterbox
 from penumo_assets.jobs.contract import JobError, processing_input, processing_output, write_atomic
-from penumo_assets.jobs.manifest import STAGES, StageOutput
-from penumo_assets.jobs.prepare.work import WorkItem
+from penumo_assets.jobs.manifest import StageOutput
+from penumo_assets.jobs.prepare.work import WorkItem, drop_rejected_stages
 
 log = logging.getLogger("prepare")
 
@@ -62,14 +62,6 @@ def guarded(image: Image, stage: str, step: Callable[[Image], None]) -> None:
         log.error("%s in stage %s of image %s\n%s", type(error).__name__, stage, row.image_id, frames)
     drop_rejected_stages(image.item)
     image.seconds[stage] = image.seconds.get(stage, 0.0) + time.process_time() - started
-
-
-def drop_rejected_stages(item: WorkItem) -> None:
-    """A rejected image has no outputs from the stage that rejected it on."""
-    row = item.row
-    if row.status == "rejected" and row.stage in STAGES:
-        for later in STAGES[STAGES.index(row.stage) :]:
-            row.stages.pop(later, None)
 
 
 def stored(stage: str, item: WorkItem) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pydantic import BaseModel, ConfigDict
 
 from penumo_assets.jobs.contract import JobError, json_lines
-from penumo_assets.jobs.manifest import ManifestRow
+from penumo_assets.jobs.manifest import STAGES, ManifestRow
 
 # The variable with the pseudonymisation key: the orchestrator passes it on, the prepare job reads it.
 KEY_VARIABLE = "PENUMO_DEID_KEY"
@@ -46,6 +46,14 @@ def work_lines(data: bytes) -> list[bytes]:
 
 def parse_item(line: bytes) -> WorkItem:
     return WorkItem.model_validate_json(line)
+
+
+def drop_rejected_stages(item: WorkItem) -> None:
+    """A rejected image has no outputs from the stage that rejected it on."""
+    row = item.row
+    if row.status == "rejected" and row.stage in STAGES:
+        for later in STAGES[STAGES.index(row.stage) :]:
+            row.stages.pop(later, None)
 
 
 def key_id() -> str:

@@ -8,19 +8,25 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.manifest import ManifestRow
-from penumo_assets.jobs.prepare.stages import Preparer
 from penumo_assets.jobs.prepare.work import WorkItem
+
+if TYPE_CHECKING:
+    from penumo_assets.jobs.prepare.stages import Preparer
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 Done = tuple[ManifestRow, dict[str, float]]
-_preparer: Preparer | None = None
+_preparer: "Preparer | None" = None
 
 
 def start(environment: dict[str, str], config: PrepareConfig, weights: Path | None, threads: int) -> None:
     """Once per process: its environment, its log and its network."""
+    # Half a second that the process which only hands out the work does not need.
+    from penumo_assets.jobs.prepare.stages import Preparer
+
     global _preparer
     os.environ.clear()
     os.environ.update(environment)
