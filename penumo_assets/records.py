@@ -255,3 +255,16 @@ class PredictionsRecord(Record):
     names: tuple[str, ...] = ()
     model_version: str
     drift: tuple[dict[str, Any], ...] = ()
+
+
+class RetiredRecord(Record):
+    """Who took a cohort out of use, when (UTC), and why; how many of its objects were erased below each folder of the
+    root, and when that ended: empty while it has not."""
+
+    KEY = "retired/{}.json"
+
+    by: str
+    at: str
+    reason: str
+    erased: dict[str, int] = {}
+    erased_at: str = ""

@@ -35,10 +35,10 @@ from penumo_assets.assets.shared import OWNERS, SERVING
 from penumo_assets.automation import REPORTS_UPDATED
 from penumo_assets.challenge import Verdict, judge
 from penumo_assets.cohort.publish import open_manifest, read_manifest, read_settings
+from penumo_assets.cohort.retire import cohorts_in_use
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.metrics.gates import choose_champion
 from penumo_assets.metrics.report.content import GateResult, InvalidReport, Report, read_report
-from penumo_assets.partitions import cohorts
 from penumo_assets.promotion import NOT_PROMOTED, NoChampion, Winner, challenge, promote, read_champion
 from penumo_assets.records import ChampionRecord, DecisionRule, ReportRecord, TrainingSetRecord, VersionRecord
 from penumo_assets.resources.evaluation_log import description
@@ -96,7 +96,7 @@ def champion_model(
     """Judge the reports that exist, and promote the winner."""
     store = storage.store
     withdrawn = {} if config.allow_withdrawn else tracking.withdrawn_runs()
-    films = films_among(store, context.instance.get_dynamic_partitions(str(cohorts.name)))
+    films = films_among(store, cohorts_in_use(store, context.instance))
     candidates = find_candidates(store, withdrawn, films)
     if not candidates:
         raise Failure("no evaluation report exists: materialize evaluation_report first", allow_retries=False)

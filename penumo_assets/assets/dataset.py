@@ -30,15 +30,16 @@ from penumo_assets.assets.shared import (
     PROCESSING_POOL,
     launchpad_config,
     parsed,
+    refusals,
     run_job,
 )
 from penumo_assets.automation import WEEKLY_IF_COHORTS_CHANGED
 from penumo_assets.cohort.publish import TRIES, open_manifest, overtaken
+from penumo_assets.cohort.retire import cohorts_in_use
 from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.jobs.contract import json_lines
 from penumo_assets.jobs.identity import is_trainable, why_untrainable
 from penumo_assets.jobs.manifest import ManifestRow
-from penumo_assets.partitions import cohorts
 from penumo_assets.records import TrainingSetRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.spec import JobInput, JobSpec
@@ -78,8 +79,8 @@ def training_set(
     """Pack the labelled tensors of the chosen cohorts and record them as the current training set."""
     store = storage.store
     settings = parsed(DatasetConfig, config.dataset)
-    named = config.cohorts or context.instance.get_dynamic_partitions(str(cohorts.name))
-    chosen = sorted(set(named) - set(settings.external))
+    with refusals():
+        chosen = sorted({*cohorts_in_use(store, context.instance, config.cohorts)} - {*settings.external})
     previous = _previous(store) if config.incremental else None
     tries = TRIES
     while True:

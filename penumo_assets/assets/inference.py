@@ -27,9 +27,11 @@ from penumo_assets.assets.shared import (
     SERVING,
     launchpad_config,
     parsed,
+    refusals,
     run_job,
 )
 from penumo_assets.cohort.publish import TRIES, open_manifest, overtaken
+from penumo_assets.cohort.retire import refuse_retired
 from penumo_assets.configs.inference import InferenceConfig
 from penumo_assets.jobs.contract import json_lines
 from penumo_assets.jobs.manifest import ManifestRow
@@ -78,6 +80,8 @@ def predictions(
     """Classify every tensor of the partition's cohort."""
     settings = parsed(InferenceConfig, config)
     cohort, store = context.partition_key, storage.store
+    with refusals():
+        refuse_retired(store, cohort)
     model = chosen_model(store, tracking, settings.model_version)
     tries = TRIES
     while True:

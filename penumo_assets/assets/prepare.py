@@ -27,6 +27,7 @@ from penumo_assets.assets.shared import (
     PROCESSING_POOL,
     given,
     launchpad_config,
+    refusals,
     run_job,
 )
 from penumo_assets.automation import SETTLED_COHORT
@@ -43,9 +44,9 @@ from penumo_assets.cohort.publish import (
     plan_publication,
     publish,
 )
+from penumo_assets.cohort.retire import refuse_retired
 from penumo_assets.cohort.settings import settings_in_force
 from penumo_assets.configs.prepare import PrepareConfig
-from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.identity import doubts, label_counts
 from penumo_assets.jobs.manifest import STAGE_TABLE, STAGES, ManifestRow, load_rows, stage_version
 from penumo_assets.jobs.prepare.work import (
@@ -146,7 +147,8 @@ def _bring_up_to_date(
 ) -> Done:
     """Compute and publish what differs between a cohort's landing and its manifest."""
     segmenter = current_segmenter(store)
-    try:
+    with refusals():
+        refuse_retired(store, base.cohort)
         chosen = settings_in_force(store, base.cohort, once)
         config = chosen.config
         settings = PlanSettings(config, segmenter.sha256, key_id(), stages, key_fingerprint())
@@ -160,8 +162,6 @@ def _bring_up_to_date(
                 "secret of your own"
             )
         plan = plan_cohort(landing, base.rows, settings)
-    except (LandingError, JobError) as error:
-        raise Failure(str(error), allow_retries=False) from error
     described = chosen.described(base.head.settings, stages)
     context.log.info(f"settings: {described}")
     context.log.info(f"{len(landing.files)} files landed, {len(plan.items)} to compute, {len(plan.removed)} gone")

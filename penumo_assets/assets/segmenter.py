@@ -27,17 +27,18 @@ from penumo_assets.assets.shared import (
     TRAINING_POOL,
     launchpad_config,
     parsed,
+    refusals,
     run_job,
 )
 from penumo_assets.cohort.errors import LandingError
 from penumo_assets.cohort.landing import read_landing
 from penumo_assets.cohort.publish import read_manifest, read_settings
+from penumo_assets.cohort.retire import cohorts_in_use
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.configs.segmenter import RetrainConfig, SegmenterConfig, SegmenterSource, SegmenterStart
 from penumo_assets.jobs.contract import json_lines
 from penumo_assets.jobs.prepare.work import key_from_environment, key_id
 from penumo_assets.models.archive import read_member
-from penumo_assets.partitions import cohorts
 from penumo_assets.records import SegmenterRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.spec import JobInput, JobResult, JobSpec
@@ -128,7 +129,8 @@ def _retrain(
     mlflow: DagsterRunLog,
     jobs: JobRunner,
 ) -> tuple[SegmenterRecord, dict[str, Any]]:
-    chosen = config.cohorts or sorted(context.instance.get_dynamic_partitions(str(cohorts.name)))
+    with refusals():
+        chosen = cohorts_in_use(store, context.instance, config.cohorts)
     rows = [row for cohort in chosen for row in annotated(store, cohort)]
     if not rows:
         raise Failure(

@@ -9,7 +9,9 @@ from dagster import AssetExecutionContext, Config, Failure
 from pydantic import BaseModel, Field, create_model
 
 from penumo_assets.assets.pages import text_block
+from penumo_assets.cohort.errors import LandingError
 from penumo_assets.configs.base import StrictModel
+from penumo_assets.jobs.contract import JobError
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobSpec
 
@@ -96,6 +98,15 @@ def _named(config: BaseModel, names: Mapping[str, Any]) -> dict[str, Any]:
         name: _named(value, names[name] or {}) if isinstance(value, BaseModel) else value
         for name, value in values.items()
     }
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn what a cohort is refused for into a Failure that is not retried."""
+    try:
+        yield
+    except (LandingError, JobError) as error:
+        raise Failure(str(error), allow_retries=False) from error
 
 
 @contextmanager

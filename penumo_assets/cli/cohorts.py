@@ -11,6 +11,7 @@ from penumo_assets.cohort.errors import LandingError
 
 if TYPE_CHECKING:
     from penumo_assets.cohort.settings import NewSettings
+    from penumo_assets.records import RetiredRecord
     from penumo_assets.resources.storage.object_store import ObjectStore
 
 # Their names alone: what reads them takes a moment to import. A test holds them to `cohort.layouts`.
@@ -41,27 +42,28 @@ def _store() -> "ObjectStore":
     return open_store(storage_root())
 
 
-def _ask(question: str, yes: bool) -> None:
-    """Go on only if ``yes``, or if a person at the terminal says so."""
+def _agreed(question: str) -> bool:
+    """Whether a person at the terminal says yes."""
     try:
-        agreed = yes or click.confirm(question)
+        return click.confirm(question)
     except click.Abort:  # nobody is there
-        agreed = False
         click.echo()
-    if not agreed:
-        raise click.ClickException("nothing was changed: agree, or add --yes")
+        return False
 
 
 def _checked_settings(cohort: str, file: Path, yes: bool) -> "NewSettings":
     """A cohort's new settings; those that it has are not replaced without a question."""
+    from penumo_assets.cohort.retire import refuse_retired
     from penumo_assets.cohort.settings import MAX_BYTES, check_settings
 
     with file.open("rb") as opened:
         new = check_settings(_store(), cohort, opened.read(MAX_BYTES + 1), file.name)
+    refuse_retired(_store(), cohort)
     for change in new.changes:
         click.echo(f"  {change}")
-    if new.version is not None and new.changes:
-        _ask(f"Replace the settings of {cohort} so?", yes)
+    asks = new.version is not None and new.changes and not yes
+    if asks and not _agreed(f"Replace the settings of {cohort} so?"):
+        raise click.ClickException("nothing was changed: agree, or add --yes")
     return new
 
 
@@ -154,4 +156,51 @@ def settings(cohort: str, file: Path | None, yes: bool) -> None:
         click.echo(found.as_yaml(), nl=False)
 
 
-COMMANDS = (land, rejected, settings)
+@click.command()
+@click.argument("cohort")
+@click.option("--reason", default="", help="Why, without naming a patient: kept in retired/COHORT.json.")
+@click.option("--erase", is_flag=True, help="Also remove its objects below the root, counted and after a question.")
+@click.option("--undo", is_flag=True, help="Bring it back. What was erased can be prepared again from landing.")
+@_YES
+def retire(cohort: str, reason: str, erase: bool, undo: bool, yes: bool) -> None:
+    """Take COHORT out of every training set, sensor and list of partitions for good.
+
+    Its name cannot be landed, prepared or trained on again until --undo. What landed is never erased without a question
+    of its own, which --yes does not answer.
+    """
+    from penumo_assets.cohort import retire as retiring
+    from penumo_assets.instance import open_instance
+
+    if undo and (erase or reason):
+        raise click.UsageError("--undo goes alone")
+    with _refusals(), open_instance() as instance:
+        if undo:
+            retiring.bring_back(_store(), instance, cohort)
+            click.echo(f"{cohort} is in use again; launch it to bring it up to date.")
+            return
+        record = retiring.retire(_store(), instance, cohort, reason)
+        click.echo(f"{cohort} is retired, since {record.at} by {record.by}: {record.reason}")
+        if erase:
+            _erase(cohort, record, yes)
+        click.echo("Training sets, models and reports that were made with it stay: see Retire in docs/operations.md.")
+
+
+def _erase(cohort: str, record: "RetiredRecord", yes: bool) -> None:
+    """Remove a retired cohort's objects; those that landed only if a person says so."""
+    from penumo_assets.cohort import retire as retiring
+
+    found = {folder: len(keys) for folder, keys in retiring.objects_of(_store(), cohort).items() if keys}
+    landed = found.pop("landing", 0)
+    counts = ", ".join(f"{folder} {number}" for folder, number in found.items())
+    if not yes and not _agreed(f"Remove {sum(found.values())} objects of {cohort} ({counts or 'none'})?"):
+        raise click.ClickException("nothing was erased: agree, or add --yes")
+    folders = set(found)
+    if landed and not yes and _agreed(f"Also the {landed} objects that landed, landing/{cohort}/?"):
+        folders.add("landing")
+    record = retiring.erase(_store(), cohort, record, folders)
+    click.echo(f"erased: {', '.join(f'{folder} {number}' for folder, number in record.erased.items()) or 'nothing'}")
+    if landed and "landing" not in folders:
+        click.echo(f"landing/{cohort}/ stays: {landed} objects")
+
+
+COMMANDS = (land, rejected, retire, settings)

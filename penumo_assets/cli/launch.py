@@ -10,8 +10,14 @@ import yaml
 
 from penumo_assets.cli.console import console_logger, shows_everything
 from penumo_assets.cli.runs import Runs
+from penumo_assets.cohort.errors import LandingError
+from penumo_assets.cohort.retire import refuse_retired
 from penumo_assets.definitions import build_definitions
 from penumo_assets.instance import open_instance
+from penumo_assets.partitions import architectures
+from penumo_assets.resources.profile import storage_root
+from penumo_assets.resources.storage.object_store import StorageError
+from penumo_assets.resources.storage.root import open_store
 
 
 def launch(assets: str, partition: str | None, config: Path | None, config_json: str | None) -> bool:
@@ -23,6 +29,11 @@ def launch(assets: str, partition: str | None, config: Path | None, config_json:
         If what was asked for is refused before anything runs.
     """
     run_config = read_config(config, config_json)
+    if partition and partition not in architectures.get_partition_keys():
+        try:
+            refuse_retired(open_store(storage_root()), partition)
+        except (LandingError, StorageError) as error:
+            raise click.ClickException(str(error)) from error
     with open_instance() as instance:
         runs = Runs(instance, build_definitions(loggers={"console": console_logger()}))
         if not shows_everything():

@@ -17,6 +17,7 @@ from penumo_assets.cohort.errors import LandingError
 from penumo_assets.cohort.labels import COLUMNS, Label, parse_labels
 from penumo_assets.cohort.layouts.base import NO_FILE, NO_ROW, Film, Folder, Layout, Options
 from penumo_assets.cohort.names import COMPLETE_MARKER, LABELS_FILE, is_hidden, is_image, is_labels, require_cohort_name
+from penumo_assets.cohort.retire import refuse_retired
 from penumo_assets.cohort.settings import NewSettings
 from penumo_assets.cohort.table import MAX_BYTES
 from penumo_assets.cohort.truths import mask_names
@@ -64,6 +65,7 @@ def land_folder(
         labels.csv cannot be read or names none of the cohort's files.
     """
     files, left_out = _files(folder, cohort)
+    refuse_retired(store, cohort)
     if not files:
         raise LandingError(f"{folder.name} holds no files to land")
     present = _present(store, cohort)
@@ -107,6 +109,7 @@ def land_layout(
         left to land.
     """
     files, left_out = _files(folder, cohort)
+    refuse_retired(store, cohort)
     shown = tqdm(
         layout.read(Folder(files, lambda name: files[name].read_bytes()), options),
         f"reading {layout.name}",

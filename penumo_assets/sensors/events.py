@@ -13,6 +13,7 @@ from urllib.parse import urlparse
 
 from dagster import DefaultSensorStatus, SensorEvaluationContext, SensorResult, SkipReason, sensor
 
+from penumo_assets.cohort.retire import retired_cohorts
 from penumo_assets.cohort.watch import inbox as events
 from penumo_assets.cohort.watch.arrivals import LANDING, START, Arrival, Position, look
 from penumo_assets.cohort.watch.sweep import Launch, UnreadableCursor
@@ -146,9 +147,17 @@ def _look(
 ) -> tuple[events.Inbox, list[Launch], str]:
     """List the cohorts that have come to rest, as many as the time allows; what is left waits for the next tick."""
     launches: list[Launch] = []
-    for cohort in events.due(inbox, now, settle):
+    due = events.due(inbox, now, settle)
+    try:
+        retired = retired_cohorts(store) if due else set()
+    except StorageError as error:
+        return inbox, launches, f"retired/ cannot be listed: {error}"
+    for cohort in due:
         if out_of_time() or len(launches) == MAX_LAUNCHES:
             break
+        if cohort in retired:
+            inbox, _ = events.settle(inbox, Arrival(cohort), known)
+            continue
         begun = inbox.position if inbox.position.part and inbox.position.part.cohort == cohort else START
         try:
             seen = look(store.list_objects(f"{LANDING}/{cohort}", begun.after), begun, out_of_time)

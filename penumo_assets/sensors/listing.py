@@ -1,11 +1,12 @@
 """New objects in landing, found by listing it: needs nothing but read access, costs one request per 1,000 objects."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from dagster import DefaultSensorStatus, SensorEvaluationContext, SensorResult, SkipReason, sensor
 
+from penumo_assets.cohort.retire import retired_cohorts
 from penumo_assets.cohort.watch.arrivals import LANDING, START, Position, look
 from penumo_assets.cohort.watch.sweep import Sweep, UnreadableCursor, dump_sweep, load_sweep, plan_sweep
 from penumo_assets.resources.storage.object_store import StorageError
@@ -48,6 +49,8 @@ def landing_listing(context: SensorEvaluationContext, storage: Storage) -> Senso
     sweep, store = _sweep(context, now), storage.failing_fast()
     try:
         seen = look(store.list_objects(LANDING, sweep.position.after), sweep.position, out_of_time)
+        retired = retired_cohorts(store)
+        seen = replace(seen, arrivals=tuple(each for each in seen.arrivals if each.cohort not in retired))
         plan = plan_sweep(sweep, seen, now, settle, MAX_LAUNCHES, partial(is_prepared, context.instance))
         cursor = dump_sweep(plan.sweep)
         result = launched(plan.launches, cursor) if plan.launches else None

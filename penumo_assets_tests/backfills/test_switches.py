@@ -10,6 +10,7 @@ from penumo_assets.cli.demo import SWITCHED_ON
 from penumo_assets.cli.runs import Runs
 from penumo_assets.cohort.land import land_folder
 from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.cohort.retire import bring_back, retire
 from penumo_assets.cohort.settings import check_settings
 from penumo_assets.definitions import build_definitions
 from penumo_assets.partitions import cohorts
@@ -98,6 +99,25 @@ def test_a_cohort_prepared_by_hand_runs_for_late_files_only_and_by_its_own_setti
     assert event is not None
     assert event.asset_materialization is not None
     assert event.asset_materialization.metadata["computed"].value == 1
+
+
+def test_a_retired_cohort_is_left_alone_by_every_switch_until_it_is_back(here: Installation) -> None:
+    daemon, store = here
+    daemon.switch_on("landing_listing", "cohorts_to_tensors")
+    for cohort in ("ward-7", "ward-8"):
+        store.write(f"landing/{cohort}/a.png", png(1))
+    daemon.tick_sensors()
+    assert sorted(runs(daemon)) == [("ward-7", "SUCCESS"), ("ward-8", "SUCCESS")]
+    retire(store, daemon.instance, "ward-7", "no consent")
+    store.write("landing/ward-7/b.png", png(2))
+    store.write("landing/ward-8/b.png", png(2))
+    daemon.tick_sensors()
+    daemon.tick_sensors()
+    assert sorted(runs(daemon)) == [("ward-7", "SUCCESS"), *[("ward-8", "SUCCESS")] * 2]
+    assert daemon.instance.get_dynamic_partitions(str(cohorts.name)) == ["ward-8"]
+    bring_back(store, daemon.instance, "ward-7")
+    daemon.tick_sensors()
+    assert len(read_manifest(store, "ward-7")) == 2
 
 
 def test_a_malformed_table_fails_its_cohort_by_name_and_a_mended_one_runs(here: Installation) -> None:

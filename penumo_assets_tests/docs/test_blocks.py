@@ -40,6 +40,7 @@ RUN = {
     OPERATIONS: (
         "penumo land ward-7",
         "penumo settings ward-7",
+        "penumo retire",
         "dagster sensor start",
         "dagster instance concurrency",
         "dagster job backfill",
@@ -236,6 +237,14 @@ def test_all_films_of_a_patient_are_kept_and_the_first_has_the_patients_name(lan
             tensors.setdefault(row.patient_id or "", []).append(row.stages["npz"].key.rsplit("/", 1)[-1])
     assert max(map(len, tensors.values())) > 1
     assert all(names.count(f"{patient}.npz") == 1 for patient, names in tensors.items())
+
+
+@pytest.mark.slow
+def test_a_cohort_is_retired_and_brought_back(landed: Installation) -> None:
+    said = landed.run(landed.block(OPERATIONS, "penumo retire"))
+    assert "ward-8 is retired" in said
+    assert "ward-8 is in use again" in said
+    assert "ward-8" in landed.house.instance.get_dynamic_partitions("cohort")
 
 
 @pytest.mark.slow

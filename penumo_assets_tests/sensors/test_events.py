@@ -10,6 +10,7 @@ from dagster import DagsterInstance, SensorResult, build_sensor_context
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.sqs.models import sqs_backends
 
+from penumo_assets.records import RetiredRecord
 from penumo_assets.resources.storage.root import Storage
 from penumo_assets.sensors import events, launches, sensors
 from penumo_assets.sensors.events import QUEUE_VARIABLE, landing_events
@@ -189,6 +190,17 @@ def test_a_bucket_that_cannot_be_listed_keeps_what_the_events_said(ward: Ward, m
     with monkeypatch.context() as patch:
         patch.setattr(S3Store, "list_objects", refuse)
         assert "cannot be listed: S3 cannot be reached" in message(ward.tick())
+    assert ward.runs() == ["ward-7"]
+
+
+def test_a_retired_cohort_is_left_alone(ward: Ward) -> None:
+    ward.tick()
+    record = RetiredRecord(by="jane", at="2026-01-01", reason="no consent")
+    record.write(ward.storage.store, "ward-7")
+    ward.land("ward-7/a.png", "ward-8/a.png")
+    assert ward.runs() == ["ward-8"]
+    ward.storage.store.delete([RetiredRecord.key("ward-7")])
+    ward.land("ward-7/b.png")
     assert ward.runs() == ["ward-7"]
 
 

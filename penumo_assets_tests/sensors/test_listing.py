@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from dagster import DagsterInstance, SensorResult, build_sensor_context
 
+from penumo_assets.cohort.retire import bring_back, retire
 from penumo_assets.cohort.watch.arrivals import LANDING, START
 from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage
@@ -113,6 +114,18 @@ def test_a_store_that_does_not_answer_leaves_the_cursor(landing: Landing, monkey
     assert landing.cursor == before
     monkeypatch.undo()
     (folder / "_COMPLETE").touch()
+    assert landing.runs() == ["ward-7"]
+
+
+def test_a_retired_cohort_is_left_alone_until_it_is_back(landing: Landing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SETTLE_VARIABLE, "0")
+    landing.land("ward-7/a.png", "ward-8/a.png")
+    landing.instance.add_dynamic_partitions("cohort", ["ward-7"])
+    retire(landing.store, landing.instance, "ward-7", "no consent")
+    assert landing.runs() == ["ward-8"]
+    landing.land("ward-7/b.png")
+    assert landing.runs() == []
+    bring_back(landing.store, landing.instance, "ward-7")
     assert landing.runs() == ["ward-7"]
 
 
