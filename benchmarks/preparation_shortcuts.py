@@ -31,8 +31,8 @@ from penumo_assets.metrics.preparation import (
     QUANTITIES,
     preparation_quantities,
     revealed,
-    revealed_together,
 )
+from penumo_assets.metrics.preparation_together import revealed_together
 from penumo_assets.metrics.records import Estimate
 
 OFF = {"enabled": False}

@@ -54,7 +54,8 @@ def _rows(store: ObjectStore, cohort: str, config: PreparationConfig) -> list[di
         return []
     import numpy as np  # this and SciPy take a second, which loading the definitions must not
 
-    from penumo_assets.metrics.preparation import BORDER, QUANTITIES, revealed, revealed_together
+    from penumo_assets.metrics.preparation import BORDER, QUANTITIES, revealed
+    from penumo_assets.metrics.preparation_together import revealed_together
 
     measured = _measured(store, random.Random(cohort).sample(films, min(config.sample, len(films))))
     if not measured:

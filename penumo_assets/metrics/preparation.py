@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from penumo_assets.metrics.auc import MIN_PATIENTS, Part, mean_auc
+from penumo_assets.metrics.auc import Part, mean_auc
 from penumo_assets.metrics.ranking import roc_auc
 from penumo_assets.metrics.records import Estimate
 
@@ -57,29 +57,6 @@ def revealed(
     patients : (n,) array of patient identifiers.
     """
     return {name: _alone(values, positive, patients, confidence) for name, values in quantities.items()}
-
-
-def revealed_together(table: np.ndarray, positive: np.ndarray, patients: np.ndarray) -> Estimate:
-    """ROC-AUC of a logistic regression on all columns of an (n, k) table, each image scored by a fold without its
-    patient; rows with NaN are left out."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    known = np.isfinite(table).all(axis=1)
-    table, positive, patients = table[known], positive[known], patients[known]
-    if min(len(np.unique(patients[side])) for side in (positive, ~positive)) < MIN_PATIENTS:
-        return Estimate.undefined(f"fewer than {MIN_PATIENTS} patients with or without the class")
-    scores = cross_val_predict(
-        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
-        table,
-        positive,
-        groups=patients,
-        cv=StratifiedGroupKFold(5, shuffle=True, random_state=0),
-        method="decision_function",
-    )
-    return mean_auc([Part(positive, scores, patients)])
 
 
 def _bar(lines: np.ndarray) -> int:

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from penumo_assets.metrics.preparation import QUANTITIES, preparation_quantities, revealed, revealed_together
+from penumo_assets.metrics.preparation import QUANTITIES, preparation_quantities, revealed
+from penumo_assets.metrics.preparation_together import revealed_together
 
 
 def tensor(bars: int = 0, black: int = 0, top: int = 20) -> np.ndarray:

@@ -42,6 +42,7 @@ PACKAGE = Path(penumo_assets.__file__).parent
 PREPARE_FILE, TRAIN_FILE = PACKAGE / "jobs" / "prepare" / "requirements.txt", PACKAGE / "models" / "requirements.txt"
 FILES = {"prepare": PREPARE_FILE, "train": TRAIN_FILE}
 REQUIREMENTS = {name: bare_environment.requirements(path) for name, path in FILES.items()}
+PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONSTRAINTS = PACKAGE.parent / "constraints.txt"
 OPTIONAL_MODULES = {"torchxrayvision"}  # asked for by name in the configuration, and named in the error where absent
 PROGRAMS = sorted(path.parent.name for path in (PACKAGE / "jobs").glob("*/__main__.py"))
@@ -207,12 +208,12 @@ def test_the_requirements_allow_what_the_lock_holds_and_pull_no_other_torch(name
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_requirements_are_those_of_the_package_and_of_its_extra(name: str) -> None:
-    """What jobs need, the package needs: the local runner runs the same programs."""
-    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
-    assert {canonicalize_name(requirement.name) for requirement in REQUIREMENTS[name]} <= declared
-    assert list(map(Requirement, project["optional-dependencies"][name])) == REQUIREMENTS[name]
+def test_the_requirements_are_those_of_the_extra(name: str) -> None:
+    """What a container installs is what an installation with this extra has, beside the image's packages."""
+    assert list(map(Requirement, PROJECT["optional-dependencies"][name])) == REQUIREMENTS[name]
+    declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]}
+    shared = set.intersection(*({canonicalize_name(item.name) for item in items} for items in REQUIREMENTS.values()))
+    assert declared == shared | {"numpy", "torch", "torchvision"}
 
 
 @pytest.fixture(scope="module")
@@ -248,20 +249,41 @@ def environment(**values: str) -> dict[str, str]:
     return kept | {"OMP_WAIT_POLICY": "PASSIVE", "MLFLOW_DISABLE_TELEMETRY": "true", **values}
 
 
+EXTRAS = {  # and what an installation with them can do, and does without
+    "prepare": (["prepare", "pack", "infer"], {"dagster", "mlflow", "sklearn", "matplotlib", "click"}),
+    "train": (["train", "evaluate"], {"dagster", "pydicom", "imagecodecs", "optuna"}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_an_extra_alone_is_a_smaller_installation_that_runs_its_programs(
+    extra: str, unpacked: Path, tmp_path: Path
+) -> None:
+    programs, absent = EXTRAS[extra]
+    roots = [Requirement(text) for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"][extra])]
+    python = bare_environment.build(tmp_path / "venv", bare_environment.closure(roots).values())
+    assert bare_environment.importable(python, [*absent, "torch"]) == {"torch"}
+    for program in programs:
+        answer = help_of(python, program, unpacked)
+        assert answer.returncode == 0, f"{program}: {answer.stderr}"
+
+
+def help_of(python: Path, program: str, unpacked: Path) -> subprocess.CompletedProcess[str]:
+    command = [python, "-m", f"penumo_assets.jobs.{program}", "--help"]
+    return subprocess.run(
+        command, cwd=unpacked, env=environment(PYTHONPATH=str(unpacked)), capture_output=True, text=True
+    )
+
+
 @pytest.mark.slow
 def test_every_program_starts_with_the_bundle_alone(containers: Callable[[str], Path], unpacked: Path) -> None:
     assert {"prepare", "pack", "train", "evaluate", "infer", "segment_train"} <= set(PROGRAMS)
 
-    def usage(program: str) -> subprocess.CompletedProcess[str]:
-        command = [containers(program), "-m", f"penumo_assets.jobs.{program}", "--help"]
-        return subprocess.run(
-            command, cwd=unpacked, env=environment(PYTHONPATH=str(unpacked)), capture_output=True, text=True
-        )
-
     for program in PROGRAMS:
         containers(program)
     with ThreadPoolExecutor(2) as pool:
-        answers = list(pool.map(usage, PROGRAMS))
+        answers = list(pool.map(lambda program: help_of(containers(program), program, unpacked), PROGRAMS))
     for program, answer in zip(PROGRAMS, answers, strict=True):
         assert answer.returncode == 0, f"{program}: {answer.stderr}"
         assert "usage:" in answer.stdout
