@@ -354,6 +354,11 @@ def test_a_cohort_is_left_out_and_judged_by_a_model_of_the_others(trained: House
     assert set(report["data"]["splits"]["test"]["groups"]["cohort"]) == {"png"}
     assert set(report["data"]["splits"]["train"]["groups"]["cohort"]) == {"dicom"}
     assert next(row for row in report["checklist"] if row["item"] == 33)["section"] == "intended-use"
+    client = trained.resources["tracking"].client()
+    run = client.get_run(metadata["mlflow_run"].split("]")[0][1:])
+    assert run.data.metrics["external/png/test_accuracy"] == record["values"]["test_accuracy"]
+    assert run.data.tags["penumo.report.png"].startswith("external/png/")
+    assert "penumo.report" not in run.data.tags  # which is for the model's own test split
     assert metadata["test_images"] == sum(
         row.label is not None and "npz" in row.stages for row in read_manifest(trained.store, "png")
     )

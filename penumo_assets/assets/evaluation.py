@@ -15,13 +15,11 @@ from dagster import (
     DataVersion,
     Failure,
     MaterializeResult,
-    MetadataValue,
     asset,
 )
 from pydantic import Field
 
-from penumo_assets.assets.pages import mlflow_run
-from penumo_assets.assets.report_page import report_metadata
+from penumo_assets.assets.report_page import report_metadata, tracked_report
 from penumo_assets.assets.shared import (
     LEARNING,
     OWNERS,
@@ -33,14 +31,13 @@ from penumo_assets.assets.shared import (
 from penumo_assets.automation import INPUTS_UPDATED, REPORT_FRESHNESS
 from penumo_assets.cohort.publish import open_manifest, read_settings
 from penumo_assets.configs.train import Gates
-from penumo_assets.metrics.report.content import Report, read_report
+from penumo_assets.metrics.report.content import read_report
 from penumo_assets.metrics.report.context import Study
 from penumo_assets.partitions import architectures
 from penumo_assets.promotion import NoChampion, read_champion
 from penumo_assets.records import LooksRecord, ModelRecord, ReportRecord, TrainingSetRecord
 from penumo_assets.resources.compute.runner import JobRunner
-from penumo_assets.resources.compute.spec import JobInput, JobResult, JobSpec, bundle_digest
-from penumo_assets.resources.evaluation_log import Evaluated, record_evaluation
+from penumo_assets.resources.compute.spec import JobInput, JobSpec, bundle_digest
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 from penumo_assets.resources.storage.root import Storage
 from penumo_assets.resources.tracking import Tracking
@@ -101,11 +98,10 @@ def evaluation_report(
     ReportRecord(prefix=prefix, names=names, model=model, values=result.values).write(store, architecture)
     jobs.discard(result.job_name)
     report = read_report(store.read(f"{prefix}/report.json"))
-    page = store.read(f"{prefix}/report.html").decode("utf-8")
     return MaterializeResult(
         metadata={
             **report_metadata(storage, prefix, report, result.values),
-            "mlflow_run": _tracked(context, tracking, model, result, report, page),
+            "mlflow_run": tracked_report(context, storage.store, tracking, model, prefix, report, result.values),
             "model_job": model.job_name,
             **result.metadata,
         },
@@ -138,21 +134,6 @@ def evaluate_spec(
         outputs=("report",),
         result_output="report",
     )
-
-
-def _tracked(
-    context: AssetExecutionContext, tracking: Tracking, model: ModelRecord, result: JobResult, report: Report, page: str
-) -> MetadataValue:
-    """Record the report on the model's MLflow run; the run as a link, or what kept MLflow from taking it."""
-    run_id = model.mlflow_run_id
-    if run_id is None:
-        return MetadataValue.text("none: the model was trained without MLflow")
-    uri = model.values.get("mlflow_model_uri")
-    problem = record_evaluation(tracking, Evaluated(run_id, uri, result.job_name, report, page, result.values))
-    if problem:
-        context.log.warning(f"the report is not in MLflow: {problem}")
-        return MetadataValue.text(f"{run_id} does not show this report: {problem}")
-    return mlflow_run(tracking, run_id)
 
 
 def statements(study: Mapping[str, str]) -> dict[str, Any]:

@@ -6,13 +6,25 @@ predictions.parquet of the cohort).
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
-from dagster import AssetExecutionContext, Config, DataVersion, Failure, MaterializeResult, MetadataValue, asset
+from dagster import (
+    AssetExecutionContext,
+    Config,
+    DataVersion,
+    Failure,
+    MaterializeResult,
+    MetadataValue,
+    ResourceParam,
+    asset,
+)
 from pydantic import Field
 
 from penumo_assets.assets.dataset import DatasetLaunchpad, pack_spec, trainable
 from penumo_assets.assets.evaluation import EvaluationConfig, evaluate_spec, report_context, statements
-from penumo_assets.assets.report_page import report_metadata
+from penumo_assets.assets.report_page import report_metadata, tracked_report
 from penumo_assets.assets.shared import LEARNING, OWNERS, TRAINING_POOL, parsed, run_job
 from penumo_assets.assets.training import SPLITS, TrainLaunchpad, train_spec
 from penumo_assets.configs.train import DatasetConfig, Gates, TrainConfig
@@ -20,11 +32,13 @@ from penumo_assets.jobs.contract import json_lines
 from penumo_assets.metrics.report.content import read_report
 from penumo_assets.partitions import cohorts
 from penumo_assets.promotion import NoChampion, read_champion
-from penumo_assets.records import ExternalRecord, LooksRecord, TrainingSetRecord
+from penumo_assets.records import ExternalRecord, LooksRecord, ModelRecord, TrainingSetRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.spec import JobInput, JobResult
+from penumo_assets.resources.dagster_run_log import DagsterRunLog, end_mlflow_on_run_finished
 from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage
+from penumo_assets.resources.tracking import Tracking
 
 
 class ExternalConfig(Config):
@@ -45,35 +59,44 @@ class ExternalConfig(Config):
     partitions_def=cohorts,
     group_name=LEARNING,
     owners=OWNERS,
-    kinds={"scikitlearn", "html"},
-    code_version="1",
+    kinds={"scikitlearn", "html", "mlflow"},
+    code_version="2",
     pool=TRAINING_POOL,
+    hooks={end_mlflow_on_run_finished},
     description="The champion on a labelled cohort that it was not trained on, with threshold and calibration as they "
     "are; with leave_out, for a cohort of its training set, a model that was trained on the others.",
 )
 def external_validation(
-    context: AssetExecutionContext, config: ExternalConfig, storage: Storage, jobs: JobRunner
+    context: AssetExecutionContext,
+    config: ExternalConfig,
+    storage: Storage,
+    tracking: Tracking,
+    mlflow: ResourceParam[DagsterRunLog],
+    jobs: JobRunner,
 ) -> MaterializeResult:
-    """Judge a model on the partition's cohort, by itself."""
+    """Judge a model on the partition's cohort, by itself, and put the report on the model's MLflow run."""
     cohort, store = context.partition_key, storage.store
     settings = parsed(DatasetConfig, config.dataset)
     found = trainable(store, [cohort], settings, external=True)
-    inputs, name, done = _champion(store)
+    inputs, model, done = _champion(store)
     trained_on = _cohorts(store, inputs["dataset"])
     if cohort in trained_on:
         others = sorted(set(trained_on) - {cohort})
         if not config.leave_out or not others:
             raise Failure(
-                f"{cohort} trained {name}: declare it in dataset.external and train again, or set leave_out, which "
-                "needs another cohort to train on",
+                f"{cohort} trained {model.job_name}: declare it in dataset.external and train again, or set leave_out, "
+                "which needs another cohort to train on",
                 allow_retries=False,
             )
-        inputs, name, done = _without(context, jobs, store, others, settings, parsed(TrainConfig, config.train))
+        reporting = {"environment": mlflow.job_environment(), "secrets": tracking.job_secrets()}
+        inputs, model, done = _without(
+            context, jobs, store, others, settings, parsed(TrainConfig, config.train), reporting
+        )
     items = json_lines(found.items)
     looked = hashlib.sha256(items).hexdigest()
     known = statements(config.evaluation.study) | report_context(store, [cohort])
     known |= {"external": cohort, "gates": parsed(Gates, config.evaluation.gates).model_dump(), "test_digest": looked}
-    known["test_looks"] = LooksRecord.add(store, looked[:16], name)
+    known["test_looks"] = LooksRecord.add(store, looked[:16], model.job_name)
     inputs["npz"] = JobInput("npz", tuple(item["file"] for item in found.items))
     documents = {
         "context": {"context.json": json.dumps(known, sort_keys=True).encode()},
@@ -83,32 +106,33 @@ def external_validation(
     prefix = f"external_validation/{cohort}/{result.job_name}"
     names = result.outputs["report"]
     store.copy_all((result.key("report", item), f"{prefix}/{item}") for item in names)
-    ExternalRecord(prefix=prefix, names=names, model=name, values=result.values).write(store, cohort)
+    ExternalRecord(prefix=prefix, names=names, model=model.job_name, values=result.values).write(store, cohort)
     for job in (*done, result):
         jobs.discard(job.job_name)
     report = read_report(store.read(f"{prefix}/report.json"))
     return MaterializeResult(
         metadata={
-            "model": MetadataValue.text(name),
+            "model": MetadataValue.text(model.job_name),
             **report_metadata(storage, prefix, report, result.values),
+            "mlflow_run": tracked_report(context, store, tracking, model, prefix, report, result.values),
             **result.metadata,
         },
         data_version=DataVersion(result.job_name),
     )
 
 
-Model = tuple[dict[str, JobInput], str, tuple[JobResult, ...]]
+Model = tuple[dict[str, JobInput], ModelRecord, tuple[JobResult, ...]]
 
 
 def _champion(store: ObjectStore) -> Model:
-    """The champion and the training set that it was trained on, as inputs; its name; the jobs that made it here."""
+    """The champion and the training set that it was trained on, as inputs; its record; the jobs that made it here."""
     try:
         champion = read_champion(store)
     except NoChampion as error:
         raise Failure(str(error), allow_retries=False) from error
     prefix = TrainingSetRecord.prefix_of(champion.dataset_digest)
     names = tuple(info.key.removeprefix(f"{prefix}/") for info in store.list_objects(prefix))
-    return {"model": champion.serving.archive, "dataset": JobInput(prefix, names)}, champion.training_job, ()
+    return {"model": champion.serving.archive, "dataset": JobInput(prefix, names)}, champion.model, ()
 
 
 def _cohorts(store: ObjectStore, dataset: JobInput) -> list[str]:
@@ -124,14 +148,21 @@ def _without(
     others: list[str],
     settings: DatasetConfig,
     train: TrainConfig,
+    reporting: Mapping[str, Any],
 ) -> Model:
     """A model of the champion's architecture that was trained on the other cohorts; nobody else uses it."""
     architecture = read_champion(store).architecture
     packed = run_job(context, jobs, pack_spec(trainable(store, others, settings).items, settings, None))
     dataset = JobInput(f"{packed.output_prefix}/dataset", packed.outputs["dataset"])
     splits = TrainingSetRecord(prefix=dataset.prefix, names=dataset.names, digest=packed.values["digest"])
-    trained = run_job(
-        context, jobs, train_spec(store, architecture, train, {name: splits.split(name) for name in SPLITS})
+    spec = train_spec(store, architecture, train, {name: splits.split(name) for name in SPLITS})
+    trained = run_job(context, jobs, replace(spec, **reporting))
+    model = ModelRecord(
+        prefix=f"{trained.output_prefix}/model",
+        name="model.tar.gz",
+        job_name=trained.job_name,
+        dataset_digest=splits.digest,
+        mlflow_run_id=trained.values.get("mlflow_run_id"),
+        values=trained.values,
     )
-    model = JobInput(f"{trained.output_prefix}/model", ("model.tar.gz",))
-    return {"model": model, "dataset": dataset}, trained.job_name, (packed, trained)
+    return {"model": model.archive, "dataset": dataset}, model, (packed, trained)

@@ -3,12 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dagster import MetadataValue, TableMetadataValue
+from dagster import AssetExecutionContext, MetadataValue, TableMetadataValue
 
-from penumo_assets.assets.pages import listed, rounded, table
+from penumo_assets.assets.pages import listed, mlflow_run, rounded, table
 from penumo_assets.metrics.report.content import Report
 from penumo_assets.metrics.report.inline import chart_captions, chart_data_uris
+from penumo_assets.records import ModelRecord
+from penumo_assets.resources.evaluation_log import Evaluated, record_evaluation
+from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage
+from penumo_assets.resources.tracking import Tracking
 
 PASSED, FAILED = "passed", "failed"
 STATUS_WORDS = {"passed": PASSED, "failed": FAILED, "not_asked": "not asked for", "not_decidable": "not decidable"}
@@ -77,3 +81,24 @@ def gate_rows(report: Report) -> list[dict[str, Any]]:
         }
         for result in report.gates
     ]
+
+
+def tracked_report(
+    context: AssetExecutionContext,
+    store: ObjectStore,
+    tracking: Tracking,
+    model: ModelRecord,
+    prefix: str,
+    report: Report,
+    values: Mapping[str, Any],
+) -> MetadataValue:
+    """Record a published report on the model's MLflow run; the run as a link, or what kept MLflow from taking it."""
+    run_id, uri = model.mlflow_run_id, model.values.get("mlflow_model_uri")
+    if run_id is None:
+        return MetadataValue.text("none: the model was trained without MLflow")
+    page = store.read(f"{prefix}/report.html").decode("utf-8")
+    problem = record_evaluation(tracking, Evaluated(run_id, uri, prefix.rpartition("/")[2], report, page, values))
+    if problem:
+        context.log.warning(f"the report is not in MLflow: {problem}")
+        return MetadataValue.text(f"{run_id} does not show this report: {problem}")
+    return mlflow_run(tracking, run_id)

@@ -18,6 +18,7 @@ from penumo_assets.metrics.report.prose import words
 from penumo_assets.resources.tracking import Tracking
 
 FOLDER = "evaluation"  # of the run's artifacts; below it a folder per report
+EXTERNAL = "external"  # the same for reports on a cohort that the model was not trained on
 REPORT_TAG = "penumo.report"
 GATES_TAG = "penumo.gates"
 NOTE_TAG = "mlflow.note.content"  # what MLflow shows as a run's description
@@ -41,14 +42,17 @@ class Evaluated:
 
     @property
     def folder(self) -> str:
-        return f"{FOLDER}/{self.name}"
+        """Of the run's artifacts: reports on an external cohort have a part of their own."""
+        part = f"{EXTERNAL}/{self.report.external}" if self.report.external else FOLDER
+        return f"{part}/{self.name}"
 
 
 def record_evaluation(tracking: Tracking, evaluated: Evaluated) -> str | None:
     """Put a report on its model's run: ``None``, or why MLflow did not take it, which costs the report nothing.
 
     The newest report is the current one: its figures are the run's, and the tags and the description name it. The
-    artifacts of those before stay. Recording a report again changes nothing.
+    artifacts of those before stay. Recording a report again changes nothing. A report on an external cohort stands
+    beside it: its figures are ``external/{cohort}/{metric}``, and ``penumo.report.{cohort}`` names it.
     """
     try:
         _send(tracking, evaluated)
@@ -72,9 +76,13 @@ def _send(tracking: Tracking, evaluated: Evaluated) -> None:
     known = {name: value for name, value in known.items() if figures[name] is not None or name in run.data.metrics}
     when = int(datetime.fromisoformat(report.created).timestamp() * 1000)
     metrics = [Metric(name, float(value), when, 0, model_id=model_id, run_id=run_id) for name, value in known.items()]
-    tags = {REPORT_TAG: f"{evaluated.folder}/report.html", GATES_TAG: gates_in_words(report)}
-    if run.data.tags.get(NOTE_TAG, OPENING).startswith(OPENING):  # nobody has written a description of their own
-        tags[NOTE_TAG] = description(tracking, run_id, report, evaluated.name)
+    page = f"{evaluated.folder}/report.html"
+    if report.external:
+        tags = {f"{REPORT_TAG}.{report.external}": page}
+    else:
+        tags = {REPORT_TAG: page, GATES_TAG: gates_in_words(report)}
+        if run.data.tags.get(NOTE_TAG, OPENING).startswith(OPENING):  # nobody has written a description of their own
+            tags[NOTE_TAG] = description(tracking, run_id, report, evaluated.name)
     client.log_batch(run_id, metrics=metrics, tags=[RunTag(name, text) for name, text in tags.items()])
 
 
@@ -88,6 +96,8 @@ def tracked_figures(values: Mapping[str, Any], report: Report) -> dict[str, floa
         for name, value in values.items()
         if not name.startswith("validation_") and not isinstance(value, bool | str)
     }
+    if report.external:
+        return {f"{EXTERNAL}/{report.external}/{name}": value for name, value in figures.items()}
     for group in report.subgroups:
         if group.attribute == "cohort":
             for name, estimate in group.metrics.items():
