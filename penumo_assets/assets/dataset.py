@@ -37,6 +37,7 @@ from penumo_assets.automation import WEEKLY_IF_COHORTS_CHANGED
 from penumo_assets.cohort.publish import TRIES, open_manifest, overtaken
 from penumo_assets.cohort.retire import cohorts_in_use
 from penumo_assets.configs.train import DatasetConfig
+from penumo_assets.imaging.deidentify import is_pseudonym
 from penumo_assets.jobs.contract import json_lines
 from penumo_assets.jobs.identity import is_trainable, why_untrainable
 from penumo_assets.jobs.manifest import ManifestRow
@@ -106,6 +107,7 @@ def training_set(
             "dagster/row_count": len(found.items),
             "dagster/column_schema": TRAINING_INDEX,
             "splits": _split_table(dataset["splits"], dataset["classes"]),
+            "too_small_for_intervals": listed(result.values.get("too_small", [])),
             "cohorts": listed(chosen),
             "external": listed(settings.external),
             "cohorts_without": table(found.without, ("cohort", "why")),
@@ -142,7 +144,8 @@ def trainable(
     Raises
     ------
     Failure
-        If there are none, if a label is no declared class or a class has no film, or if phantoms and films mix.
+        If there are none, if a label is no declared class or a class has no film, if phantoms and films mix, or if
+        some have a key of the split and others none.
     """
     found, no_patient = Trainable([], {}, [], 0), 0
     for cohort in chosen:
@@ -166,6 +169,7 @@ def trainable(
         reasons = "; ".join(f"{each['cohort']}: {each['why']}" for each in found.without) or "there is no cohort"
         raise Failure(f"no labelled tensors to train on. {reasons}", allow_retries=False)
     _require_classes(found.items, settings.classes, external)
+    _require_one_key(found.items)
     return replace(found, no_patient=no_patient)
 
 
@@ -192,6 +196,18 @@ def _require_classes(items: Sequence[dict], classes: Sequence[str], some: bool) 
         )
 
 
+def _require_one_key(items: Sequence[dict]) -> None:
+    """Refuse films split by their patient's id beside films split by its pseudonym: one patient may be among both."""
+    without = sorted({item["cohort"] for item in items if not item["split_key"]})
+    if without and any(item["split_key"] for item in items):
+        raise Failure(
+            f"{', '.join(without)} and other cohorts may show the same patients under different keys of the split: "
+            "prepared without PENUMO_DEID_KEY, or by an earlier version. Materialize raw_images with the key that the "
+            "other cohorts were prepared with",
+            allow_retries=False,
+        )
+
+
 def pack_item(cohort: str, row: ManifestRow, class_of: Mapping[str, str]) -> dict:
     """A labelled tensor as jobs/pack takes it: which file, whose, of what label, and how it landed."""
     values = row.model_dump(include={"image_id", "patient_id", "label", "view", "sex", "age", "mean_intensity"})
@@ -201,6 +217,8 @@ def pack_item(cohort: str, row: ManifestRow, class_of: Mapping[str, str]) -> dic
         "file": output.key.removeprefix("npz/"),
         "cohort": cohort,
         "declared_split": row.split,
+        # What an earlier version prepared has no key of its own; a DICOM patient's pseudonym is the same.
+        "split_key": row.split_key or (row.patient_id if is_pseudonym(row.patient_id or "") else None),
         "sha256": output.sha256,
         "source_width": row.width,
         "source_height": row.height,

@@ -67,6 +67,7 @@ class SplitRule(StrEnum):
     """What decides whether a patient trains, validates or tests."""
 
     hash = "hash"
+    stratified = "stratified"
     column = "column"
 
 
@@ -79,7 +80,9 @@ class DatasetConfig(StrictModel):
         description="Enters the hash that decides a patient's split. Changing it moves every patient.",
     )
     split: SplitRule = Field(
-        description="hash: the hash of the patient decides, for every cohort. column: what labels.csv says in its "
+        description="hash: the hash of the patient decides, for every cohort. stratified: the same hash divides the "
+        "patients of each class by themselves, so that a small set has every class in every split; new patients can "
+        "move a few others, so models must be trained anew. column: what labels.csv says in its "
         "column split, as `penumo land --official-split` writes it; the hash where it says nothing.",
     )
     validation_fraction: float = Field(gt=0, lt=1, description="Expected share of patients for validation.")

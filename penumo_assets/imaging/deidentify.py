@@ -9,6 +9,7 @@ _MAX_ID = 128
 _SAFE_ID = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{_MAX_ID - 1}}}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # names of devices on Windows
 _MIN_KEY_BYTES = 16
+_PSEUDONYM = re.compile(r"p-[0-9a-f]{16}")
 PICTURE_EXTENSIONS = (".png", ".jpg", ".jpeg")
 _EXTENSIONS = (".dcm", *PICTURE_EXTENSIONS)
 
@@ -32,6 +33,11 @@ def pseudonym(patient_id: str, key: bytes) -> str:
         raise ValueError("an empty patient id has no pseudonym")
     composed = unicodedata.normalize("NFC", patient_id)
     return "p-" + hmac.new(key, composed.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:16]
+
+
+def is_pseudonym(value: str) -> bool:
+    """Whether an id can be what `pseudonym` makes."""
+    return _PSEUDONYM.fullmatch(value) is not None
 
 
 def is_plain_text(value: str) -> bool:

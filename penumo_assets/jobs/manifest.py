@@ -35,7 +35,7 @@ STAGE_TABLE = {
         Stage(
             name="raw",
             asset="raw_images",
-            version="3",
+            version="4",
             settings="decode",
             deps=("landing",),
             kinds=frozenset({"dicom", "jpeg", "png"}),
@@ -109,7 +109,9 @@ class ManifestRow(BaseModel):
     ``status`` is ``accepted`` or ``rejected``; a rejected row names the stage, a code and a reason.
     ``source`` is what the landed file is called outside landing: a pseudonym of its key below ``landing/{cohort}/``, or
     that key where ``labels.file_names`` says keep. Width and height are the decoded pixels'.
-    ``split`` is what labels.csv says of it; ``notes`` are short codes of what was decided, or is doubtful.
+    ``split_key`` is the pseudonym of the patient's id, whatever ``patient_id`` shows of it: one patient has one key in
+    every format. It is ``None`` without PENUMO_DEID_KEY. ``split`` is what labels.csv says of it; ``notes`` are short
+    codes of what was decided, or is doubtful.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -120,6 +122,7 @@ class ManifestRow(BaseModel):
     source_bytes: int
     source_sha256: str | None = None
     patient_id: str | None = None
+    split_key: str | None = None
     label: str | None = None
     view: str | None = None
     sex: str | None = None

@@ -67,20 +67,24 @@ class DatasetFile(BaseModel):
     positive_class: str | None = Field(description="The last of two classes; null with more.")
     splits: dict[str, SplitCounts]
     image_shape: list[int]
-    salt: str
+    salt: str = Field(description="The salt, and what else decided the split: equal ones put no patient elsewhere.")
     fractions: dict[str, float]
     cohorts: list[str]
     digest: str = Field(description="SHA-256 over every image's pixels, label, patient and split.")
 
 
-def split_of(patient_id: str, salt: str, validation_fraction: float, test_fraction: float) -> str:
+def unit_of(patient: str, salt: str) -> float:
+    """A number in [0, 1) for a patient: the first 53 bits of SHA-256(salt + patient)."""
+    digest = hashlib.sha256((salt + patient).encode("utf-8")).digest()
+    return float((int.from_bytes(digest[:8], "big") >> 11) / 2**53)
+
+
+def split_of(patient: str, salt: str, validation_fraction: float, test_fraction: float) -> str:
     """The split of a patient: a pure function, so adding data never moves anyone.
 
-    The first 53 bits of SHA-256(salt + patient_id) give a number u in [0, 1): u below
-    ``test_fraction`` is test, the next ``validation_fraction`` validation, the rest train.
+    `unit_of` the patient below ``test_fraction`` is test, the next ``validation_fraction`` validation, the rest train.
     """
-    digest = hashlib.sha256((salt + patient_id).encode("utf-8")).digest()
-    unit = (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+    unit = unit_of(patient, salt)
     if unit < test_fraction:
         return "test"
     if unit < test_fraction + validation_fraction:

@@ -1,6 +1,7 @@
 """The prepare job through its own `main`, in one process and in several; and what a changed cohort costs."""
 
 import hashlib
+import hmac
 import json
 import os
 import signal
@@ -18,10 +19,12 @@ import numpy as np
 import pytest
 from pydicom.uid import JPEGBaseline8Bit
 
+from penumo_assets.assets.dataset import pack_item
 from penumo_assets.cohort.landing import read_landing
 from penumo_assets.cohort.plan import PlanSettings, PreparePlan, plan_cohort
 from penumo_assets.cohort.publish import open_manifest, plan_publication, publish, read_manifest
 from penumo_assets.configs.prepare import DecodeConfig, LabelsConfig, NpzConfig, PrepareConfig
+from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.imaging.decode import encode_png, read_back
 from penumo_assets.imaging.film import film_to_tensor
 from penumo_assets.imaging.formats import png as png_format
@@ -29,6 +32,8 @@ from penumo_assets.imaging.pack import load_npz
 from penumo_assets.imaging.segment import LungSegmenter
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.manifest import STAGES, ManifestRow, load_rows, stage_version
+from penumo_assets.jobs.pack.__main__ import Item
+from penumo_assets.jobs.pack.splits import assign_splits
 from penumo_assets.jobs.prepare import __main__ as prepare
 from penumo_assets.jobs.prepare.process_map import Workers, map_batches
 from penumo_assets.jobs.prepare.work import KEY_VARIABLE, dump_work
@@ -270,6 +275,27 @@ def test_a_dicom_file_under_a_pictures_name_costs_itself_alone_where_there_is_no
     house.monkeypatch.setenv(KEY_VARIABLE, "a key that somebody keeps")
     house.materialize(replace(SETTINGS, key_id="k"))
     assert house.rows["a.png"].status == "accepted"
+
+
+def test_one_patient_has_one_key_of_the_split_in_every_format(house: House) -> None:
+    film = draw_phantom(1, height=96, width=96)[0]
+    house.land("a.dcm", dicom_bytes(film, BitsStored=12, PatientID="HOSP-0042"))
+    house.land("b.png", encode_png(film))
+    house.land("labels.csv", b"file,patient_id,label\nb.png,HOSP-0042,normal\n")
+    house.materialize()
+    dicom, picture = house.rows["a.dcm"], house.rows["b.png"]
+    assert picture.patient_id == "HOSP-0042"
+    assert dicom.split_key == picture.split_key == dicom.patient_id
+    expected = hmac.new(b"a key for phantoms only", b"HOSP-0042", hashlib.sha256).hexdigest()[:16]
+    assert picture.split_key == f"p-{expected}", "nobody without the key can test a guess"
+    items = [pack_item(COHORT, row, {}) for row in (dicom, picture)]
+    for salt in map(str, range(50)):
+        splits, _ = assign_splits([Item(**item | {"label": "normal"}) for item in items], DatasetConfig(salt=salt))
+        assert sorted(map(len, splits.values())) == [0, 0, 2]
+    house.monkeypatch.delenv(KEY_VARIABLE)
+    (house.landing / "a.dcm").unlink()
+    house.materialize(replace(SETTINGS, key_id=""))
+    assert house.rows["b.png"].split_key is None
 
 
 # --- worker processes ----------------------------------------------------------------------------------

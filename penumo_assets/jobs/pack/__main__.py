@@ -28,7 +28,7 @@ from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError, read_json_lines
 from penumo_assets.jobs.pack.duplicates import duplicates_across_patients, perceptual_hash
 from penumo_assets.jobs.pack.shard_writer import ShardWriter
-from penumo_assets.jobs.pack.splits import assign_splits
+from penumo_assets.jobs.pack.splits import assign_splits, recorded_salt, too_small
 from penumo_assets.jobs.shards import (
     DATASET_NAME,
     IMAGE_SHAPE,
@@ -53,6 +53,7 @@ class Item(BaseModel):
     file: str
     image_id: str
     patient_id: str
+    split_key: str | None = None
     cohort: str
     label: str
     declared_split: str | None = None
@@ -164,17 +165,17 @@ def pack(
             f"{len(lost)} images are neither among the tensors nor in the previous training set, {lost[0]} for one: "
             "materialize training_set with incremental off"
         )
-    dataset = _describe(frames, classes, config)
+    dataset = _describe(frames, classes, config, recorded_salt(assigned, config))
     text = dataset.model_dump_json(by_alias=True, indent=2).encode("utf-8")
     for folder in (*(output / name for name in SPLITS), output):
         contract.write_atomic(folder / DATASET_NAME, text)
-    return _result_values(dataset, frames, unusable, reused)
+    return _result_values(dataset, frames, unusable, reused) | {"too_small": too_small(assigned, classes)}
 
 
 def index_row(item: Item, image: np.ndarray, classes: list[str]) -> dict[str, Any]:
     """What the index of a split says of an image."""
     return {
-        **item.model_dump(exclude={"declared_split"}),
+        **item.model_dump(exclude={"declared_split", "split_key"}),
         "target": classes.index(item.label),
         "pixel_sha256": hashlib.sha256(image.tobytes()).hexdigest(),
         "perceptual_hash": perceptual_hash(image[..., :3].mean(axis=2).astype(np.uint8)),
@@ -182,7 +183,7 @@ def index_row(item: Item, image: np.ndarray, classes: list[str]) -> dict[str, An
     }
 
 
-def _describe(frames: dict[str, pd.DataFrame], classes: list[str], config: DatasetConfig) -> DatasetFile:
+def _describe(frames: dict[str, pd.DataFrame], classes: list[str], config: DatasetConfig, salt: str) -> DatasetFile:
     digest = hashlib.sha256()
     lines = [
         json.dumps([name, row.pixel_sha256, row.label, row.patient_id, row.image_id, row.cohort])
@@ -205,7 +206,7 @@ def _describe(frames: dict[str, pd.DataFrame], classes: list[str], config: Datas
             for name, frame in frames.items()
         },
         image_shape=list(IMAGE_SHAPE),
-        salt=config.salt,
+        salt=salt,
         fractions={"train": train_fraction, "validation": config.validation_fraction, "test": config.test_fraction},
         cohorts=sorted(everything["cohort"].unique()),
         digest=digest.hexdigest(),

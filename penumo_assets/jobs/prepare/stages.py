@@ -82,7 +82,10 @@ class Preparer:
         if self.config.decode.reject_lateral and view_code(row.view or "") == "LATERAL":
             raise ImageRejected("lateral_view", f"labels.csv says the view is {row.view}")
         decoded = decode_image(data, self.config.decode)
-        row.patient_id, notes = self._patient(item, decoded)
+        found, notes = patient_of(item.label_patient_id, decoded.patient_id)
+        raw_id = found or row.image_id
+        row.patient_id = self._told(item, decoded, raw_id)
+        row.split_key = pseudonym(raw_id, self.key) if self.key else None
         row.height, row.width = decoded.size
         row.format, row.notes = decoded.format, [*decoded.notes, *notes]
         tags = decoded.tags
@@ -106,12 +109,8 @@ class Preparer:
         deep = decoded.pixels.dtype == np.uint16
         store(image, "raw", f"{row.image_id}.png", encode_png(decoded.pixels), content=content if deep else None)
 
-    def _patient(self, item: WorkItem, decoded: DecodedImage) -> tuple[str, list[str]]:
-        """The patient's id as it may be told, the image's own where there is none, and notes on it."""
-        found, notes = patient_of(item.label_patient_id, decoded.patient_id)
-        return self._told(item, decoded, found or item.row.image_id), notes
-
     def _told(self, item: WorkItem, decoded: DecodedImage, raw_id: str) -> str:
+        """The patient's id as it may be told; of a patient without one the image's own."""
         if not is_plain_text(raw_id):
             raise ImageRejected("unsafe_patient_id", "the patient id has characters that cannot be seen, or too many.")
         mode = self.config.decode.deidentify
