@@ -12,7 +12,7 @@ IDENTIFYING = ("recognizable_visual_features", "secondary_capture")
 DOUBTFUL = frozenset(
     {"window:percentile", "voi:unusable", "voi:invalid", "bits:beyond_stored", "planar:assumed", "jpeg2000:mended"}
     | {"for_processing", "presentation:contradictory", "orientation:turned", "orientation:mirrored"}
-    | {"pixels:not_square"}
+    | {"pixels:not_square", "sign:ignored"}
 )
 
 

@@ -27,7 +27,8 @@ from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging.decode import DecodedImage, decode_image
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.formats import dicom_parser
-from penumo_assets.imaging.formats.dicom_header import age_in_years, view_code
+from penumo_assets.imaging.formats.dicom_header import view_code
+from penumo_assets.imaging.person import age_in_years
 from penumo_assets_tests.imaging.samples import (
     SYNTAXES,
     bundled_dicom,
@@ -344,7 +345,7 @@ def test_what_is_no_projection_x_ray_is_refused(modality: str) -> None:
 
 def test_an_unknown_modality_is_refused_unless_the_class_is_that_of_an_x_ray() -> None:
     error = refusal(dicom_bytes(TWELVE, Modality="SMITH", SOPClassUID=SecondaryCaptureImageStorage))
-    assert error.code == "not_a_radiograph"
+    assert error.code == "unknown_modality"
     assert "SMITH" not in error.reason
     assert decode(TWELVE, Modality="SMITH").tags.modality is None
 

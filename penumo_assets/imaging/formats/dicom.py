@@ -62,7 +62,6 @@ def _check_declared(dataset: Any, config: DecodeConfig) -> tuple[str, ...]:
     missing = [name for name in required if value(name) is None]
     if missing:
         raise ImageRejected("bad_header", f"the header does not say {', '.join(missing)}.")
-    dataset.SamplesPerPixel = samples = int(value("SamplesPerPixel") or 1)
     allocated, bits = int(dataset.BitsAllocated), int(dataset.BitsStored)
     if allocated not in (8, 16) or not 2 <= bits <= allocated:
         raise ImageRejected(
@@ -72,11 +71,12 @@ def _check_declared(dataset: Any, config: DecodeConfig) -> tuple[str, ...]:
     expected = _SAMPLES.get(photometric)
     if expected is None:
         raise ImageRejected("unsupported_colour", "the photometric interpretation in the header is not read.")
+    dataset.SamplesPerPixel = samples = int(value("SamplesPerPixel") or expected)
     if samples != expected:
         raise ImageRejected("bad_header", f"{samples} samples per pixel contradict {photometric}.")
     output = 3 * allocated // 8 if expected == 3 or photometric == "PALETTE COLOR" else 2
     pixels.check_size(int(dataset.Rows), int(dataset.Columns), output, config)
-    if samples == 3 and value("PlanarConfiguration") is None:
+    if samples == 3 and value("PlanarConfiguration") not in (0, 1):
         dataset.PlanarConfiguration = 0  # colour by pixel, as nearly all programs write it
         return ("planar:assumed",) if dicom_header.transfer_syntax(dataset) in NATIVE else ()
     return ()

@@ -3,7 +3,7 @@
 Reference: DICOM PS3.5 8.1.1 (bits allocated, bits stored, high bit), PS3.3 C.7.5.1.1.2 (pixel padding).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from penumo_assets.imaging.formats import dicom_header
 from penumo_assets.imaging.histogram import level_counts
 
 _ROWS_LOOKED_AT = 64
+_MUCH_SMOOTHER = 0.1  # a wrong sign tears a film apart where its values pass the middle of their range
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,10 @@ class StoredFormat:
 def stored_format(pixels: np.ndarray, dataset: Any) -> tuple[StoredFormat, tuple[str, ...]]:
     """How the samples of uncompressed gray pixels lie in their containers, and notes where the header is wrong.
 
-    ``high_bit:ignored``: the samples end at another bit than the header says. ``bits:beyond_stored``: bits above the
-    stored ones are in use. They are read as a part of the samples if that gives the smoother picture, as it does
-    where the header declares too few bits; else they are left out, as old overlays in them must be.
+    ``high_bit:ignored``: the samples end at another bit than the header says. ``sign:ignored``: they are signed, or
+    unsigned, against what it says, as a much smoother picture tells. ``bits:beyond_stored``: bits above the stored
+    ones are in use. They are read as a part of the samples if that gives the smoother picture, as it does where the
+    header declares too few bits; else they are left out, as old overlays in them must be.
 
     Parameters
     ----------
@@ -61,7 +63,13 @@ def stored_format(pixels: np.ndarray, dataset: Any) -> tuple[StoredFormat, tuple
             notes = (*notes, "bits:beyond_stored")
             whole = StoredFormat(container, container if signed else bits + beyond, -1, signed)
             whole = StoredFormat(container, whole.bits, whole.bits - 1, signed)
-            stored = min(whole, stored, key=lambda each: _roughness(pixels, each))
+            as_whole, as_stored = _steps(pixels, whole, stored)
+            stored = whole if np.median(as_whole) < np.median(as_stored) else stored
+    other = replace(stored, signed=not stored.signed)
+    as_other, as_stored = _steps(pixels, other, stored)
+    torn = np.percentile(as_other, 75) < np.percentile(as_stored, 25)
+    if torn and np.median(as_other) < _MUCH_SMOOTHER * np.median(as_stored):
+        stored, notes = other, (*notes, "sign:ignored")
     return stored, notes
 
 
@@ -109,7 +117,10 @@ def _bits_beyond(pixels: np.ndarray, dataset: Any, stored: StoredFormat) -> int:
     return int(beyond.max(initial=0)).bit_length()
 
 
-def _roughness(pixels: np.ndarray, stored: StoredFormat) -> float:
-    """How much neighbours in a row differ on average, in some of the rows."""
-    rows = stored.values()[pixels[:: max(1, len(pixels) // _ROWS_LOOKED_AT)]]
-    return float(np.abs(np.diff(rows, axis=1)).mean())
+def _steps(pixels: np.ndarray, one: StoredFormat, other: StoredFormat) -> tuple[np.ndarray, np.ndarray]:
+    """How far neighbours in a row lie apart as either format reads them, in some of the rows and only where the two
+    disagree; 0 if they never do."""
+    rows = pixels[:: max(1, len(pixels) // _ROWS_LOOKED_AT)]
+    first, second = (np.abs(np.diff(each.values()[rows], axis=1)) for each in (one, other))
+    apart = first != second
+    return (first[apart], second[apart]) if apart.any() else (np.zeros(1), np.zeros(1))

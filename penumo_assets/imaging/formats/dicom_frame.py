@@ -10,8 +10,10 @@ from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.formats import jpeg2000_stream, jpeg_stream
 
 _ITEM, _END_OF_ITEMS = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
+_ITEM_TAG = struct.pack("<HH", *_ITEM)
 _MAX_FRAGMENTS = 10_000  # a film of the largest size has one, or some hundreds of 64 KiB
 _STREAM_STARTS = (b"\xff\xd8", *jpeg2000_stream.STARTS)
+_RLE_FIRST_OFFSET = struct.pack("<I", 64)  # behind the number of segments (PS3.5 G.3.2)
 
 
 def check_native(dataset: Any) -> None:
@@ -22,11 +24,7 @@ def check_native(dataset: Any) -> None:
     ImageRejected
         ``truncated`` or ``size_mismatch``.
     """
-    rows, columns, samples = int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel)
-    row_bytes = columns * samples * int(dataset.BitsAllocated) // 8
-    if str(dataset.PhotometricInterpretation) == "YBR_FULL_422":
-        row_bytes = row_bytes * 2 // 3
-    length = len(dataset.PixelData)
+    rows, row_bytes, length = int(dataset.Rows), _row_bytes(dataset), len(dataset.PixelData)
     if length < rows * row_bytes:
         raise ImageRejected("truncated", f"the pixel data has {length} bytes; the header declares {rows * row_bytes}.")
     # A little padding is common; a whole row too many means that the declared size is not the real one.
@@ -34,6 +32,18 @@ def check_native(dataset: Any) -> None:
         raise ImageRejected(
             "size_mismatch", f"the pixel data has {length} bytes; the header declares {rows * row_bytes}."
         )
+
+
+def _row_bytes(dataset: Any) -> int:
+    row_bytes = int(dataset.Columns) * int(dataset.SamplesPerPixel) * int(dataset.BitsAllocated) // 8
+    return row_bytes * 2 // 3 if str(dataset.PhotometricInterpretation) == "YBR_FULL_422" else row_bytes
+
+
+def is_encapsulated(dataset: Any) -> bool | None:
+    """Whether the pixel data lies in items, by its own bytes and length; ``None`` where these do not say."""
+    if len(dataset.PixelData) >= int(dataset.Rows) * _row_bytes(dataset):
+        return None if dataset.PixelData[:4] == _ITEM_TAG else False
+    return True if dataset.PixelData[:4] == _ITEM_TAG else None
 
 
 def run_lengths(dataset: Any) -> bytes:
@@ -101,7 +111,8 @@ def joined_fragments(pixel_data: bytes) -> bytes:
             raise _damaged()
         fragments.append(pixel_data[position - length : position])
     # The first item is the offset table, which some writers leave out.
-    if fragments and not fragments[0].startswith(_STREAM_STARTS):
+    is_picture = fragments and (fragments[0].startswith(_STREAM_STARTS) or fragments[0][4:8] == _RLE_FIRST_OFFSET)
+    if fragments and not is_picture:
         del fragments[0]
     frame = b"".join(fragments)
     if not frame:

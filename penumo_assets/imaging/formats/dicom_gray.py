@@ -107,12 +107,30 @@ def _film_levels(
     used = modality[counts > 0]
     if not used.size:
         return dicom_voi.FilmLevels(modality, counts, 0.0, 0.0)
+    first, last = _without_borders(np.unique(used))
+    film = np.where((modality >= first) & (modality <= last), counts, 0)
     order = np.argsort(modality, kind="stable")
-    ends = percentile_levels(counts[order], config.window_low_percentile, config.window_high_percentile)
+    ends = percentile_levels(film[order], config.window_low_percentile, config.window_high_percentile)
     low, high = (float(end) for end in modality[order][list(ends)])
     if low == high:
         low, high = float(used.min()), float(used.max())
     return dicom_voi.FilmLevels(modality, counts, low, high)
+
+
+def _without_borders(levels: np.ndarray) -> tuple[float, float]:
+    """Between which two of the ascending ``levels`` the film lies.
+
+    Levels that are farther off than the film reaches are padding that the header does not own up to, borders or
+    marks: they must not stretch the window. There may be some on both sides.
+    """
+    for _ in range(2):
+        gaps = np.diff(levels)
+        at = int(gaps.argmax()) if len(gaps) > 1 else 0
+        below, above = levels[: at + 1], levels[at + 1 :]
+        if len(gaps) < 2 or gaps[at] <= max(np.ptp(below), np.ptp(above)):
+            break
+        levels = max(below, above, key=np.ptp)
+    return levels[0], levels[-1]
 
 
 def _table(brightness: np.ndarray, inverted: bool, padding: np.ndarray, full: int) -> np.ndarray:

@@ -12,12 +12,14 @@ from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.formats.decoded import Tags
 from penumo_assets.imaging.formats.dicom_parser import MAX_ALTERNATIVES
-from penumo_assets.imaging.person import age_in_years
+from penumo_assets.imaging.person import age_as_written, sex_code
 from penumo_assets.imaging.view import view_code
 
-_RADIOGRAPHS = frozenset({"CR", "DX", "RG", "RF", "XA", "OT", "SC", ""})
-# What programs write that do not keep to DICOM's list: digital radiography, X-ray, rayos X.
-_FREE_RADIOGRAPHS = frozenset({"DR", "XR", "RX", "CXR", "XRAY", "X-RAY"})
+# Of DICOM's list, and what programs write that do not keep to it: digital radiography, X-ray, rayos X.
+_RADIOGRAPH = re.compile(
+    r"CR|DX|RG|RF|XA|OT|SC|DF|[CDFR]?XR|[CD]R[DX]?|RX|RAD|(CHEST|DIGITAL|PLAIN)?[ _-]*X[ _-]*RAYS?|"
+    r"((CHEST|COMPUTED|DIGITAL|PLAIN)[ _-]*)?RADIO(GRAPHY|GRAPH|GRAFIA|GRAPHIE)"
+)
 # Computed and digital X-ray, angiography and fluoroscopy: their images are projections, whatever else is said.
 _PROJECTION_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.{number}" for number in ("1", "1.1", "1.1.1", "12.1", "12.2"))
 _UNPROCESSED = "1.2.840.10008.5.1.4.1.1.1.1.1"  # digital X-ray for processing
@@ -53,18 +55,18 @@ def refuse_other_images(dataset: pydicom.Dataset, config: DecodeConfig) -> None:
     Raises
     ------
     ImageRejected
-        ``not_a_radiograph``, ``not_chest``, ``multi_frame`` or ``lateral_view``.
+        ``not_a_radiograph``, ``unknown_modality``, ``not_chest``, ``multi_frame`` or ``lateral_view``.
     """
     modality = text(dataset, "Modality")
     if modality in _OTHER_RADIOGRAPHS:
         raise ImageRejected("not_chest", f"the header says that this is {_OTHER_RADIOGRAPHS[modality]}.")
-    kind = text(dataset, "SOPClassUID")
+    kind = _sop_class(dataset)
     if modality in _NAMED_MODALITIES or (not modality and _OTHER_CLASSES.fullmatch(kind)):
         known = f" (modality {modality})" if modality else ""
         raise ImageRejected("not_a_radiograph", f"the header says that this is no projection X-ray{known}.")
-    if modality not in _RADIOGRAPHS | _FREE_RADIOGRAPHS and kind not in _PROJECTION_CLASSES | {_UNPROCESSED}:
+    if modality and not _RADIOGRAPH.fullmatch(modality) and kind not in _PROJECTION_CLASSES | {_UNPROCESSED}:
         raise ImageRejected(
-            "not_a_radiograph",
+            "unknown_modality",
             "the header names a modality that is not known; those of X-rays are CR, DX, RG, RF, XA, OT and SC.",
         )
     frames = value(dataset, "NumberOfFrames")
@@ -82,9 +84,9 @@ def read_tags(dataset: pydicom.Dataset) -> Tags:
     sex, burned_in, modality = (text(dataset, name) for name in ("PatientSex", "BurnedInAnnotation", "Modality"))
     return Tags(
         view=view(dataset),
-        sex=sex if sex in ("M", "F", "O") else None,
-        age=age_in_years(text(dataset, "PatientAge")),
-        modality=modality if modality and modality in _RADIOGRAPHS | _FREE_RADIOGRAPHS else None,
+        sex=sex_code(sex),
+        age=age_as_written(text(dataset, "PatientAge")),
+        modality=modality if _RADIOGRAPH.fullmatch(modality) else None,
         pixel_spacing_mm=_spacing(dataset),
         burned_in={"YES": True, "NO": False}.get(burned_in),
     )
@@ -97,7 +99,7 @@ def identity_notes(dataset: pydicom.Dataset) -> tuple[str, ...]:
     unless its header denies that annotation is burned in.
     """
     notes = ["recognizable_visual_features"] if text(dataset, "RecognizableVisualFeatures") == "YES" else []
-    captured = text(dataset, "Modality") == "SC" or text(dataset, "SOPClassUID").startswith(_SECONDARY_CAPTURE)
+    captured = text(dataset, "Modality") == "SC" or _sop_class(dataset).startswith(_SECONDARY_CAPTURE)
     denied = text(dataset, "BurnedInAnnotation") == "NO"
     return (*notes, "secondary_capture") if captured and not denied else tuple(notes)
 
@@ -111,7 +113,7 @@ def presentation_notes(dataset: pydicom.Dataset) -> tuple[str, ...]:
     ``pixels:not_square``: by more than a tenth.
     """
     notes = []
-    if text(dataset, "PresentationIntentType") == "FOR PROCESSING" or text(dataset, "SOPClassUID") == _UNPROCESSED:
+    if text(dataset, "PresentationIntentType") == "FOR PROCESSING" or _sop_class(dataset) == _UNPROCESSED:
         notes.append("for_processing")
     pair = (text(dataset, "PhotometricInterpretation"), text(dataset, "PresentationLUTShape"))
     if pair in (("MONOCHROME2", "INVERSE"), ("MONOCHROME1", "IDENTITY")):
@@ -121,7 +123,7 @@ def presentation_notes(dataset: pydicom.Dataset) -> tuple[str, ...]:
         towards = "".join(each[0] for each in directions)
         if towards != "LF":
             notes.append("orientation:mirrored" if towards == "RF" else "orientation:turned")
-    for keyword in ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing"):
+    for keyword in ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         sides = numbers(dataset, keyword)
         if len(sides) == 2 and min(sides) > 0 and max(sides) > _SQUARE * min(sides):
             return (*notes, "pixels:not_square")
@@ -196,6 +198,12 @@ def patient_id(dataset: pydicom.Dataset) -> str | None:
 
 def transfer_syntax(dataset: pydicom.Dataset) -> UID:
     return dataset.file_meta.TransferSyntaxUID
+
+
+def _sop_class(dataset: pydicom.Dataset) -> str:
+    """The kind of image, by the data set, else by the file's head, unless nothing is there that the head speaks of."""
+    of_file = text(dataset.file_meta, "MediaStorageSOPClassUID") if "Rows" in dataset else ""
+    return text(dataset, "SOPClassUID") or of_file
 
 
 def _spacing(dataset: pydicom.Dataset) -> tuple[float, float] | None:

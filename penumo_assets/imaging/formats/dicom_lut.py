@@ -15,10 +15,11 @@ from penumo_assets.imaging.errors import ImageRejected
 
 @dataclass(frozen=True)
 class LookupTable:
-    """``entries`` (int64), of which the first stands for the value ``first`` and all values below it."""
+    """``entries`` (int64) of ``bits``, of which the first stands for the value ``first`` and all values below it."""
 
     first: int
     entries: np.ndarray
+    bits: int
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Look ``values`` up, rounded down; those outside the table take its ends.
@@ -31,12 +32,14 @@ class LookupTable:
 
     @property
     def full(self) -> float:
-        """The largest value of the bits that the entries use: the declared depth is often the container's."""
-        return float(max(1, (1 << int(self.entries.max()).bit_length()) - 1))
+        """The largest value of the declared bits; of those in use, where the declared ones are the container's or too
+        few."""
+        used = int(self.entries.max()).bit_length()
+        return float(max(1, (1 << (self.bits if used < self.bits < 16 else used)) - 1))
 
 
 def read_table(holder: Any, dataset: Any, prefix: str = "LUT") -> LookupTable | None:
-    """The table in ``{prefix}Descriptor`` and ``{prefix}Data``; ``None`` where either is missing or empty.
+    """The table in ``{prefix}Descriptor`` and ``{prefix}Data``; ``None`` where one is missing or empty, or has no bits.
 
     Parameters
     ----------
@@ -60,11 +63,13 @@ def read_table(holder: Any, dataset: Any, prefix: str = "LUT") -> LookupTable | 
     if np.size(descriptor) != 3:
         raise ImageRejected("bad_header", "a lookup table in the header has a descriptor that is none.")
     count, first, bits = (int(number) for number in descriptor)
+    if not bits:
+        return None
     count = count % 65536 or 65536
     entries = _entries(data, order, count, bits)
     if len(entries) < count:
         raise ImageRejected("bad_header", "a lookup table in the header has fewer entries than it declares.")
-    return LookupTable(first, entries[:count].astype(np.int64))
+    return LookupTable(first, entries[:count].astype(np.int64), bits)
 
 
 def _entries(data: Any, order: str, count: int, bits: int) -> np.ndarray:

@@ -28,7 +28,7 @@ logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 
 _ELEMENTS = (
     "SpecificCharacterSet", "SOPClassUID", "Modality", "PresentationIntentType",
-    "PatientID", "PatientSex", "PatientAge",
+    "PatientID", "PatientSex", "PatientAge", "NominalScannedPixelSpacing",
     "BodyPartExamined", "ViewPosition", "ViewCodeSequence", "PatientOrientation", "ImagerPixelSpacing",
     "PixelSpacing", "BurnedInAnnotation", "RecognizableVisualFeatures", "SamplesPerPixel", "PhotometricInterpretation",
     "PlanarConfiguration", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",

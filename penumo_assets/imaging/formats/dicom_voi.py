@@ -18,9 +18,9 @@ from penumo_assets.imaging.formats.dicom_parser import MAX_ALTERNATIVES
 
 # A window that shows the film has most of its pixels, or most of its range of values, between black and white: the
 # two shares together come to 1.2 and more for windows that radiographs carry, to 0.5 and less for windows of 8 bits
-# on 12. And it spreads what it shows over more than a tenth of the gray levels, as one of 12 bits on 8 does not.
+# on 12. And it spreads what it shows over a good part of the gray levels: one of two bits too many leaves a quarter.
 _LEAST_SHOWN = 0.8
-_LEAST_CONTRAST = 0.1
+_LEAST_CONTRAST = 0.3
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,11 @@ class FilmLevels:
         if not own.any():
             own = self.counts > 0
         grays = np.rint(brightness * 255)
-        between = (grays > 0) & (grays < 255)
+        seen = grays[within & (self.counts > 0)]
+        darkest, brightest = seen.min(initial=255), seen.max(initial=0)
+        between = (grays > darkest) & (grays < brightest)  # at the ends a window or a table has cut off
         pixels = self.counts[own & between].sum() / self.counts[own].sum()
-        seen = brightness[within & (self.counts > 0)]
-        contrast = seen.max(initial=0) - seen.min(initial=1)
+        contrast = (brightest - darkest) / 255
         return bool(contrast >= _LEAST_CONTRAST and pixels + between[within].mean() >= _LEAST_SHOWN)
 
 
