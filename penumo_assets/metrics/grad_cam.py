@@ -1,5 +1,6 @@
-"""Grad-CAM: which regions of an image moved a class's score."""
+"""Grad-CAM: which regions of an image moved a class's score, and how much of that lies in the lungs."""
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -37,7 +38,8 @@ def grad_cam(model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> t
 
     Returns
     -------
-    (N, H, W) float32 in 0..1, scaled by each map's maximum; all 0 where nothing raised the score.
+    (N, h, w) float32 in 0..1 at the stage's own resolution (7 x 7 of a ResNet at 224), scaled by each map's maximum;
+    all 0 where nothing raised the score.
     """
     kept: list[torch.Tensor] = []
     hook = last_convolutional_stage(model).register_forward_hook(lambda module, inputs, output: kept.append(output))
@@ -51,6 +53,36 @@ def grad_cam(model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> t
         hook.remove()
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     maps = functional.relu((weights * kept[-1].detach()).sum(dim=1, keepdim=True))
-    maps = functional.interpolate(maps, size=images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    maps = maps[:, 0]
     peak = maps.amax(dim=(1, 2), keepdim=True)
     return torch.where(peak > 0, maps / peak.clamp_min(1e-12), torch.zeros_like(maps)).detach()
+
+
+def inside_lungs(maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
+    """How much of each map lies within the lungs.
+
+    Parameters
+    ----------
+    maps : (N, h, w) float of 0 or more, as ``grad_cam`` gives them.
+    masks : (N, H, W) uint8 lung masks, 255 inside.
+
+    Returns
+    -------
+    ``energy``, the share of the map's sum (Wang et al. 2020, arXiv:1910.01279); ``pointing``, 1 where its highest cell
+    lies in the lungs by half or more (the pointing game, Zhang et al. 2018, arXiv:1608.00507); ``lungs``, the share of
+    the picture that is lungs, which an even map would have. (N,) float64 each; NaN where a map is all 0.
+    """
+    share = torch.from_numpy(masks.astype(np.float32) / 255)[:, None]
+    cells = (
+        functional.adaptive_avg_pool2d(share, maps.shape[1:])[:, 0].numpy().reshape(len(maps), -1).astype(np.float64)
+    )
+    flat = maps.reshape(len(maps), -1).astype(np.float64)
+    total = flat.sum(axis=1)
+    known = total > 0
+    highest = cells[np.arange(len(maps)), flat.argmax(axis=1)]
+    energy = np.divide((flat * cells).sum(axis=1), total, out=np.full(len(maps), np.nan), where=known)
+    return {
+        "energy": energy,
+        "pointing": np.where(known, highest >= 0.5, np.nan),
+        "lungs": np.where(known, cells.mean(axis=1), np.nan),
+    }

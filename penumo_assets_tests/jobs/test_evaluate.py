@@ -172,6 +172,16 @@ def test_the_page_shows_the_worst_errors_with_contour_and_grad_cam(finished):
     assert "These are phantoms, not patients." in page
 
 
+def test_grad_cam_is_held_to_the_lungs_at_the_networks_own_resolution(finished):
+    report = read_report((report_folder(finished) / "report.json").read_text())
+    found = report.explanation
+    assert found.grid == (1, 1)  # 32 pixels, halved five times: one cell, so the map is even
+    assert found.looked_at == report.data.splits.test.counts["pneumonia"]
+    assert found.energy.value == pytest.approx(found.lungs, abs=1e-6)
+    assert found.lungs == pytest.approx(140 * 140 / 224**2, abs=1e-6)
+    assert next(row for row in report.checklist if row.item == 31).section == "explanation"
+
+
 def test_no_patient_id_reaches_report_page_or_result(finished):
     for name in ("report.json", "report.html", "result.json"):
         assert "test-p1" not in (report_folder(finished) / name).read_text()

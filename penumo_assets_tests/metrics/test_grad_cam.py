@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from penumo_assets.metrics.grad_cam import NoConvolution, grad_cam, last_convolutional_stage
+from penumo_assets.metrics.grad_cam import NoConvolution, grad_cam, inside_lungs, last_convolutional_stage
 from penumo_assets.models.classifier import build_classifier
 
 
@@ -36,12 +37,12 @@ def test_an_image_that_raises_nothing_has_an_empty_map_and_no_nan():
     assert torch.equal(found, torch.zeros(1, 4, 4))
 
 
-def test_a_resnet_is_explained_at_its_last_stage_at_the_size_of_the_image():
+def test_a_resnet_is_explained_at_its_last_stage_and_at_that_stages_resolution():
     model = build_classifier("resnet34", 2, 4).eval()
     assert last_convolutional_stage(model) is model.layer4
     images = torch.randn(2, 4, 64, 64)
     found = grad_cam(model, images, torch.tensor([0, 1]))
-    assert found.shape == (2, 64, 64)
+    assert found.shape == (2, 2, 2)
     assert found.min() >= 0
     assert found.max() <= 1
 
@@ -77,3 +78,15 @@ def test_each_image_is_explained_alone():
 def test_a_network_without_convolutions_is_refused():
     with pytest.raises(NoConvolution, match="Linear has no convolution"):
         grad_cam(nn.Linear(4, 2), torch.zeros(1, 4), torch.tensor([0]))
+
+
+def test_energy_and_pointing_game_by_hand():
+    masks = np.zeros((3, 8, 8), np.uint8)
+    masks[:, :4, :4] = 255  # the upper left of four cells
+    maps = np.zeros((3, 2, 2), np.float32)
+    maps[0] = [[0.6, 0.2], [0.2, 0.0]]
+    maps[1] = [[0.1, 0.0], [0.0, 0.9]]  # a blob on the abdomen
+    found = inside_lungs(maps, masks)
+    np.testing.assert_allclose(found["energy"], [0.6, 0.1, np.nan], atol=1e-6)
+    np.testing.assert_array_equal(found["pointing"], [1, 0, np.nan])
+    np.testing.assert_array_equal(found["lungs"], [0.25, 0.25, np.nan])

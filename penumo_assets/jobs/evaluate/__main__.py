@@ -34,13 +34,13 @@ from penumo_assets.jobs.evaluate.inputs import (
 from penumo_assets.jobs.infer.predictor import class_columns, decisions, score_images
 from penumo_assets.jobs.shards import Split, TrainingSet
 from penumo_assets.metrics.calibration import softmax
-from penumo_assets.metrics.grad_cam import NoConvolution, grad_cam
+from penumo_assets.metrics.grad_cam import NoConvolution, grad_cam, inside_lungs
 from penumo_assets.metrics.performance import DecisionRule
 from penumo_assets.metrics.records import Settings
 from penumo_assets.metrics.report.assemble import build_report, headline
 from penumo_assets.metrics.report.content import SCHEMA, InvalidReport, Report, read_report
 from penumo_assets.metrics.report.html import Picture, render_html
-from penumo_assets.metrics.report.inputs import Evaluation
+from penumo_assets.metrics.report.inputs import Evaluation, Explained
 from penumo_assets.metrics.report.measured import Failure
 from penumo_assets.metrics.report.pictures import jpeg_data_uri, with_contour, with_heat
 from penumo_assets.metrics.scores import ScoreError
@@ -49,6 +49,7 @@ from penumo_assets.models.inputs import normalise
 SCORED_SPLITS = ("validation", "test")
 REPORT_NAME = "report.json"
 PAGE_NAME = "report.html"
+MAX_EXPLAINED = 200
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ def evaluate(model: torch.nn.Module, metadata: dict[str, Any], options: argparse
         settings=Settings(resamples=options.bootstrap, seed=options.seed),
         reference=reference,
         coverage=options.coverage,
+        explained=explain(model, metadata, splits["test"], _positive(data), options.batch_size),
     )
     try:
         report = build_report(evaluation)
@@ -143,6 +145,32 @@ def predictions(evaluation: Evaluation, report: Report) -> pd.DataFrame:
         frame["decision"] = decisions(scored.probabilities, rule, evaluation.classes, scored.positive)
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
+
+
+def explain(
+    model: torch.nn.Module, metadata: dict[str, Any], test: Split, positive: int | None, batch_size: int
+) -> Explained | None:
+    """Grad-CAM of at most ``MAX_EXPLAINED`` test images, evenly chosen, for their own class, held to their lungs.
+
+    With a positive class, of the images that have it. None without such an image, or if the network has no convolution.
+    """
+    rows = np.arange(len(test)) if positive is None else np.flatnonzero(test.targets == positive)
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MAX_EXPLAINED)).round().astype(int))]
+    device, parts, grid = next(model.parameters()).device, [], (0, 0)
+    for start in range(0, len(rows), batch_size):
+        chosen = rows[start : start + batch_size]
+        images = test.gather(chosen)
+        batch = normalise(torch.from_numpy(images).to(device), metadata)
+        try:
+            maps = grad_cam(model, batch, torch.from_numpy(test.targets[chosen]).to(device)).cpu().numpy()
+        except NoConvolution:
+            return None
+        grid = maps.shape[1:]
+        parts.append(inside_lungs(maps, images[..., 3]))
+    if not parts:
+        return None
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Explained(patients=test.index["patient_id"].to_numpy(str)[rows], grid=grid, **found)
 
 
 def draw_failures(

@@ -123,7 +123,7 @@ class Classifier:
         return Answers(probabilities, calibrated, called)
 
     def heat(self, images: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Grad-CAM for class ``targets`` of each image: (N, image_size, image_size) float32 in 0..1."""
+        """Grad-CAM for class ``targets`` of each image: (N, h, w) float32 in 0..1, at its own resolution."""
         batch = normalise(torch.from_numpy(images).to(self.device), self.metadata)
         return grad_cam(self.model, batch, torch.from_numpy(targets).to(self.device)).cpu().numpy()
 

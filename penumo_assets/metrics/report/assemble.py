@@ -63,6 +63,7 @@ def build_report(evaluation: Evaluation) -> Report:
         subgroups=groups.subgroup_rows(evaluation, rule),
         shortcuts=baselines.shortcut_section(evaluation),
         segmentation=groups.segmentation_section(context.dice, settings),
+        explanation=groups.explanation_section(evaluation.explained, settings),
         failures=groups.failure_rows(evaluation, rule),
         gates=(),
         checklist=(),

@@ -87,9 +87,9 @@ ITEMS = (
         31,
         "Explainability",
         "-",
-        "failures",
-        "no wrong decision to explain, or no overlay was made",
-        lambda report, context: bool(report.failures),
+        "explanation",
+        "no Grad-CAM was made of a test image",
+        lambda report, context: bool(report.explanation and report.explanation.images),
     ),
     Item(
         32,

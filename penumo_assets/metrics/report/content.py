@@ -14,6 +14,7 @@ from penumo_assets.metrics.report.measured import (
     Confusions,
     Curves,
     Estimates,
+    Explanation,
     Failure,
     ModelComparison,
     NetBenefit,
@@ -203,6 +204,7 @@ class Report(Record):
     subgroups: tuple[Subgroup, ...]
     shortcuts: Shortcuts
     segmentation: Segmentation
+    explanation: Explanation | None = Field(description="Null where the network has no convolution, or no image.")
     failures: tuple[Failure, ...]
     gates: tuple[GateResult, ...]
     checklist: tuple[ChecklistRow, ...]

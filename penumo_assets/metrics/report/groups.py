@@ -17,10 +17,11 @@ from penumo_assets.metrics.performance import (
     expected_calibration_error,
     ranking_scores,
 )
+from penumo_assets.metrics.proportions import proportion
 from penumo_assets.metrics.records import Estimate, Settings
 from penumo_assets.metrics.report.context import DiceRow
-from penumo_assets.metrics.report.inputs import Evaluation
-from penumo_assets.metrics.report.measured import CohortOverlaps, Failure, Segmentation, Subgroup
+from penumo_assets.metrics.report.inputs import Evaluation, Explained
+from penumo_assets.metrics.report.measured import CohortOverlaps, Explanation, Failure, Segmentation, Subgroup
 from penumo_assets.metrics.subgroups import group_order, subgroup_labels
 
 AREAS = ("roc_auc", "pr_auc")
@@ -107,6 +108,23 @@ def segmentation_section(rows: Sequence[DiceRow], settings: Settings) -> Segment
         for name, part in table.groupby("cohort", sort=True)
     )
     return Segmentation(images=len(table), cohorts=cohorts, **means(table))
+
+
+def explanation_section(found: Explained | None, settings: Settings) -> Explanation | None:
+    """How much of Grad-CAM lies within the lungs, over images with a map that is not empty."""
+    if found is None:
+        return None
+    known = np.isfinite(found.energy)
+    patients = found.patients[known]
+    why = "no map is other than empty"
+    return Explanation(
+        looked_at=len(known),
+        images=int(known.sum()),
+        grid=found.grid,
+        energy=PatientBootstrap.of(patients, settings).mean(found.energy[known], why),
+        pointing=proportion(found.pointing[known] == 1, patients, why, settings.confidence),
+        lungs=float(found.lungs[known].mean()) if known.any() else None,
+    )
 
 
 def failure_rows(evaluation: Evaluation, rule: DecisionRule, limit: int = 12) -> tuple[Failure, ...]:

@@ -34,6 +34,7 @@ SECTIONS = {
     "shortcuts": "Shortcut baselines",
     "comparison": "Comparison with the reference model",
     "segmentation": "Lung segmentation",
+    "explanation": "Explanations",
     "failures": "Worst errors",
     "limits": "Limits",
     "provenance": "Versions and availability",

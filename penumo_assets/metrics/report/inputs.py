@@ -15,6 +15,17 @@ SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
+class Explained:
+    """Grad-CAM of some test images: their patients (m,), the maps' size, and what ``inside_lungs`` says of them."""
+
+    patients: np.ndarray
+    grid: tuple[int, int]
+    energy: np.ndarray
+    pointing: np.ndarray
+    lungs: np.ndarray
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A model's logits on the splits of a training set, and where both come from.
 
@@ -23,6 +34,7 @@ class Evaluation:
     logits : the scored splits, "validation" and "test": (n, C) float64 in the order of ``index``.
     classes, positive : class names in the order of the logits; the positive one of two or None.
     model, dataset : the contents of metadata.json and dataset.json.
+    explained : Grad-CAM of test images, or nothing.
     coverage : share of the validation images that get an answer; 1: all.
     context : what the orchestrator knows and the job does not.
     """
@@ -37,6 +49,7 @@ class Evaluation:
     settings: Settings = field(default_factory=Settings)
     reference: pd.DataFrame | None = None
     coverage: float = 1.0
+    explained: Explained | None = None
 
     @cached_property
     def scored(self) -> dict[str, Scored]:

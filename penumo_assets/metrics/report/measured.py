@@ -217,6 +217,20 @@ class Segmentation(Overlaps):
     cohorts: tuple[CohortOverlaps, ...]
 
 
+class Explanation(Record):
+    """Grad-CAM of test images for their own finding, held to the lungs; see ``metrics.grad_cam.inside_lungs``.
+
+    ``images`` have a map that is not empty, of those ``looked_at``. ``lungs`` is an even map's energy.
+    """
+
+    looked_at: Count
+    images: Count
+    grid: tuple[Count, Count]
+    energy: Estimate
+    pointing: Estimate
+    lungs: Share | None
+
+
 class Failure(Record):
     """A confident wrong decision: ``row`` of the test index, ``confidence`` the wrong class's probability."""
 

@@ -22,10 +22,11 @@ def with_contour(image: np.ndarray, colour: tuple[int, int, int] = CONTOUR_RGB) 
 def with_heat(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """Blend a map (H', W') of 0..1 over (H, W, 3) uint8; cold regions keep the image as it is.
 
-    The map is resized to the image. Colours are OpenCV's inferno, whose lightness rises with the value.
+    Each cell of the map stays a cell: nothing is smoothed that the network did not see.
+    Colours are OpenCV's inferno, whose lightness rises with the value.
     """
     height, width = image.shape[:2]
-    heat = np.clip(cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
+    heat = np.clip(cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST), 0, 1)
     colours = cv2.cvtColor(
         cv2.applyColorMap((heat * 255).round().astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB
     )

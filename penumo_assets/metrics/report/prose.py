@@ -60,6 +60,12 @@ def findings(report: Report) -> list[str]:
             f"Calibrating made calibration on test worse (ECE {before:.3f} before, {ece:.3f} after): "
             "validation is small, or its case mix differs from test."
         )
+    seen = report.explanation
+    if seen and seen.energy.value is not None and seen.lungs is not None and seen.energy.value <= seen.lungs:
+        lines.append(
+            f"Grad-CAM lies within the lungs by {seen.energy.value:.2f} of its sum, no more than an even map "
+            f"({seen.lungs:.2f}): the model does not look at the lungs more than at the rest."
+        )
     if (report.data.test_looks or 0) > 1:
         lines.append(_looks(report))
     if sum(report.data.leakage.values()):

@@ -46,6 +46,7 @@ def test_a_small_map_is_stretched_over_the_image():
     heat[0, 0] = 1.0
     drawn = with_heat(image()[..., :3], heat).astype(int)
     assert abs(drawn[5, 5] - 90).max() > 20
+    assert (drawn[:30, :40] == drawn[5, 5]).all(), "a cell is a cell"
     assert abs(drawn[55, 75] - 90).max() == 0
 
 
