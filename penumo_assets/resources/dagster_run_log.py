@@ -43,7 +43,7 @@ class DagsterRunLog:
 
     def job_environment(self) -> dict[str, str]:
         """What a job needs to report to the experiment, as a child of this Dagster run's MLflow run."""
-        run_id = self._context.run_id or ""
+        run_id = self._context.run.run_id if self._context.run else ""
         environment = self._tracking.job_environment(run_id)
         if self.mlflow is None:
             try:
@@ -56,15 +56,15 @@ class DagsterRunLog:
         return environment | {"PENUMO_MLFLOW_PARENT_RUN_ID": self.mlflow.mlflow_run_id}
 
     def _start(self, run_id: str) -> None:
-        from dagster_mlflow import mlflow_tracking
-
         tags = {_NAME: f"Dagster run {run_id[:8]}"}
         if page := self._tracking.dagster_run_address(run_id):
             tags[_NOTE] = f"The trainings of [this Dagster run]({page}) are below it."
         config = {"experiment_name": self._tracking.experiment, "env": {}, "extra_tags": tags}
-        open_run = contextmanager(mlflow_tracking.resource_fn)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it is a beta, and how it asks Dagster: nobody can act on that
+            from dagster_mlflow import mlflow_tracking
+
+            open_run = contextmanager(mlflow_tracking.resource_fn)
             self.mlflow = self._open.enter_context(open_run(self._context.replace_config(config)))
         self.mlflow.mlflow_run_id = self.mlflow.active_run().info.run_id
 

@@ -102,9 +102,9 @@ def test_models_measure_the_same(aws: House, embedded: House) -> None:
     assert roc_auc[0] == pytest.approx(roc_auc[1], abs=1e-6)
 
 
-def test_the_report_is_on_the_run_that_trained_the_model(aws: House) -> None:
+def test_the_report_is_on_the_run_that_trained_the_model(aws: House, settings: dict[str, str]) -> None:
     record = aws.store.read_json("reports/resnet34/current.json")
-    run = MlflowClient(os.environ["MLFLOW_TRACKING_URI"]).get_run(record["model"]["mlflow_run_id"])
+    run = MlflowClient(settings["MLFLOW_TRACKING_URI"]).get_run(record["model"]["mlflow_run_id"])
     assert run.data.metrics["test_specificity"] == record["values"]["test_specificity"]
     assert run.data.tags["penumo.report"].endswith("/report.html")
 
