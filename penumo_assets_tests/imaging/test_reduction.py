@@ -25,8 +25,8 @@ FILM, LUNGS = draw_phantom(4, height=HEIGHT, width=WIDTH)
 GRAY = (FILM >> 4).astype(np.uint8)
 TWELVE = {"BitsStored": 12, "WindowCenter": 2000, "WindowWidth": 3600}
 # How far tensors may be from those made of the whole image, in gray levels of 255: on average, and in all but a
-# thousandth of the pixels.
-MEAN_TOLERANCE, TOLERANCE = 1.5, 12
+# thousandth of the pixels. Most of it is noise of JPEG, which a close crop averages over fewer pixels of the film.
+MEAN_TOLERANCE, TOLERANCE = 1.6, 12
 
 
 def files() -> dict[str, bytes]:
