@@ -4,6 +4,7 @@ A row with a problem stays, with the problem, so that its image is rejected by n
 """
 
 import re
+import string
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from penumo_assets.jobs.identity import PLACEHOLDER_ID, TABLE_ZEROS
 REQUIRED = ("file", "patient_id", "label")
 COLUMNS = (*REQUIRED, "view", "sex", "age", "split")
 SPLITS = {"train": "train", "train_val": "train_val", "validation": "validation", "val": "validation", "test": "test"}
+_BLANK = string.whitespace + "\u00a0\u2007\u202f\u200b\u2060\ufeff"
 _MAX_TEXT = 256
 _MAX_KEY_TEXT = 1024
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -61,7 +63,10 @@ def parse_labels(data: bytes, cohort: str, config: LabelsConfig, key: bytes | No
         raise LandingError(f"{called} has more than one column {', '.join(twice)}")
     named = source_name(config, key)
     labels: dict[str, Label] = {}
+    said = [table.columns.index(name) for name in REQUIRED]
     for cells in table.rows:
+        if len(cells) > max(said) and not any(cells[at].strip(_BLANK) for at in said):
+            continue  # a spreadsheet has numbered or filled rows that say nothing
         label = _parse_row(table.columns, cells, config, named)
         if label.source in labels:
             problem = ("duplicate_label", "labels.csv names this file more than once")
@@ -81,8 +86,15 @@ def _malformed(columns: tuple[str, ...], cells: list[str], texts: dict[str, str]
     return None
 
 
+def _as_text(cell: str) -> str:
+    """A cell without blanks around, nor what keeps a number text in a spreadsheet: ``="007"`` or ``'007``."""
+    text = cell.strip(_BLANK)
+    quoted = re.fullmatch(r"""="(.*)"|'(\d+)""", text)
+    return quoted[1] or quoted[2] or "" if quoted else text
+
+
 def _parse_row(columns: tuple[str, ...], cells: list[str], config: LabelsConfig, named: Callable[[str], str]) -> Label:
-    texts = {name: cell.strip() for name, cell in zip(columns, cells, strict=False) if name}
+    texts = {name: _as_text(cell) for name, cell in zip(columns, cells, strict=False) if name}
     name = as_key(texts.get("file", ""))[:_MAX_KEY_TEXT]
     source = named(name) if name else NO_NAME
     if malformed := _malformed(columns, cells, texts):

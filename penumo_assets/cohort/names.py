@@ -15,9 +15,10 @@ COMPLETE_MARKER = "_COMPLETE"
 NO_NAME = "(no file name)"
 _IMAGE_EXTENSION = re.compile(r"\.(dcm|dicom|dic|png|jpe?g|jp2|tiff?|bmp|gif)$", re.IGNORECASE)
 _MASK_FOLDER = re.compile(
-    r"((2d|binary|gt|groundtruth|left|lungs?|manual|right|seg|segmentation)[ _-]*)*masks?"
-    r"([ _-]*(all|left|lungs?|png|right))*",
-    re.IGNORECASE,
+    # Of masks of any kind; but what is masked, or a data set that is called after its masks, is none.
+    r"(?!.*(?:data|study|project|(?<![a-z])and(?![a-z]))).*?(?<!un)(?:masks?|masken|masques?|mascaras?)(?:[^a-z].*)?|"
+    r"(?:(?:2d|binary|left|lungs?|manual|right)[ _-]*)*"
+    r"(?:segs?|segmentations?|gts?|ground[ _-]*truths?)[ _-]*(?:all|png)?"
 )
 
 
@@ -41,8 +42,10 @@ def is_labels(name: str) -> bool:
 
 
 def is_mask_folder(part: str) -> bool:
-    """Whether a folder of this name holds masks: ``masks``, ``Mask``, ``lung_masks``, ``leftMask`` and the like."""
-    return _MASK_FOLDER.fullmatch(part) is not None
+    """Whether a folder of this name holds masks: ``Mask``, ``lung_masks``, ``leftMask``, ``segmentations``, ``Masken``
+    and the like."""
+    plain = unicodedata.normalize("NFKD", part).casefold().encode("ascii", "ignore").decode()
+    return _MASK_FOLDER.fullmatch(plain) is not None
 
 
 def in_mask_folder(name: str) -> bool:

@@ -11,6 +11,7 @@ MAX_BYTES = 64 * 2**20
 MAX_ROWS = 1_000_000
 MAX_COLUMNS = 256
 _DELIMITERS = ",;\t|"
+_END_OF_FILE = "\x1a"  # Ctrl-Z, as old programs end a text
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def _rows(text: io.TextIOWrapper, delimiter: str, called: str, max_rows: int) ->
     count = 0
     try:
         for cells in csv.reader(text, delimiter=delimiter, strict=True):
-            if not any(cell.strip() for cell in cells):
+            if not any(cell.strip() for cell in cells) or cells == [_END_OF_FILE]:
                 continue
             count += 1
             if count > max_rows:

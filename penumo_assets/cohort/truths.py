@@ -11,6 +11,7 @@ from penumo_assets.cohort.names import composed, in_mask_folder, is_mask_folder,
 NO_FILM = "no film has its name and folder"
 TWO_FILMS = "more than one film has its name, and its folders do not tell which is meant"
 TWO_MASKS = "its film has another mask too"
+NOT_LUNG = "its folder says that it shows something else than lungs"
 ONE_LUNG = "it shows one lung, and the mask of the other is missing"
 FILM_WITHOUT = "mask:none"
 FILM_AMBIGUOUS = "mask:ambiguous"
@@ -19,7 +20,13 @@ FILM_NOTES = frozenset({FILM_WITHOUT, FILM_AMBIGUOUS, FILM_ONE_LUNG})
 _SIDE_FOLDER = re.compile(r"(left|right|l|r)[ _-]*(lungs?|masks?)?", re.IGNORECASE)
 _SIDE_IN_FOLDER = re.compile(r"(?<![a-z])(left|right)(?![a-z])|(left|right)[ _-]?(mask|lung)", re.IGNORECASE)
 _SUFFIX = re.compile(
-    r"[ ._-]+(?:(?P<side>left|right|l|r)(?:[ _-]*(?:lung|mask))*|(?:lungs?[ _-]*)?mask)", re.IGNORECASE
+    r"[ ._-]+(?:(?P<side>left|right|l|r)(?:[ _-]*(?:lung|mask))*|(?:lungs?[ _-]*)?(?:mask|segmentation|seg|gt))",
+    re.IGNORECASE,
+)
+_PREFIX = re.compile(r"(?:lungs?[ _-]*)?(?:mask|segmentation|seg|gt)[ _-]+", re.IGNORECASE)
+_OTHER_PART = re.compile(
+    r"hearts?|clavicles?|ribs?|spine|bones?|mediastinum|trachea|infections?|lesions?|nodules?|opacit(y|ies)",
+    re.IGNORECASE,
 )
 _IMAGE_FOLDER = re.compile(r"(image|img|film|picture|cxr|x-?ray|png|dicom|dcm)s?([ _-](png|jpg|dcm)s?)?", re.IGNORECASE)
 
@@ -52,7 +59,7 @@ def mask_names(names: Iterable[str]) -> set[str]:
             continue
         place = (_parent(name), stem_of(name))
         plain.add(place)
-        if (ending := _ending(place[1])) and "mask" in place[1][ending.start() :].lower():
+        if (ending := _ending(place[1])) and (not ending["side"] or "mask" in ending[0].lower()):
             beside.append((name, (place[0], place[1][: ending.start()])))
     return found | {name for name, partner in beside if partner in plain}
 
@@ -73,7 +80,9 @@ def pair_masks(films: Iterable[str], masks: Iterable[str]) -> Truths:
         candidates = by_stem.get(mask.stem, [])
         exact = [film for film, folders in candidates if folders == mask.folders]
         near = exact or [film for film, folders in candidates if _agree(folders, mask.folders)]
-        if len(near) == 1:
+        if near and _shows_another_part(mask.name):
+            unpaired[mask.name] = NOT_LUNG
+        elif len(near) == 1:
             claims[near[0]][bool(exact)].append(mask)
         else:
             unpaired[mask.name] = TWO_FILMS if near else NO_FILM
@@ -112,7 +121,17 @@ def _read(name: str, films: dict[str, list[tuple[str, tuple[str, ...]]]]) -> _Ma
         if ending["side"]:
             side = "left" if ending["side"].lower().startswith("l") else "right"
         stem = stem[: ending.start()]
+    if stem not in films:
+        stem = _PREFIX.sub("", stem, count=1) if _PREFIX.match(stem) else stem
     return _Mask(name, tuple(folders), stem, side)
+
+
+def _shows_another_part(name: str) -> bool:
+    """Whether a folder of masks, or one below it, is called after another part of the body than lungs."""
+    parts = _parent(name).split("/")
+    first = next((at for at, part in enumerate(parts) if is_mask_folder(part)), len(parts))
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", " ".join(parts[first:]))
+    return any(_OTHER_PART.fullmatch(word) for word in words)
 
 
 def _places(parts: Iterable[str]) -> list[str]:

@@ -17,7 +17,7 @@ _CODES = tuple(
         ("OBLIQUE", "[LR][LAP]?O|OBL|OBLIQ[A-Z]*|OBLICU[A-Z]*|SCHRAG"),
     )
 )
-_SPLIT_WORDS = re.compile(r"\b(POSTER|ANTER)(O|IOR)[ -]*(ANTERIOR|POSTERIOR)\b")
+_SPLIT_WORDS = re.compile(r"\b(POSTER|ANTER)(O|IOR)[ _-]*(ANTERIOR|POSTERIOR)\b|\b([AP])[. -]+([AP])\b")
 
 
 def view_code(name: str) -> str | None:
@@ -27,7 +27,7 @@ def view_code(name: str) -> str | None:
     film may be either. A decubitus film is a frontal projection of a patient lying on one side, not a lateral view.
     """
     upper = unicodedata.normalize("NFKD", name.upper()).encode("ascii", "ignore").decode()
-    words = re.findall(r"[A-Z]+", _SPLIT_WORDS.sub(r"\1\2\3", upper))
+    words = re.findall(r"[A-Z]+", _SPLIT_WORDS.sub(r"\1\2\3\4\5", upper))
     if "".join(words) in _WHOLE:
         return _WHOLE["".join(words)]
     said = {code for word in words for code, pattern in _CODES if pattern.fullmatch(word)}
