@@ -31,6 +31,7 @@ from penumo_assets.assets.shared import (
     run_job,
 )
 from penumo_assets.automation import SETTLED_COHORT
+from penumo_assets.cohort.claim import claimed
 from penumo_assets.cohort.errors import LandingError
 from penumo_assets.cohort.landing import read_landing
 from penumo_assets.cohort.plan import PlanSettings, PreparePlan, are_phantoms, plan_cohort
@@ -108,15 +109,16 @@ def prepare_cohort(
     cohort, store = context.partition_key, storage.store
     stages = tuple(stage for stage in STAGES if AssetKey(STAGE_TABLE[stage].asset) in context.selected_asset_keys)
     tries, once, rekey = TRIES, given(context, config), config.rekey
-    while True:
-        base = open_manifest(store, cohort)
-        try:
-            done = _bring_up_to_date(context, store, jobs, base, once, stages, rekey)
-            break
-        except (StorageError, Failure):
-            tries -= 1
-            if not tries or not overtaken(store, {cohort: base.version}, context.log.info):
-                raise
+    with claimed(store, cohort, context.log.info):
+        while True:
+            base = open_manifest(store, cohort)
+            try:
+                done = _bring_up_to_date(context, store, jobs, base, once, stages, rekey)
+                break
+            except (StorageError, Failure):
+                tries -= 1
+                if not tries or not overtaken(store, {cohort: base.version}, context.log.info):
+                    raise
     _require_usable(cohort, done.publication.rows)
     for stage in stages:
         yield MaterializeResult(

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
@@ -10,6 +11,7 @@ from threading import Event
 import pytest
 from dagster import AssetExecutionContext, AssetKey, Failure
 
+from penumo_assets.assets import prepare as prepare_module
 from penumo_assets.cohort.publish import Manifest, keys_of, open_manifest, read_manifest, read_settings
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.promotion import disagreement, read_champion, rollback
@@ -56,8 +58,9 @@ class InterruptedJobRunner(StubJobRunner):
 
 
 @pytest.fixture
-def ward(tmp_path: Path) -> Iterator[House]:
-    """A cohort of three pictures, and stub jobs."""
+def ward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    """A cohort of three pictures, and stub jobs. Claims are lost: publishing alone keeps runs apart."""
+    monkeypatch.setattr(prepare_module, "claimed", lambda *_: nullcontext())
     with open_house(tmp_path, processes=True) as house:
         storage: Storage = house.resources["storage"]
         house.resources["jobs"] = InterruptedJobRunner(storage=storage)
