@@ -210,18 +210,23 @@ def _redacted_id(patient_id: str, key_id: str) -> str:
     return hmac.new(key_id.encode(), patient_id.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
 
 
+def _identity(label: Label | None, settings: PlanSettings) -> dict[str, str | None]:
+    """What, beside the file, decides whose a film is, and whether its view is wanted."""
+    patient_id = label.patient_id if label else None
+    return {
+        "patient_id": _redacted_id(patient_id, settings.key_id) if patient_id else None,
+        "view": label.view if label else None,
+        # Of every file: what it holds shows only when it is decoded, and a DICOM film may be called .png.
+        "key": settings.key_id or None,
+    }
+
+
 def _plan_image(
     row: ManifestRow, label: Label | None, file: LandedFile, truths: tuple[LandedFile, ...], settings: PlanSettings
 ) -> WorkItem:
     config = settings.config
     stage_settings: dict[str, dict[str, Any]] = {
-        "raw": {
-            "decode": config.decode.model_dump(mode="json"),
-            "patient_id": _redacted_id(label.patient_id, settings.key_id) if label and label.patient_id else None,
-            "view": label.view if label else None,
-            # Of every file: what it holds shows only when it is decoded, and a DICOM film may be called .png.
-            "key": settings.key_id or None,
-        },
+        "raw": {"decode": config.decode.model_dump(mode="json")},
         "masks": {
             "segment": config.segment.model_dump(mode="json"),
             "weights": settings.segmenter_digest,
@@ -230,6 +235,8 @@ def _plan_image(
         "preprocessed": config.enhance.model_dump(mode="json"),
         "npz": {},
     }
+    # Whose a film is shows when it is decoded; no pixel depends on it, so the later stages do not either.
+    told_by = fingerprint("raw", _identity(label, settings), file.etag)
     compute: list[str] = []
     fingerprints: dict[str, str] = {}
     upstream: str | None = file.etag
@@ -239,14 +246,17 @@ def _plan_image(
         expected = fingerprint(stage, stage_settings[stage], upstream)
         stored = row.stages.get(stage)
         rejected_here = row.status == "rejected" and row.stage == stage
-        if rejected_here and (stage not in settings.stages or row.attempted.get(stage) == expected):
+        again = stage == "raw" and row.told_by != told_by
+        if rejected_here and (stage not in settings.stages or (row.attempted.get(stage) == expected and not again)):
             break
-        if stage in settings.stages and (stored is None or stored.fingerprint != expected):
+        if stage in settings.stages and (stored is None or stored.fingerprint != expected or again):
             compute.append(stage)
             fingerprints[stage] = expected
             upstream = expected
         else:
             upstream = stored.fingerprint if stored else None
+    if "raw" in compute:
+        row.told_by = told_by
     return WorkItem(
         row=row,
         compute=compute,

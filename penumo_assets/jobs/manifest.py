@@ -123,6 +123,7 @@ class ManifestRow(BaseModel):
     source_sha256: str | None = None
     patient_id: str | None = None
     split_key: str | None = None
+    told_by: str | None = Field(default=None, description="Digest of what, beside the file, decided the patient's id.")
     label: str | None = None
     view: str | None = None
     sex: str | None = None

@@ -181,20 +181,42 @@ def test_a_changed_setting_computes_exactly_the_stages_it_touches(change: dict, 
     assert computed(plan) == ({"a.png": stages} if stages else {})
 
 
-def test_another_key_computes_every_film_again_because_any_name_can_hold_a_dicom_file() -> None:
+def test_another_key_reads_every_film_again_because_any_name_can_hold_a_dicom_file() -> None:
     landing = landing_of("a.png", "b.dcm", "c.JPG")
     _, _, rows = materialize(landing, [])
     other = replace(SETTINGS, key_id="key-2")
     plan, _, rows = materialize(landing, rows, other)
-    assert computed(plan) == {name: list(STAGES) for name in ("a.png", "b.dcm", "c.JPG")}
+    assert computed(plan) == {name: ["raw"] for name in ("a.png", "b.dcm", "c.JPG")}
     assert materialize(landing, rows, other)[0].items == ()
 
 
 def test_without_a_key_an_id_of_labels_csv_is_taken_as_it_is() -> None:
     (item,) = plan_cohort(landing_of("a.png"), [], replace(SETTINGS, key_id="")).items
-    decode = PrepareConfig().decode.model_dump(mode="json")
-    expected = {"decode": decode, "patient_id": "a", "view": None, "key": None}
-    assert item.fingerprints["raw"] == fingerprint("raw", expected, "etag-a.png")
+    expected = {"patient_id": "a", "view": None, "key": None}
+    assert item.row.told_by == fingerprint("raw", expected, "etag-a.png")
+
+
+def test_a_labels_csv_that_comes_late_tells_whose_films_they_are_and_makes_no_picture_anew() -> None:
+    landing = landing_of("a.png", "b.dcm", labels={})
+    _, _, rows = materialize(landing, [])
+    for row in rows:
+        row.patient_id = None  # what the job takes from labels.csv, here as there
+    plan, publication, again = materialize(landing_of("a.png", "b.dcm"), rows)
+    assert computed(plan) == {"a.png": ["raw"], "b.dcm": ["raw"]}
+    assert [row.patient_id for row in again] == ["a", "b"]
+    assert [source for source, _ in publication.copies] == [row.stages["npz"].key for row in rows]
+    assert all(row.stages["masks"] == before.stages["masks"] for row, before in zip(again, rows, strict=True))
+    assert stage_version(again, "npz") != stage_version(rows, "npz")
+    assert materialize(landing_of("a.png", "b.dcm"), again)[0].items == ()
+
+
+def test_a_film_that_was_rejected_for_its_patients_id_is_tried_with_another() -> None:
+    landing = landing_of("a.png")
+    (item,) = plan_cohort(landing, [], SETTINGS).items
+    item.row.reject("raw", "unsafe_patient_id", "it is", item.fingerprints["raw"])
+    assert plan_cohort(landing, [item.row], SETTINGS).items == ()
+    other = landing_of("a.png", labels={"a.png": Label("a.png", patient_id="other", label="normal")})
+    assert computed(plan_cohort(other, [item.row], SETTINGS)) == {"a.png": list(STAGES)}
 
 
 def test_a_new_name_template_moves_tensors_without_computing() -> None:

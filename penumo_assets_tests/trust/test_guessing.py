@@ -34,7 +34,7 @@ def planned(name: str, patient: str = PATIENT, mode: Deidentify = Deidentify.dic
 
 
 def fingerprint_of(*what: Any) -> str:
-    return planned(*what).items[0].fingerprints["raw"]
+    return str(planned(*what).items[0].row.told_by)
 
 
 def each_key(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
