@@ -4,7 +4,7 @@ from typing import Any
 
 from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, asset_check
 
-from penumo_assets.assets.pages import listed, table
+from penumo_assets.assets.pages import listed, rounded, table
 from penumo_assets.assets.report_page import FAILED, PASSED, gate_rows
 from penumo_assets.checks.partitioned import partition_of, partitioned_check
 from penumo_assets.configs.train import Gates
@@ -40,7 +40,7 @@ def _gate_check(gate: str, description: str) -> Any:
             passed=status == PASSED,
             severity=AssetCheckSeverity.ERROR if status == FAILED else AssetCheckSeverity.WARN,
             description=reason if reason.startswith(status) else f"{status}: {reason}",
-            metadata={name: row[name] for name in ("status", "value", "limit")},
+            metadata={name: rounded(row[name]) for name in ("status", "value", "limit")},
         )
 
     return check

@@ -34,7 +34,7 @@ from penumo_assets_tests.registry import (
 
 pytestmark = [pytest.mark.trust, pytest.mark.slow]
 STAGES = ("raw_images", "lung_masks", "preprocessed_images", "npz_tensors")
-BY_IMAGE = {"npz": {"filename": "{patient_id}_{image_id}"}}
+BY_IMAGE = {"npz": {"filename": "{image_id}"}}
 
 
 @dataclass
