@@ -87,7 +87,7 @@ def test_kermany(ward: Ward) -> None:
         "train/NORMAL/NORMAL2-IM-0383-0001.jpeg",
         "val/NORMAL/IM-0115-0002.jpeg",
     )
-    ill = ("train/PNEUMONIA/person12_bacteria_3.jpeg", "test/PNEUMONIA/person12_virus_41.jpeg")
+    ill = ("train/PNEUMONIA/person12_bacteria_3.jpeg", "TEST/PNEUMONIA/person12_virus_41.jpeg")
     ward.write({f"chest_xray/{name}": name for name in (*normal, *ill)})
     ward.write({f"chest_xray/chest_xray/{ill[0]}": "a copy", "chest_xray/train/.DS_Store": "", "readme.jpeg": ""})
     labels = ward.landed("--layout", "kermany", "--official-split")

@@ -21,7 +21,7 @@ def read(folder: Folder, options: Options) -> Iterator[Film]:
         if not classes or not base.lower().endswith(_EXTENSIONS):
             continue
         patient = _PATIENT.fullmatch(base.rsplit(".", 1)[0])
-        split = next((_SPLITS[part] for part in folders if part in _SPLITS), "")
+        split = next((_SPLITS[part.lower()] for part in folders if part.lower() in _SPLITS), "")
         cause = re.search(r"bacteria|virus", base, re.IGNORECASE)
         place = tuple(name.split("/")[-3:])
         is_copy = place in seen
