@@ -56,7 +56,8 @@ class DagsterRunLog:
         return environment | {"PENUMO_MLFLOW_PARENT_RUN_ID": self.mlflow.mlflow_run_id}
 
     def _start(self, run_id: str) -> None:
-        tags = {_NAME: f"Dagster run {run_id[:8]}"}
+        partition = self._context.run.tags.get("dagster/partition", "") if self._context.run else ""
+        tags = {_NAME: f"Dagster run {run_id[:8]} {partition}".strip()}
         if page := self._tracking.dagster_run_address(run_id):
             tags[_NOTE] = f"The trainings of [this Dagster run]({page}) are below it."
         config = {"experiment_name": self._tracking.experiment, "env": {}, "extra_tags": tags}

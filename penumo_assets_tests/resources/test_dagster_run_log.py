@@ -37,8 +37,9 @@ def run_assets(tracking: Tracking, *, trains: bool = True, fails: bool = False) 
     @asset(deps=[first, second])
     def last_and_without_mlflow() -> None: ...
 
+    ward = {"tags": {"dagster/partition": "resnet34"}}
     resources = {"tracking": tracking, "mlflow": dagster_run_log}
-    return materialize([first, second, last_and_without_mlflow], resources=resources, raise_on_error=False)
+    return materialize([first, second, last_and_without_mlflow], resources=resources, raise_on_error=False, **ward)
 
 
 def runs_of(tracking: Tracking, result: ExecuteInProcessResult) -> list[Run]:
@@ -49,7 +50,7 @@ def test_all_trainings_of_a_dagster_run_have_one_parent_which_ends_with_it(track
     result = run_assets(tracking)
     (run,) = runs_of(tracking, result)
     assert result.output_for_node("first") == result.output_for_node("second") == run.info.run_id
-    assert (run.info.status, run.info.run_name) == ("FINISHED", f"Dagster run {result.run_id[:8]}")
+    assert (run.info.status, run.info.run_name) == ("FINISHED", f"Dagster run {result.run_id[:8]} resnet34")
     assert f"http://dagster.example/runs/{result.run_id}" in run.data.tags["mlflow.note.content"]
 
 
