@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from penumo_assets.metrics.ranking import Ranking
 from penumo_assets.metrics.records import Estimate, Settings
@@ -71,16 +71,29 @@ class PatientBootstrap:
         return self.of_sums(np.column_stack([np.where(known, values, 0.0), known]), _share, reason)
 
     def average_precision(self, rankings: Sequence[Ranking]) -> Estimate:
-        """Mean average precision of one or several rankings of all images (one per class)."""
+        """Mean average precision of one or several rankings of all images (one per class).
+
+        The interval is symmetric on the logit scale (Boyd et al. 2013, doi:10.1007/978-3-642-40994-3_29), with the
+        jackknife's variance by patient: it covers where BCa's is too short, at 50 and 100 patients.
+        """
         images = np.ones(self.patients, np.int64)
         left_out = np.linspace(0, self.patients - 1, min(self.patients, _LEFT_OUT)).round().astype(int)
 
         def mean(weights: np.ndarray) -> float:
             return float(np.mean([ranking.areas(weights[self.codes[ranking.order]])[1] for ranking in rankings]))
 
-        replicates = np.array([mean(drawn) for drawn in self.weights])
+        value = mean(images)
+        if not np.isfinite(value):
+            return Estimate.undefined("a class is absent")
         without = np.array([mean(images - (np.arange(self.patients) == patient)) for patient in left_out])
-        return self.estimate(mean(images), replicates, without, "a class is absent")
+        variance = (self.patients - 1) * without.var()
+        if self.patients < MIN_PATIENTS:
+            return Estimate(value=value, reason=f"no interval: fewer than {MIN_PATIENTS} patients")
+        if not (0 < value < 1 and variance > 0):
+            return Estimate(value=value, reason="no interval: every image is ranked alike")
+        half = stats.norm.ppf(0.5 + self.confidence / 2) * np.sqrt(variance) / (value * (1 - value))
+        low, high = (float(special.expit(special.logit(value) + step)) for step in (-half, half))
+        return Estimate(value=value, low=low, high=high, method="jackknife on the logit scale, by patient")
 
     def areas(self, ranking: Ranking) -> tuple[np.ndarray, np.ndarray]:
         """ROC-AUC and average precision of each resample, (resamples,) twice; NaN where undefined."""

@@ -204,9 +204,10 @@ def class_parts(scored: Scored) -> list[Part]:
 
 def _average_precision(rankings: list[Ranking], parts: list[Part], bootstrap: PatientBootstrap) -> Estimate:
     found = bootstrap.average_precision(rankings)
-    if found.low is not None and min(min(part.sides) for part in parts) < MIN_PATIENTS:
-        why = f"no interval: fewer than {MIN_PATIENTS} patients with or without a class"
-        return Estimate(value=found.value, resamples=found.resamples, reason=why)
+    if found.value is not None and min(min(part.sides) for part in parts) < MIN_PATIENTS:
+        return Estimate(
+            value=found.value, reason=f"no interval: fewer than {MIN_PATIENTS} patients with or without a class"
+        )
     return found
 
 
@@ -239,7 +240,11 @@ def _brier(scored: Scored, by: Calibration | None, bootstrap: PatientBootstrap) 
     if why := _why_uncalibrated(scored, by):
         return Estimate.undefined(why)
     probabilities = calibration.softmax(scored.logits, by)
-    return bootstrap.mean(calibration.brier_per_image(scored.labels, probabilities, scored.positive), "no images")
+    found = bootstrap.mean(calibration.brier_per_image(scored.labels, probabilities, scored.positive), "no images")
+    if found.low is not None and min(min(part.sides) for part in class_parts(scored)) < MIN_PATIENTS:
+        why = f"no interval: fewer than {MIN_PATIENTS} patients with or without a class"
+        return Estimate(value=found.value, reason=why)
+    return found
 
 
 def _why_uncalibrated(scored: Scored, by: Calibration | None) -> str | None:

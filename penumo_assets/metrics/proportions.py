@@ -61,4 +61,7 @@ def effective_images(hits: np.ndarray, patients: np.ndarray) -> float:
     spread = np.bincount(codes, hits) - value * films
     variance = clusters / (clusters - 1) * (spread**2).sum() / count**2
     effect = variance / (value * (1 - value) / count)
-    return float(count / min(max(effect, 1.0), films.max()))
+    images = count / min(max(effect, 1.0), films.max())
+    if 1 < films.max() > effect:  # the variance by patient is itself estimated, from few patients badly
+        images *= (stats.t.ppf(0.975, count - 1) / stats.t.ppf(0.975, clusters - 1)) ** 2
+    return float(images)
