@@ -25,8 +25,9 @@ from pydantic import Field
 from penumo_assets.assets.dataset import DatasetLaunchpad, pack_spec, trainable
 from penumo_assets.assets.evaluation import EvaluationConfig, evaluate_spec, report_context, statements
 from penumo_assets.assets.report_page import report_metadata, tracked_report
-from penumo_assets.assets.shared import LEARNING, OWNERS, TRAINING_POOL, parsed, run_job
+from penumo_assets.assets.shared import LEARNING, OWNERS, TRAINING_POOL, parsed, refusals, run_job
 from penumo_assets.assets.training import SPLITS, TrainLaunchpad, train_spec
+from penumo_assets.cohort.retire import refuse_retired, retired_cohorts
 from penumo_assets.configs.train import DatasetConfig, Gates, TrainConfig
 from penumo_assets.jobs.contract import json_lines
 from penumo_assets.metrics.report.content import read_report
@@ -77,11 +78,13 @@ def external_validation(
     """Judge a model on the partition's cohort, by itself, and put the report on the model's MLflow run."""
     cohort, store = context.partition_key, storage.store
     settings = parsed(DatasetConfig, config.dataset)
+    with refusals():
+        refuse_retired(store, cohort)
     found = trainable(store, [cohort], settings, external=True)
     inputs, model, done = _champion(store)
     trained_on = _cohorts(store, inputs["dataset"])
     if cohort in trained_on:
-        others = sorted(set(trained_on) - {cohort})
+        others = sorted(set(trained_on) - {cohort} - retired_cohorts(store))
         if not config.leave_out or not others:
             raise Failure(
                 f"{cohort} trained {model.job_name}: declare it in dataset.external and train again, or set leave_out, "

@@ -184,11 +184,10 @@ def _bring_up_to_date(
 
 def _require_same_key(base: Manifest) -> None:
     """Refuse to give what was prepared other ids, unless somebody asks for that."""
-    if base.head.key not in (None, key_fingerprint()) and any(row.stages for row in base.rows):
-        before = f"with another {KEY_VARIABLE}" if base.head.key else f"without {KEY_VARIABLE}"
+    if base.other_key and any(row.stages for row in base.rows):
         raise LandingError(
-            f"cohort {base.cohort!r} was prepared {before}: set it as it was, or launch once with rekey: true, which "
-            "computes the cohort anew and gives every patient and image another id"
+            f"cohort {base.cohort!r} was prepared {base.other_key}: set it as it was, or launch once with rekey: true, "
+            "which computes the cohort anew and gives every patient and image another id"
         )
 
 

@@ -1,6 +1,9 @@
 """The commands that are about a cohort: land it, keep its settings, ask what became of its files."""
 
-from collections.abc import Iterator
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +13,7 @@ import click
 from penumo_assets.cohort.errors import LandingError
 
 if TYPE_CHECKING:
+    from penumo_assets.cohort.lookup import Film
     from penumo_assets.cohort.settings import NewSettings
     from penumo_assets.records import RetiredRecord
     from penumo_assets.resources.storage.object_store import ObjectStore
@@ -114,23 +118,66 @@ def land(
     click.echo(f"  {program('penumo')} launch 'group:imaging' --partition {cohort}")
 
 
+def _formats(command: Any) -> Any:
+    """The options of a command that lists films."""
+    command = click.option("--csv", "as_csv", is_flag=True, help="A table with a header, as CSV.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")(command)
+
+
+def _list_films(films: "Sequence[Film]", columns: tuple[str, ...], as_csv: bool, as_json: bool) -> None:
+    from penumo_assets.jobs.csv_cells import plain_cell
+    from penumo_assets.resources.storage.object_store import printable
+
+    rows = [{name: getattr(film, name) for name in columns} for film in films]
+    if as_csv:
+        writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: plain_cell(printable(text)) for name, text in row.items()} for row in rows)
+        return
+    for row in rows:
+        click.echo(json.dumps(row) if as_json else "\t".join(map(printable, row.values())))
+
+
 @click.command()
 @click.argument("cohort")
-def rejected(cohort: str) -> None:
+@_formats
+def rejected(cohort: str, as_csv: bool, as_json: bool) -> None:
     """List the rejected files of COHORT by the names they landed under, which no other output holds.
 
     What a terminal would obey or cannot show stands as its escape, such as \\x1b.
 
     Needs read access to landing, and the PENUMO_DEID_KEY that the cohort was prepared with.
     """
-    from penumo_assets.cohort.rejected import rejected_files
+    from penumo_assets.cohort.lookup import rejected_files
     from penumo_assets.jobs.prepare.work import key_from_environment
-    from penumo_assets.resources.storage.object_store import printable
 
     with _refusals():
         found = rejected_files(_store(), cohort, key_from_environment())
-    for item in found:
-        click.echo("\t".join(map(printable, (item.name, item.source, f"{item.code}: {item.reason}"))))
+    _list_films(found, ("name", "source", "rejected"), as_csv, as_json)
+
+
+@click.command()
+@click.argument("ids", nargs=-1, required=True, metavar="ID…")
+@_formats
+def lookup(ids: tuple[str, ...], as_csv: bool, as_json: bool) -> None:
+    """Find films by any ID: of an image or a patient, the name of a tensor, or the landed file or patient id.
+
+    Tells cohort, landed file, its name outside, image id, patient id, and why it was rejected, if it was. Names are
+    written as `penumo rejected` does, and it needs the same. Exit status 1 if an ID is unknown.
+    """
+    from penumo_assets.cohort.lookup import lookup as look_up
+    from penumo_assets.jobs.prepare.work import KEY_VARIABLE, key_from_environment
+    from penumo_assets.resources.storage.object_store import printable
+
+    with _refusals():
+        found = look_up(_store(), ids, key_from_environment())
+    columns = ("cohort", "name", "source", "image_id", "patient_id", "rejected")
+    _list_films(found.films, columns, as_csv, as_json)
+    if found.unknown:
+        other = f"; with another {KEY_VARIABLE} than the present one: {', '.join(found.unsearched)}"
+        raise click.ClickException(
+            f"no film is known by {', '.join(map(printable, found.unknown))}" + (other if found.unsearched else "")
+        )
 
 
 @click.command()
@@ -203,4 +250,4 @@ def _erase(cohort: str, record: "RetiredRecord", yes: bool) -> None:
         click.echo(f"landing/{cohort}/ stays: {landed} objects")
 
 
-COMMANDS = (land, rejected, retire, settings)
+COMMANDS = (land, lookup, rejected, retire, settings)

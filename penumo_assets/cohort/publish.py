@@ -20,6 +20,7 @@ from penumo_assets.cohort.landing import Landing
 from penumo_assets.cohort.plan import PlanSettings, PreparePlan, apply_landing, are_phantoms, npz_names
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.manifest import STAGE_TABLE, ManifestError, ManifestRow, dump_rows, load_rows
+from penumo_assets.jobs.prepare.work import KEY_VARIABLE, key_fingerprint
 from penumo_assets.resources.compute.spec import JobResult
 from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore
 
@@ -66,6 +67,13 @@ class Manifest:
         if self.head.phantoms is None:
             return any(row.extra.get("phantom") == "true" for row in self.rows)
         return self.head.phantoms
+
+    @property
+    def other_key(self) -> str:
+        """With what other key than the present one the cohort was prepared, in words; empty where it is the same."""
+        if self.head.key in (None, key_fingerprint()):
+            return ""
+        return f"with another {KEY_VARIABLE}" if self.head.key else f"without {KEY_VARIABLE}"
 
 
 @dataclass(frozen=True)
