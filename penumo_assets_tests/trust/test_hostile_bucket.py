@@ -11,9 +11,9 @@ import pytest
 
 from penumo_assets.cohort.errors import LandingError
 from penumo_assets.cohort.landing import read_landing
+from penumo_assets.cohort.lookup import rejected_files
 from penumo_assets.cohort.plan import PlanSettings, PreparePlan, plan_cohort
 from penumo_assets.cohort.publish import open_manifest, plan_publication, publish
-from penumo_assets.cohort.rejected import rejected_files
 from penumo_assets.configs.prepare import FileNames, LabelsConfig, PrepareConfig
 from penumo_assets.jobs.manifest import STAGES
 from penumo_assets.resources.storage.object_store import StorageError
