@@ -91,7 +91,7 @@ def test_archived_films_and_masks_are_told_by_name_to_who_may_read_landing(bucke
     assert [item.landed for item in found.items] == ["good.png"]
     rows = replace(found, items=())  # what a job would make of the film is not of interest here
     publish(bucket, base, plan_publication(landing, rows, settings, base, [], None))
-    told = [(item.name, item.code) for item in rejected_files(bucket, "ward", None)]
+    told = [(item.name, item.rejected.split(":")[0]) for item in rejected_files(bucket, "ward", None)]
     assert told == [("b.png", "archived"), ("masks/good.png", "archived")]
 
 
