@@ -19,7 +19,7 @@ INTERVAL = r"[+-]0\.\d{3} \[-?\d\.\d{3}, -?\d\.\d{3}\]"
 @pytest.mark.slow
 def test_a_table_of_what_choices_are_worth(tmp_path: Path) -> None:
     with open_house(tmp_path) as house:
-        write_cohort(tmp_path / "ward", "ward", patients=60, seed=0, dicom=False, broken=False)
+        write_cohort(tmp_path / "ward", "ward", patients=100, seed=0, dicom=False, broken=False)
         house.land("ward", tmp_path / "ward")
         house.materialize(*STAGES, partition="ward")
     root = tmp_path / "root"

@@ -25,7 +25,7 @@ BAD_ROWS = {
     "path_id.png": ("../../../etc/passwd", "normal", "unsafe_patient_id"),
     "html_id.png": ("<script>alert(1)</script>", "normal", "unsafe_patient_id"),
     "reserved_id.png": ("NUL", "normal", "unsafe_patient_id"),
-    "hidden_id.png": ("P1\u200b", "normal", "unsafe_patient_id"),
+    "hidden_id.png": ("P\u200b1", "normal", "unsafe_patient_id"),
     "endless_id.png": ("P" * 1000, "normal", "unsafe_patient_id"),
     "nul_id.png": ("P\x001", "normal", "malformed_label"),
     "html_label.png": ("P2", "<img src=x onerror=alert(1)>", "unknown_label"),
