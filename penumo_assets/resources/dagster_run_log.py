@@ -48,9 +48,6 @@ class DagsterRunLog:
         if self.mlflow is None:
             try:
                 self._start(run_id)
-            except ModuleNotFoundError:
-                self._warn("dagster-mlflow is not installed: the training has no run above it in MLflow")
-                return environment
             except Exception as error:
                 raise Failure(f"MLflow cannot begin a run: {redacted(error, self._tracking.address())}") from None
         return environment | {"PENUMO_MLFLOW_PARENT_RUN_ID": self.mlflow.mlflow_run_id}

@@ -9,7 +9,6 @@ from mlflow.entities import Run
 from penumo_assets.resources.dagster_run_log import DagsterRunLog, dagster_run_log, end_mlflow_on_run_finished
 from penumo_assets.resources.tracking import Tracking
 
-pytest.importorskip("dagster_mlflow", reason="dagster-mlflow is not installed")
 PARENT = "PENUMO_MLFLOW_PARENT_RUN_ID"
 
 
