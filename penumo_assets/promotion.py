@@ -105,7 +105,7 @@ def _register(
         "phantoms": winner.phantoms,
     }
     _store_archive(store, f"{prefix}/{ARCHIVE_NAME}", winner, origin)
-    before, is_challenger = _known(store, version), winner.promoted.startswith(NOT_PROMOTED)
+    before, is_challenger = VersionRecord.find(store, version), winner.promoted.startswith(NOT_PROMOTED)
     approval = before.approval if before and is_challenger else winner.approval.value
     if before and before.package and before.promoted.startswith(NOT_PROMOTED) and not is_challenger:
         packages.set_approval(before.package, winner.approval, winner.promoted)
@@ -156,7 +156,7 @@ def rollback(
     tracking.withdraw(left, why)
     if record.package:
         packages.set_approval(record.package, Approval(record.approval), "in use again")
-    if (gone := _known(store, left)) and gone.package:
+    if (gone := VersionRecord.find(store, left)) and gone.package:
         packages.set_approval(gone.package, Approval.rejected, why)
     # Last of all: what was killed before it has not moved, and does all of it again when it is told to again.
     return _point(store, tracking, record), left
@@ -231,13 +231,6 @@ def _point(store: ObjectStore, tracking: Tracking, record: VersionRecord) -> Cha
 def _version_of_record(store: ObjectStore) -> str | None:
     try:
         return store.read_version(ChampionRecord.key())[1]
-    except ObjectMissing:
-        return None
-
-
-def _known(store: ObjectStore, version: str) -> VersionRecord | None:
-    try:
-        return VersionRecord.read(store, version)
     except ObjectMissing:
         return None
 

@@ -52,6 +52,14 @@ class Record(BaseModel):
             raise StorageError(f"{reason}: materialize what writes it again") from error
 
     @classmethod
+    def find(cls, store: ObjectStore, about: str = "") -> Self | None:
+        """The record, None if there is none yet; otherwise as `read`."""
+        try:
+            return cls.read(store, about)
+        except ObjectMissing:
+            return None
+
+    @classmethod
     def need(cls, store: ObjectStore, about: str = "") -> Self:
         """The record, for a step that cannot do without it.
 

@@ -39,7 +39,7 @@ from penumo_assets.cohort.retire import cohorts_in_use
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.metrics.gates import choose_champion
 from penumo_assets.metrics.report.content import GateResult, InvalidReport, Report, read_report
-from penumo_assets.promotion import NOT_PROMOTED, NoChampion, Winner, challenge, promote, read_champion
+from penumo_assets.promotion import NOT_PROMOTED, Winner, challenge, promote
 from penumo_assets.records import ChampionRecord, DecisionRule, ReportRecord, TrainingSetRecord, VersionRecord
 from penumo_assets.resources.evaluation_log import description
 from penumo_assets.resources.model_package import Approval, ModelPackages
@@ -111,7 +111,7 @@ def champion_model(
             allow_retries=False,
         )
     chosen = candidates[architecture]
-    held = _champion(store)
+    held = ChampionRecord.find(store)
     verdict = judge(store, held, chosen.record, chosen.report, config.margin)
     forced = config.promote == "force" and verdict.refused is not None
     winner, doubts = _winner(store, tracking, architecture, chosen, _history(verdict, forced))
@@ -163,13 +163,6 @@ def _kept(held: ChampionRecord, challenger: VersionRecord, refused: str, shown: 
         },
         data_version=DataVersion(f"{held.training_job}:{held.version}"),
     )
-
-
-def _champion(store: ObjectStore) -> ChampionRecord | None:
-    try:
-        return read_champion(store)
-    except NoChampion:
-        return None
 
 
 def _history(verdict: Verdict, forced: bool) -> str:

@@ -19,7 +19,7 @@ from penumo_assets.cohort.watch.arrivals import LANDING
 from penumo_assets.jobs.manifest import STAGES
 from penumo_assets.partitions import cohorts
 from penumo_assets.records import RetiredRecord
-from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
+from penumo_assets.resources.storage.object_store import ObjectStore
 
 _PARTITION = "dagster/partition"
 
@@ -31,7 +31,7 @@ def retired_cohorts(store: ObjectStore) -> set[str]:
 
 def refuse_retired(store: ObjectStore, cohort: str) -> None:
     """Raise LandingError if a cohort is retired."""
-    if record := _record(store, cohort):
+    if record := RetiredRecord.find(store, cohort):
         raise LandingError(
             f"cohort {cohort!r} was retired on {record.at[:10]} by {record.by} ({record.reason}): use another name, or "
             f"bring it back by penumo retire {cohort} --undo"
@@ -60,7 +60,7 @@ def retire(store: ObjectStore, instance: DagsterInstance, cohort: str, reason: s
         If there is no such cohort, a run is at work on it, or it is not said why.
     """
     require_cohort_name(cohort)
-    record = _record(store, cohort)
+    record = RetiredRecord.find(store, cohort)
     if record is None:
         known = instance.get_dynamic_partitions(str(cohorts.name))
         if cohort not in known and not any(objects_of(store, cohort).values()):
@@ -86,7 +86,7 @@ def bring_back(store: ObjectStore, instance: DagsterInstance, cohort: str) -> No
         If it is not retired.
     """
     require_cohort_name(cohort)
-    if _record(store, cohort) is None:
+    if RetiredRecord.find(store, cohort) is None:
         raise LandingError(f"cohort {cohort!r} is not retired")
     if objects_of(store, cohort)[LANDING]:
         instance.add_dynamic_partitions(str(cohorts.name), [cohort])
@@ -117,13 +117,6 @@ def erase(store: ObjectStore, cohort: str, record: RetiredRecord, folders: Colle
     record = record.model_copy(update={"erased_at": _now()})
     record.write(store, cohort)
     return record
-
-
-def _record(store: ObjectStore, cohort: str) -> RetiredRecord | None:
-    try:
-        return RetiredRecord.read(store, cohort)
-    except ObjectMissing:
-        return None
 
 
 def _refuse_while_running(instance: DagsterInstance, cohort: str) -> None:
