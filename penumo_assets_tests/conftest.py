@@ -1,6 +1,7 @@
 """What holds for every test."""
 
 import os
+import signal
 
 # Before torch is imported: threads that wait must not spin, or another busy process slows every test tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -22,6 +23,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long go first, so that no worker is left alone with one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def surroundings() -> Iterator[None]:
+    """What a file of tests, or torchrun or a command within it, sets for its process ends with the file."""
+    variables, handlers = dict(os.environ), {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    os.environ.clear()
+    os.environ.update(variables)
+    for name, handler in handlers.items():
+        signal.signal(name, handler)
 
 
 @pytest.fixture(scope="module")
