@@ -20,9 +20,14 @@ settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long go first, so that no worker is left alone with one at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Files that take long go first, so that no worker is left alone with one at the end.
+
+    Those are the slow ones; then those about trust, which take cohorts through hostile surroundings.
+    """
+    places = dict.fromkeys((item.path for item in items), 2)
+    for place, marker in ((1, "trust"), (0, "slow")):
+        places |= {item.path: place for item in items if item.get_closest_marker(marker)}
+    items.sort(key=lambda item: places[item.path])
 
 
 @pytest.fixture(scope="module", autouse=True)
