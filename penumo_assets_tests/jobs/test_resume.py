@@ -236,6 +236,8 @@ def test_two_hosts_without_a_common_disk_end_and_resume_with_the_same_model(tmp_
     assert not list((tmp_path / "second/checkpoints").iterdir()), "the second host has no checkpoint"
     ours, theirs = (load_file(root / "model/model.safetensors") for root in (tmp_path / "one", roots[0]))
     torch.testing.assert_close(theirs, ours)
+    losses = [[epoch["train_loss"] for epoch in read_result(root)["history"]] for root in (tmp_path / "one", roots[0])]
+    assert losses[1] == pytest.approx(losses[0])
 
 
 def test_a_checkpoint_that_one_process_refuses_stops_all_of_them(tmp_path, dataset, monkeypatch, processes):

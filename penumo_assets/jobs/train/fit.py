@@ -100,6 +100,8 @@ class Training:
         if self.world.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"])
         self.progress = Progress(**state["progress"])
+        if not self.world.is_main:
+            self.progress.loss_sum = 0.0  # what is saved is the sum of all
         return True
 
     def best_model(self) -> nn.Module:
@@ -213,6 +215,7 @@ class Training:
         return standardise(batch, self.normalisation)
 
     def _checkpoint(self) -> None:
+        loss_sum = sum(self.world.gather(self.progress.loss_sum))
         if self.world.is_main:
             self.checkpoints.save(
                 {
@@ -222,7 +225,7 @@ class Training:
                     "scaler": self.scaler.state_dict(),
                     "torch_rng": torch.get_rng_state(),
                     "cuda_rng": torch.cuda.get_rng_state() if self.world.device.type == "cuda" else None,
-                    "progress": asdict(self.progress),
+                    "progress": asdict(self.progress) | {"loss_sum": loss_sum},
                 },
                 self.progress.best_epoch,
             )
