@@ -27,9 +27,7 @@ class InProcessJob(LocalJob):
     """A local job that has ended when it has been started."""
 
     def _start(self, claim: int, before: LocalJob | None) -> None:
-        self._lay_out_inputs()
-        if before is not None:
-            before.end_remains(self.opt_ml)
+        self._lay_out(before)
         code = 0
         with _as_a_program(self.folder / "log.txt", self.opt_ml, self._environment(), self.spec):
             try:

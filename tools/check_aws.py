@@ -12,7 +12,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from penumo_assets.resources.compute.sagemaker.machines import default_image
+from penumo_assets.resources.compute.sagemaker.machines import default_image, registry_of
 from penumo_assets.resources.compute.sagemaker.runner import SageMakerJobRunner
 from penumo_assets.resources.compute.sagemaker.service import Service
 from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
@@ -56,7 +56,8 @@ def role(account: Account) -> Iterator[str]:
 def image(account: Account) -> Iterator[str]:
     """The images of both kinds of jobs are in their registries."""
     kinds = (account.settings.processing_instance_type, account.settings.training_instance_type)
-    for uri in {account.settings.image or default_image(account.service.region, kind) for kind in kinds}:
+    named = account.settings.image
+    for uri in {named} if named else {default_image(registry_of(account.service.region), kind) for kind in kinds}:
         match = _IMAGE.fullmatch(uri)
         if match is None:
             yield f"{uri} is no image in a private registry of ECR, the only kind that jobs take: change PENUMO_IMAGE"

@@ -150,7 +150,7 @@ ENVIRONMENT: tuple[tuple[str, str, str], ...] = (
     ("PENUMO_IMAGE", "AWS's PyTorch 2.13 image", "Container image of all jobs: [deploy on AWS](deploy_aws.md)."),
     ("PENUMO_PROCESSING_INSTANCE_TYPE", "`ml.m5.xlarge`", "Instance of prepare, pack, evaluate and infer."),
     ("PENUMO_TRAINING_INSTANCE_TYPE", "`ml.g5.xlarge`", "Instance of training."),
-    ("PENUMO_PREPARE_INSTANCES", "1", "Instances that share a cohort's images."),
+    ("PENUMO_PREPARE_INSTANCES", "1", "Instances that share a cohort's images; each is given its own."),
     ("PENUMO_TRAINING_INSTANCES", "1", "Instances that train one model together."),
     ("PENUMO_SPOT", "off", "`1`: train on spot instances, from checkpoint to checkpoint."),
     ("PENUMO_VOLUME_GB", "50", "Disk of each instance."),

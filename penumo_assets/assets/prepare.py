@@ -49,7 +49,8 @@ from penumo_assets.cohort.retire import refuse_retired
 from penumo_assets.cohort.settings import settings_in_force
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.identity import doubts, label_counts
-from penumo_assets.jobs.manifest import STAGE_TABLE, STAGES, ManifestRow, load_rows, stage_version
+from penumo_assets.jobs.manifest import STAGE_TABLE, STAGES, ManifestRow, stage_version
+from penumo_assets.jobs.prepare.rows import merged
 from penumo_assets.jobs.prepare.work import (
     DEMO_KEY,
     KEY_VARIABLE,
@@ -202,6 +203,7 @@ def _prepare_spec(plan: PreparePlan, config: PrepareConfig, cohort: str, segment
         documents={"work": documents},
         outputs=(*STAGES, "rows"),
         result_output="rows",
+        keeps=True,
         secrets=(KEY_VARIABLE,),
         digest_key=key_id(),
     )
@@ -209,12 +211,14 @@ def _prepare_spec(plan: PreparePlan, config: PrepareConfig, cohort: str, segment
 
 def _inputs(plan: PreparePlan, cohort: str, segmenter: SegmenterRecord) -> dict[str, JobInput]:
     """Exactly the objects that the planned stages read."""
-    landed = {item.landed for item in plan.items if "raw" in item.compute}
-    landed |= {name for item in plan.items if "masks" in item.compute for name in item.truths}
-    inputs = {"landing": JobInput(f"landing/{cohort}", tuple(sorted(landed)))}
+    landed = [
+        [item.landed] * ("raw" in item.compute) + list(item.truths) * ("masks" in item.compute) for item in plan.items
+    ]
+    inputs = {"landing": JobInput.of_items(f"landing/{cohort}", landed)}
     for stage in ("raw", "masks", "preprocessed"):
-        stored = [item.row.stages[stage].key for item in plan.items if stage in item.row.stages]
-        inputs[stage] = JobInput(stage, tuple(sorted(key.removeprefix(f"{stage}/") for key in stored)))
+        stored = [[item.row.stages[stage].key] if stage in item.row.stages else [] for item in plan.items]
+        names = [[key.removeprefix(f"{stage}/") for key in keys] for keys in stored]
+        inputs[stage] = JobInput.of_items(stage, names)
     if segmenter.prefix:
         inputs["weights"] = JobInput(segmenter.prefix, (segmenter.name,))
     return {name: item for name, item in inputs.items() if item.names}
@@ -224,11 +228,10 @@ def _computed_rows(store: ObjectStore, plan: PreparePlan, result: JobResult | No
     """The rows the job wrote: one for each planned image, or the cohort would silently lose some."""
     if result is None:
         return []
-    names = [name for name in result.outputs["rows"] if name.startswith("rows-")]
-    rows = [row for name in names for row in load_rows(store.read(result.key("rows", name)))]
-    if sorted(row.source for row in rows) != sorted(item.row.source for item in plan.items):
+    rows = merged((name, store.read(result.key("rows", name))) for name in result.outputs["rows"])
+    if sorted(rows) != sorted(item.row.source for item in plan.items):
         raise Failure(f"job {result.job_name} returned {len(rows)} rows for {len(plan.items)} images")
-    return rows
+    return list(rows.values())
 
 
 def _require_usable(cohort: str, rows: Sequence[ManifestRow]) -> None:

@@ -14,14 +14,18 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 RESULT_NAME = "result.json"
+KEPT = "kept"
+"""The input with what failed attempts at the same work left: files of the result output, and `KEPT_NAMES`."""
+KEPT_NAMES = "outputs.json"  # the names of all that they left, by output
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 class JobError(RuntimeError):
@@ -89,6 +93,11 @@ def hosts() -> tuple[str, list[str]]:
     return "algo-1", ["algo-1"]
 
 
+def share(items: Sequence[T], host: int, hosts: int) -> Sequence[T]:
+    """What falls to host number ``host`` of ``hosts``, the first being 0: every item to exactly one."""
+    return items[host::hosts]
+
+
 def cores() -> int:
     """Processor cores that this process may use, which a container or ``taskset`` can make fewer than there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -144,6 +153,10 @@ def read_json_lines(path: Path, model: type[M]) -> list[M]:
 def host_result_name(host: str, *, first: bool) -> str:
     """The result file of one host: hosts of one job write into one folder, and each its own."""
     return RESULT_NAME if first else f"result-{host}.json"
+
+
+def is_host_result(name: str) -> bool:
+    return name.startswith("result") and name.endswith(".json")
 
 
 def write_result(directory: Path, program: str, values: dict[str, Any]) -> None:

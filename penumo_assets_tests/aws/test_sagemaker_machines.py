@@ -1,11 +1,19 @@
 """Instance types: every one that the API names is told apart, and every region gets the image that AWS names."""
 
-from typing import Any
+import ast
 
 import pytest
 
-from penumo_assets.resources.compute.sagemaker.machines import TAGS, default_image, family, has_local_disk
+from penumo_assets.resources.compute.sagemaker.machines import (
+    TAGS,
+    default_image,
+    family,
+    has_local_disk,
+    network_variables,
+    registry_of,
+)
 from penumo_assets.resources.compute.spec import JobFailed
+from penumo_assets_tests.aws import programs
 from penumo_assets_tests.aws.emulator.rules import _LOCAL_STORAGE, service_model
 
 TYPES = sorted(
@@ -46,6 +54,20 @@ def test_the_rule_and_the_table_agree_on_every_type_of_the_api() -> None:
     assert [name for name in TYPES if has_local_disk(name) is not (family(name) in _LOCAL_STORAGE)] == []
 
 
+def test_hosts_meet_on_the_network_that_aws_s_own_launchers_use() -> None:
+    """Of every type that has GPUs; Trainium has another library than NCCL."""
+    (source,) = programs.required().glob("lib/python*/site-packages/sagemaker_training/__init__.py")
+    lists = {
+        node.targets[0].id: set(ast.literal_eval(node.value))
+        for node in ast.parse(source.read_text()).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.List)
+    }
+    for name in (name for name in TYPES if not name.startswith("ml.trn")):
+        expected = {"FI_PROVIDER": "efa", "NCCL_PROTO": "simple"} if name in lists["SM_EFA_NCCL_INSTANCES"] else {}
+        expected |= {"FI_EFA_USE_DEVICE_RDMA": "1"} if name in lists["SM_EFA_RDMA_INSTANCES"] else {}
+        assert network_variables(name) == expected, name
+
+
 @pytest.mark.parametrize(
     ("region", "registry"),
     [
@@ -56,18 +78,18 @@ def test_the_rule_and_the_table_agree_on_every_type_of_the_api() -> None:
     ],
 )
 def test_each_partition_has_a_registry_and_a_domain_of_its_own(region: str, registry: str) -> None:
-    assert default_image(region, "ml.p4d.24xlarge") == f"{registry}/pytorch:{TAGS['gpu']}"
+    assert registry_of(region) == registry
+    assert default_image(registry, "ml.p4d.24xlarge") == f"{registry}/pytorch:{TAGS['gpu']}"
 
 
 def test_the_default_image_is_aws_s_by_its_private_address() -> None:
-    account = "763104351884.dkr.ecr.eu-central-1.amazonaws.com"
-    assert default_image("eu-central-1", "ml.m5.xlarge") == f"{account}/pytorch:2.13.0-cpu-amzn2023-sagemaker"
-    assert default_image("eu-central-1", "ml.g5.xlarge") == f"{account}/pytorch:2.13.0-cu133-amzn2023-sagemaker"
+    registry = registry_of("eu-central-1")
+    assert default_image(registry, "ml.m5.xlarge") == f"{registry}/pytorch:2.13.0-cpu-amzn2023-sagemaker"
+    assert default_image(registry, "ml.g5.xlarge") == f"{registry}/pytorch:2.13.0-cu133-amzn2023-sagemaker"
 
 
-@pytest.mark.parametrize(
-    ("place", "named"), [(("mars-1", "ml.m5.xlarge"), "region mars-1"), (("eu-central-1", "ml.trn1.2xlarge"), "trn1")]
-)
-def test_where_aws_has_no_image_one_is_asked_for(place: Any, named: str) -> None:
-    with pytest.raises(JobFailed, match=rf"{named}.*set PENUMO_IMAGE"):
-        default_image(*place)
+def test_where_aws_has_no_image_one_is_asked_for() -> None:
+    with pytest.raises(JobFailed, match=r"region mars-1.*set PENUMO_IMAGE"):
+        registry_of("mars-1")
+    with pytest.raises(JobFailed, match=r"trn1.*set PENUMO_IMAGE"):
+        default_image("763104351884.dkr.ecr.eu-central-1.amazonaws.com", "ml.trn1.2xlarge")

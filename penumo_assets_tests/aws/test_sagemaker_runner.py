@@ -1,6 +1,7 @@
 """What only the SageMaker runner promises: retries by cause, logs, limits, secrets. The rest: test_job_runners.py."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -396,6 +397,13 @@ def test_the_image_is_aws_s_own_unless_another_is_named(make_bench: Any) -> None
     assert ".eu-central-1.amazonaws.com/pytorch:2.13.0-" in service.image_uri(bench.spec())
     assert "-cpu-" in service.image_uri(bench.spec())
     assert "-cpu-" in service.image_uri(bench.spec(kind="training"))
+
+
+def test_the_registry_is_looked_up_once_in_an_installation(make_bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sagemaker package takes 1.5 s to import, and every run is a process of its own."""
+    found = make_bench(image="").runner.service.image_uri(make_bench(image="").spec())
+    monkeypatch.setitem(sys.modules, "sagemaker.core", None)  # importing it now fails
+    assert make_bench(image="").runner.service.image_uri(make_bench(image="").spec()) == found
 
 
 def test_jobs_are_never_listed_to_find_one(emulator: Emulator) -> None:

@@ -17,7 +17,7 @@ from moto import mock_aws
 import penumo_assets
 from penumo_assets.cohort.watch.inbox import Touch, parse_message, touch_of
 from penumo_assets.resources.compute.bundle import publish_bundle
-from penumo_assets.resources.compute.sagemaker.request import write_inputs
+from penumo_assets.resources.compute.sagemaker.inputs import write_inputs
 from penumo_assets.resources.compute.spec import JobSpec
 from penumo_assets.resources.storage.file_store import FileStore
 

@@ -27,10 +27,11 @@ from penumo_assets.imaging.formats import png as png_format
 from penumo_assets.imaging.pack import load_npz
 from penumo_assets.imaging.segment import LungSegmenter
 from penumo_assets.jobs.contract import JobError
-from penumo_assets.jobs.manifest import STAGES, ManifestRow, load_rows, stage_version
+from penumo_assets.jobs.manifest import STAGES, ManifestRow, stage_version
 from penumo_assets.jobs.pack.__main__ import Item
 from penumo_assets.jobs.pack.splits import assign_splits
 from penumo_assets.jobs.prepare import __main__ as prepare
+from penumo_assets.jobs.prepare.rows import merged
 from penumo_assets.jobs.prepare.work import KEY_VARIABLE, dump_work
 from penumo_assets.phantoms import draw_phantom
 from penumo_assets.resources.compute.spec import JobResult
@@ -79,7 +80,7 @@ class House:
         self.monkeypatch.setenv("PENUMO_OPT_ML", str(opt_ml))
         prepare.main(list(arguments))
         outputs = opt_ml / "processing" / "output"
-        rows = load_rows((outputs / "rows" / "rows-algo-1.jsonl").read_bytes())
+        rows = merged((path.name, path.read_bytes()) for path in (outputs / "rows").iterdir()).values()
         job = JobResult(str(self.runs), {}, f"jobs/{self.runs}/processing/output", {}, {})
         publish(self.store, base, plan_publication(landing, plan, settings, base, rows, job))
         return plan

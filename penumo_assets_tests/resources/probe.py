@@ -42,12 +42,15 @@ def main(argv: list[str] | None) -> None:
         time.sleep(0.005)
     training = "SM_CHANNELS" in os.environ
     folder = contract.channel if training else contract.processing_input
-    data = (folder("films") / "a" / "x.txt").read_text() + (folder("notes") / "n.json").read_text()
+    films = folder("films")
+    if what == "halves":
+        kept = halves()
+    data = (films / "a" / "x.txt").read_text() + (folder("notes") / "n.json").read_text() if what != "list" else ""
     if training:
         (contract.model_dir() / "weights").write_text(data)
     else:
         made = contract.processing_output("made")
-        (made / "sub").mkdir()
+        (made / "sub").mkdir(exist_ok=True)
         (made / "sub" / f"{contract.hosts()[0]}.txt").write_text(data)
     if "--learning-rate" in options:  # a trial of a search
         found = float(options["--learning-rate"]) + (0.5 if options["--input-channels"] == "4" else 0.1)
@@ -56,8 +59,21 @@ def main(argv: list[str] | None) -> None:
     shown = {key: os.environ[key] for key in sorted(os.environ) if key.startswith(("PENUMO_", "TELL_"))}
     shown.pop("PENUMO_OPT_ML")
     values = {"environment": json.dumps(shown), "films": 1, "resumed": resumed, "hosts": [contract.hosts()[0]]}
+    values |= {"kept": kept} if what == "halves" else {}
+    found = sorted(path.relative_to(films).as_posix() for path in films.rglob("*.*"))
+    values |= {"found": [[contract.hosts()[0], *found]]} if what == "list" else {}
     result = contract.output_data_dir() if training else contract.processing_output("result")
     contract.write_result(result, "probe", values)
+
+
+def halves() -> dict[str, str]:
+    """Fail with half of the work done; the next attempt gives what it finds of it."""
+    kept = contract.processing_input(contract.KEPT)
+    if kept.exists():
+        return {path.name: path.read_text() for path in sorted(kept.iterdir())}
+    (contract.processing_output("made") / "first.txt").write_text("a half")
+    (contract.processing_output("result") / "done.txt").write_text("first")
+    raise contract.JobError("half way")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """One contract, two runners: every promise of `JobRunner` is kept by subprocesses and by SageMaker alike."""
 
 import io
+import json
 import tarfile
 import threading
 from pathlib import Path
@@ -9,6 +10,7 @@ import psutil
 import pytest
 from dagster import DagsterExecutionInterruptedError
 
+from penumo_assets.jobs.contract import KEPT_NAMES
 from penumo_assets.resources.compute.spec import JobFailed
 from penumo_assets_tests.resources.bench import Bench, local_bench, sagemaker_bench, wait_until
 
@@ -68,6 +70,24 @@ def test_a_failing_program_says_why_and_the_next_launch_is_a_new_attempt(bench: 
     assert bench.starts() == 2
 
 
+def test_what_a_failed_attempt_has_finished_is_part_of_the_next(bench: Bench) -> None:
+    with pytest.raises(JobFailed, match="half way"):
+        bench.run("halves", keeps=True)
+    result = bench.run("halves", keeps=True)
+    left = {"made": ["first.txt"], "result": ["done.txt"]}
+    assert result.values["kept"] == {"done.txt": "first", KEPT_NAMES: json.dumps(left)}
+    assert result.outputs["made"] == ("first.txt", "sub/algo-1.txt")
+    assert bench.store.read(result.key("made", "first.txt")) == b"a half"
+    bench.runner.discard(result.job_name)
+    assert not [*bench.store.list_objects("jobs"), *bench.store.list_objects("inputs")]
+
+
+def test_what_a_failed_attempt_has_left_is_no_part_of_the_next_where_its_program_does_not_use_it(bench: Bench) -> None:
+    for _ in range(2):
+        with pytest.raises(JobFailed, match="half way"):
+            bench.run("halves")
+
+
 def test_a_failing_training_says_why(bench: Bench) -> None:
     with pytest.raises(JobFailed, match="failed: the films are upside down"):
         bench.run("fail", kind="training")
@@ -119,4 +139,4 @@ def test_a_job_gets_the_variables_it_is_given(bench: Bench) -> None:
 def test_a_program_over_its_limit_is_stopped(bench: Bench) -> None:
     with pytest.raises(JobFailed, match=r"exit status -9|run for the longest time it may"):
         bench.run("wait", max_runtime_seconds=1)
-    wait_until(lambda: not psutil.pid_exists(bench.process_id()))
+    wait_until(lambda: not bench.starts() or not psutil.pid_exists(bench.process_id()))

@@ -6,13 +6,16 @@ memory at any time, whatever the size of the cohort. A bad image becomes a rejec
 
 Inputs: ``work`` (config.json, work.jsonl), ``landing`` (images, ground-truth masks), ``weights`` (optional
 lung segmenter), and stored outputs ``raw``, ``masks``, ``preprocessed`` of images that start half-way.
-Outputs: ``raw``, ``masks``, ``preprocessed``, ``npz`` and ``rows`` (rows-{host}.jsonl, result.json).
+Outputs: ``raw``, ``masks``, ``preprocessed``, ``npz`` and ``rows`` (rows-*.jsonl, result.json). What an attempt that
+failed has finished is not computed again: see ``rows``.
 """
 
 import argparse
 import contextlib
 import logging
 import os
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -20,16 +23,17 @@ from pathlib import Path
 
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.jobs.contract import (
+    KEPT,
     cores,
     hosts,
     processing_input,
     processing_output,
     run_program,
-    write_atomic,
+    share,
     write_result,
 )
-from penumo_assets.jobs.manifest import dump_row
 from penumo_assets.jobs.prepare.process_map import Workers, map_batches
+from penumo_assets.jobs.prepare.rows import RowFiles, unfinished
 from penumo_assets.jobs.prepare.work import (
     WorkItem,
     drop_rejected_stages,
@@ -45,27 +49,29 @@ log = logging.getLogger("prepare")
 def main(argv: list[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     config = PrepareConfig.from_yaml(processing_input("work") / "config.json")
-    lines = _share(work_lines((processing_input("work") / "work.jsonl").read_bytes()))
+    host, names = hosts()
+    mine = share(work_lines((processing_input("work") / "work.jsonl").read_bytes()), names.index(host), len(names))
+    lines = unfinished(mine, processing_input(KEPT))
+    if len(lines) < len(mine):
+        log.info("attempts before have finished %d of %d images", len(mine) - len(lines), len(mine))
     key_from_environment()  # refuses an unusable key before anything is computed
     started = time.perf_counter()
-    rows: dict[str, bytes] = {}
     rejected, seconds = 0, dict.fromkeys(("raw", "segment", "masks", "preprocessed", "npz"), 0.0)
-    for row, spent in map_batches(_workers(config, lines, arguments), _batches(lines, arguments)):
-        rows[row.source] = dump_row(row)
-        rejected += row.status == "rejected"
-        for stage, value in spent.items():
-            seconds[stage] += value
-        if len(rows) % 50 == 0 or len(rows) == len(lines):
-            log.info("prepared %d of %d images in %.1f s", len(rows), len(lines), time.perf_counter() - started)
-    output = processing_output("rows")
-    write_atomic(output / f"rows-{hosts()[0]}.jsonl", b"".join(rows[source] for source in sorted(rows)))
+    with RowFiles(processing_output("rows"), host) as rows:
+        for row, spent in map_batches(_workers(config, lines, arguments), _batches(lines, arguments)):
+            rows.add(row)
+            rejected += row.status == "rejected"
+            for stage, value in spent.items():
+                seconds[stage] += value
+            if rows.count % 50 == 0 or rows.count == len(lines):
+                log.info("prepared %d of %d images in %.1f s", rows.count, len(lines), time.perf_counter() - started)
     values = {
-        "images": len(rows),
+        "images": rows.count,
         "rejected": rejected,
         "seconds": round(time.perf_counter() - started, 3),
         "stage_seconds": {stage: round(spent, 3) for stage, spent in seconds.items()},
     }
-    write_result(output, "prepare", values)
+    write_result(processing_output("rows"), "prepare", values)
 
 
 def _workers(config: PrepareConfig, lines: list[bytes], arguments: argparse.Namespace) -> Workers[WorkItem, Done]:
@@ -110,12 +116,6 @@ def _read_ahead(path: Path, item: WorkItem) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
-def _share(lines: list[bytes]) -> list[bytes]:
-    """This host's part of the work: every image falls to exactly one host."""
-    host, names = hosts()
-    return lines[names.index(host) :: len(names)]
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="prepare", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=8, help="images segmented together (default 8)")
@@ -124,4 +124,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the rows so far are written first
     run_program(main)

@@ -7,13 +7,14 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import penumo_assets
+from penumo_assets.jobs.contract import KEPT_NAMES, is_host_result, share
 from penumo_assets.resources.compute.packages import constraints
 
 JOB_NAME_LIMIT = 63
@@ -53,10 +54,28 @@ class JobFailed(RuntimeError):
 
 @dataclass(frozen=True)
 class JobInput:
-    """Objects ``prefix/name`` that a job finds at ``<input folder>/name``."""
+    """Objects ``prefix/name`` that a job finds at ``<input folder>/name``.
+
+    ``by_item``: what each item of the job's work needs, in the order of its list, where hosts share that out: a host
+    may then find the objects of its own items only.
+    """
 
     prefix: str
     names: tuple[str, ...]
+    by_item: tuple[tuple[str, ...], ...] = ()
+
+    @classmethod
+    def of_items(cls, prefix: str, by_item: Iterable[Iterable[str]]) -> "JobInput":
+        given = tuple(tuple(names) for names in by_item)
+        return cls(prefix, _distinct(given), given)
+
+    def share_of(self, host: int, hosts: int) -> tuple[str, ...]:
+        """Names of what falls to one host."""
+        return _distinct(share(self.by_item, host, hosts))
+
+
+def _distinct(by_item: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    return tuple(sorted({name for names in by_item for name in names}))
 
 
 @dataclass(frozen=True)
@@ -75,6 +94,7 @@ class JobSpec:
     environment : additional variables, visible in the job's description: no secrets.
     secrets : names of variables passed from the orchestrator's environment, never stored or logged.
     result_output : the output that holds ``result.json``.
+    keeps : what a failed attempt has left is part of the next one's outputs; it finds what says so as the input `KEPT`.
     image : the container image, or whatever else names the environment that the program runs in; runners set it.
     digest_key : secret with which the digest is keyed, where inputs and documents name patients: a job's name is seen
         by many, and must not let them test whom they guess.
@@ -89,11 +109,19 @@ class JobSpec:
     documents: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
     result_output: str = "result"
+    keeps: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
     max_runtime_seconds: int = 24 * 3600
     image: str = ""
     digest_key: str = field(default="", repr=False)
+
+    def kept_files(self, outputs: Mapping[str, Iterable[str]], read: Callable[[str], bytes]) -> dict[str, bytes]:
+        """The input `KEPT` after attempts that left ``outputs``, names by output; ``read`` gives a file of the result
+        output."""
+        left = {output: sorted(names) for output, names in outputs.items()}
+        files = {name: read(name) for name in left[self.result_output] if not is_host_result(name)}
+        return files | {KEPT_NAMES: json.dumps(left).encode()}
 
     def digest(self) -> str:
         """Names this work: same code, packages, image, inputs and settings, same digest.

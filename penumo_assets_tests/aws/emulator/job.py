@@ -222,6 +222,7 @@ class Job:
             if outcome == "Ended" and container.exit_code is None:
                 container.stop(GRACE_SECONDS)  # another host has failed
         self._sync_checkpoints()
+        self._upload_outputs("Continuous")
         failed = [container for container in self.containers if container.exit_code]
         if outcome != "Ended":
             return "Stopped", outcome
@@ -232,12 +233,15 @@ class Job:
             self.message = "".join(container.text("message") for container in self.containers)[:1024]
             self.reason = f"AlgorithmError: {said}, exit code: {failed[0].exit_code}"
             return "Failed", "Failed"
-        if self.kind == "Processing":
-            for item in self.params.get("ProcessingOutputConfig", {}).get("Outputs", []):
-                for container in self.containers:
-                    target = item["S3Output"]
-                    self._bucket.upload_folder(container.path(target["LocalPath"]), target["S3Uri"])
+        self._upload_outputs("EndOfJob")
         return "Completed", "Completed"
+
+    def _upload_outputs(self, mode: str) -> None:
+        """Outputs of a processing job; those that go continuously are there however it ends."""
+        for item in self.params.get("ProcessingOutputConfig", {}).get("Outputs", []):
+            target = item["S3Output"]
+            for container in self.containers if target["S3UploadMode"] == mode else []:
+                self._bucket.upload_folder(container.path(target["LocalPath"]), target["S3Uri"])
 
     def _upload_training(self, failed: bool) -> None:
         first, target = self.containers[0], f"{self.params['OutputDataConfig']['S3OutputPath']}/{self.name}/output"

@@ -15,13 +15,14 @@ import psutil
 from pydantic import ValidationError
 
 import penumo_assets
-from penumo_assets.jobs.contract import RESULT_NAME, ResultFile, cores, write_atomic
+from penumo_assets.jobs.contract import KEPT, RESULT_NAME, ResultFile, cores, write_atomic
 from penumo_assets.resources.compute.local import claims, supervisor
 from penumo_assets.resources.compute.spec import JobFailed, JobSpec
 from penumo_assets.resources.storage.object_store import ObjectStore
 
 LOG_TAIL_LINES = 30
 FULL_BYTES = 16 * 2**20
+OUTPUT_FOLDER = "processing/output"
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
 
 
@@ -77,9 +78,7 @@ class LocalJob:
         return True
 
     def _start(self, claim: int, before: "LocalJob | None") -> None:
-        self._lay_out_inputs()
-        if before is not None:
-            before.end_remains(self.opt_ml)
+        self._lay_out(before)
         module = f"penumo_assets.jobs.{self.spec.program}"
         command = [sys.executable, "-m", module, *self.spec.arguments]
         limit = str(self.spec.max_runtime_seconds)
@@ -96,11 +95,12 @@ class LocalJob:
         write_atomic(self.folder / "process.json", json.dumps({"pid": process.pid}).encode())
 
     def end_remains(self, heir: Path) -> None:
-        """Of an attempt that failed only its log stays: its processes end, its checkpoints go to ``heir``."""
+        """Of an attempt that failed only its log stays: its processes end, what the next uses goes to ``heir``."""
         claims.kill(claims.family_of(self.opt_ml))
-        checkpoints = self.opt_ml / "checkpoints"
-        if checkpoints.is_dir():
-            checkpoints.rename(heir / "checkpoints")
+        for name in ("checkpoints", *([OUTPUT_FOLDER] if self.spec.keeps else [])):
+            if (self.opt_ml / name).is_dir():
+                (heir / name).parent.mkdir(exist_ok=True)
+                (self.opt_ml / name).rename(heir / name)
         shutil.rmtree(self.opt_ml, ignore_errors=True)
 
     def _input_folder(self, name: str) -> Path:
@@ -108,13 +108,32 @@ class LocalJob:
             return self.opt_ml / "input" / "data" / name
         return self.opt_ml / "processing" / "input" / name
 
-    def _lay_out_inputs(self) -> None:
+    def _lay_out(self, before: "LocalJob | None") -> None:
         self.opt_ml.mkdir()
         for name, item in self.spec.inputs.items():
             self.store.download_objects(item.prefix, item.names, self._input_folder(name))
         for name, files in self.spec.documents.items():
-            for file, data in files.items():
-                write_atomic(self._input_folder(name) / file, data)
+            self._write_document(name, files)
+        if before is not None:
+            before.end_remains(self.opt_ml)
+            if self.spec.keeps:
+                self._lay_out_kept()
+
+    def _write_document(self, name: str, files: Mapping[str, bytes]) -> None:
+        for file, data in files.items():
+            write_atomic(self._input_folder(name) / file, data)
+
+    def _lay_out_kept(self) -> None:
+        """Tell the program what lies among its outputs already."""
+        self._local_result().unlink(missing_ok=True)  # it would say that all is done
+        folders = {output: self._output_folder(output) for output in self.spec.outputs}
+        # What the system had not written when it went down is empty.
+        outputs = {
+            output: [path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.stat().st_size]
+            for output, folder in folders.items()
+        }
+        result = folders[self.spec.result_output]
+        self._write_document(KEPT, self.spec.kept_files(outputs, lambda name: (result / name).read_bytes()))
 
     def _environment(self) -> dict[str, str]:
         package_parent = str(Path(penumo_assets.__file__).parent.parent)
@@ -187,7 +206,7 @@ class LocalJob:
     def _local_result(self) -> Path:
         if self.spec.kind == "training":
             return self.opt_ml / "output" / "data" / RESULT_NAME
-        return self.opt_ml / "processing" / "output" / self.spec.result_output / RESULT_NAME
+        return self.opt_ml / OUTPUT_FOLDER / self.spec.result_output / RESULT_NAME
 
     def result(self) -> ResultFile:
         """The checked result.
@@ -241,7 +260,7 @@ class LocalJob:
 
     def _output_folder(self, output: str) -> Path:
         if self.spec.kind == "processing":
-            return self.opt_ml / "processing" / "output" / output
+            return self.opt_ml / OUTPUT_FOLDER / output
         if output == "model":
             archive = self.opt_ml / "archive"
             archive.mkdir(exist_ok=True)

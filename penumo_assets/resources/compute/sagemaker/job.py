@@ -2,17 +2,19 @@
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from penumo_assets.jobs.contract import RESULT_NAME, ResultFile, host_result_name
+from penumo_assets.jobs.contract import KEPT, RESULT_NAME, ResultFile, host_result_name
 from penumo_assets.models.archive import extract_archive
 from penumo_assets.models.errors import ModelError
 from penumo_assets.resources.compute.bundle import publish_bundle
+from penumo_assets.resources.compute.sagemaker.inputs import input_prefix, write_inputs
 from penumo_assets.resources.compute.sagemaker.outcome import Description
-from penumo_assets.resources.compute.sagemaker.request import creation_request, input_prefix, write_inputs
+from penumo_assets.resources.compute.sagemaker.request import creation_request, output_prefix
 from penumo_assets.resources.compute.sagemaker.service import Service, created, described, stopped
 from penumo_assets.resources.compute.spec import JobFailed, JobSpec
 from penumo_assets.resources.storage.object_store import ObjectMissing
@@ -33,7 +35,7 @@ class SageMakerJob:
         self.kind = spec.kind
         self.name = spec.job_name(service.settings.job_name_prefix, attempt)
         self.log_group = LOG_GROUP[spec.kind]
-        self.output_prefix = f"jobs/{self.name}/output"
+        self.output_prefix = output_prefix(spec, self.name)
         self.store = service.store
         self._client = service.client("sagemaker")
 
@@ -59,7 +61,11 @@ class SageMakerJob:
         JobFailed
             If SageMaker refuses; ``transient`` if it may accept the same request later.
         """
-        manifests = write_inputs(self.store, self.spec, self.name, publish_bundle(self.store))
+        hosts, spec = self.service.settings.instance_count(self.spec), self.spec
+        if spec.keeps and self.attempt > 1:
+            kept = spec.kept_files(self._outputs(), lambda name: self.store.read(self._key(spec.result_output, name)))
+            spec = replace(spec, documents={**spec.documents, KEPT: kept})
+        manifests = write_inputs(self.store, spec, self.name, publish_bundle(self.store), hosts)
         request = creation_request(self.service, self.spec, self.name, manifests, tags)
         create = self._client.create_processing_job
         if self.spec.kind == "training":
@@ -102,23 +108,28 @@ class SageMakerJob:
             values = self._result_values()
         except (ObjectMissing, ValidationError, ModelError) as error:
             raise JobFailed(f"job {self.name} ended without a valid {RESULT_NAME}") from error
-        # The prefix is this job's own and nobody writes there any more, so its listing is its manifest.
-        return values, {output: self._names(output) for output in self.spec.outputs}
+        return values, self._outputs()
 
     def _result_values(self) -> dict[str, Any]:
         output = "data" if self.spec.kind == "training" else self.spec.result_output
         # All hosts of a training make one model, which the first one describes; others compute a share each.
         hosts = 1 if self.spec.kind == "training" else self.service.settings.instance_count(self.spec)
         names = [host_result_name(f"algo-{number}", first=number == 1) for number in range(1, hosts + 1)]
-        results = [self.store.read(f"{self.output_prefix}/{output}/{name}") for name in names]
+        results = [self.store.read(self._key(output, name)) for name in names]
         values = [ResultFile.model_validate_json(data).values for data in results]
         total = values[0]
         for more in values[1:]:
             total = _added(total, more)
         return total
 
-    def _names(self, output: str) -> tuple[str, ...]:
-        prefix = f"{self.output_prefix}/{output}"
+    def _key(self, output: str, name: str) -> str:
+        return f"{self.output_prefix}/{output}/{name}"
+
+    def _outputs(self) -> dict[str, tuple[str, ...]]:
+        """Names below each output. The prefix is this work's own, and nobody writes there any more."""
+        return {output: self._names(f"{self.output_prefix}/{output}") for output in self.spec.outputs}
+
+    def _names(self, prefix: str) -> tuple[str, ...]:
         return tuple(info.key.removeprefix(f"{prefix}/") for info in self.store.list_objects(prefix))
 
     def _unpack_training_output(self) -> None:

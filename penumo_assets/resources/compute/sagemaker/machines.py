@@ -1,7 +1,6 @@
-"""What follows from an instance's type: where its disk is, and which of AWS's images it runs."""
+"""What follows from an instance's type: its disk, its network, and which of AWS's images it runs."""
 
 import re
-from functools import cache
 
 from penumo_assets.resources.compute.spec import JobFailed
 
@@ -18,6 +17,13 @@ _LOCAL_DISK = (
     *("trn1", "trn1n", "trn2"),
     *("i3", "i3en", "i4i", "i7ie"),
 )
+# Types whose GPUs talk to other hosts through an Elastic Fabric Adapter, by size, and families that do so without the
+# processor: the lists of https://github.com/aws/sagemaker-training-toolkit, which its own launchers go by.
+_EFA = (
+    *("g4dn.8xlarge", "g4dn.12xlarge", "g5.48xlarge", "p3dn.24xlarge", "p4d.24xlarge", "p4de.24xlarge"),
+    *("p5.48xlarge", "p5e.48xlarge", "p6e-gb200.36xlarge"),
+)
+_RDMA_FAMILIES = ("p4d", "p4de", "p5", "p5e", "p6e-gb200")
 
 
 def family(instance_type: str) -> str:
@@ -40,26 +46,40 @@ def has_local_disk(instance_type: str) -> bool:
     return name in _LOCAL_DISK or (letters is not None and "d" in letters[1])
 
 
-def default_image(region: str, instance_type: str) -> str:
-    """URI of AWS's PyTorch image, in the registry that AWS keeps in the region.
+def network_variables(instance_type: str) -> dict[str, str]:
+    """What makes NCCL use the network that the hosts of one training share, where it is not plain TCP."""
+    if instance_type.removeprefix("ml.") not in _EFA:
+        return {}
+    # The adapter delivers out of order, which NCCL's other protocols do not bear.
+    variables = {"FI_PROVIDER": "efa", "NCCL_PROTO": "simple"}
+    return variables | ({"FI_EFA_USE_DEVICE_RDMA": "1"} if family(instance_type) in _RDMA_FAMILIES else {})
 
-    The sagemaker package knows the registry's account and domain; the newest image in its table is an older one.
+
+def default_image(registry: str, instance_type: str) -> str:
+    """URI of AWS's PyTorch image in the registry that AWS keeps in a region.
 
     Raises
     ------
     JobFailed
-        If AWS has no such image for the region or for this kind of instance.
+        If AWS has no such image for this kind of instance.
     """
     if family(instance_type).startswith(("trn", "inf")):
         raise JobFailed(f"AWS has no PyTorch image for instances of type {instance_type}: set PENUMO_IMAGE")
-    return f"{_registry(region)}/{REPOSITORY}:{TAGS['gpu' if has_gpu(instance_type) else 'cpu']}"
+    return f"{registry}/{REPOSITORY}:{TAGS['gpu' if has_gpu(instance_type) else 'cpu']}"
 
 
-@cache
-def _registry(region: str) -> str:
-    """Host of AWS's registry in a region."""
+def registry_of(region: str) -> str:
+    """Host of AWS's registry in a region.
+
+    The sagemaker package knows its account and domain; the newest image in its table is an older one.
+
+    Raises
+    ------
+    JobFailed
+        If AWS has no such images in the region.
+    """
     try:
-        from sagemaker.core import image_uris  # 1.5 s, which an installation with an image of its own does not pay
+        from sagemaker.core import image_uris  # takes 1.5 s
     except ModuleNotFoundError:
         raise JobFailed("the package sagemaker is not installed: install it, or set PENUMO_IMAGE") from None
     try:

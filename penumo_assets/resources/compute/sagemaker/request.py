@@ -5,19 +5,17 @@ more, and merge the defaults of a settings file on the machine into the request,
 the same job everywhere.
 """
 
-import json
 import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from penumo_assets.resources.compute.bundle import START_NAME
-from penumo_assets.resources.compute.sagemaker.machines import has_gpu, has_local_disk
+from penumo_assets.resources.compute.sagemaker.machines import has_gpu, has_local_disk, network_variables
 from penumo_assets.resources.compute.sagemaker.service import Service
 from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
 from penumo_assets.resources.compute.sagemaker.start import CODE_INPUT, GPU_VARIABLE, SECRET_SUFFIX
-from penumo_assets.resources.compute.spec import JobFailed, JobInput, JobSpec, bundle_digest
-from penumo_assets.resources.storage.object_store import ObjectStore
+from penumo_assets.resources.compute.spec import JobFailed, JobSpec, bundle_digest
 
 # From the API's model; boto3 itself checks neither lengths nor patterns.
 ENVIRONMENT_LIMIT = {"processing": 256, "training": 512}
@@ -67,6 +65,8 @@ def job_environment(settings: SageMakerSettings, spec: JobSpec) -> dict[str, str
         PIP_INDEX_URL=settings.pip_index_url,
         **{GPU_VARIABLE: instance_type if spec.kind == "training" and has_gpu(instance_type) else ""},
     )
+    if spec.kind == "training" and settings.instance_count(spec) > 1:
+        own |= network_variables(instance_type)
     return {"PENUMO_CODE_VERSION": bundle_digest()[:16], **own, **spec.environment, **secrets}
 
 
@@ -82,26 +82,6 @@ def hyperparameters(spec: JobSpec) -> dict[str, str]:
     if len(names) != len(values) or not all(name.startswith("--") for name in names):
         raise JobFailed(f"arguments of a training job must be pairs of --name and value: {' '.join(spec.arguments)}")
     return {name.removeprefix("--"): value for name, value in zip(names, values, strict=True)}
-
-
-def write_inputs(store: ObjectStore, spec: JobSpec, name: str, code: JobInput) -> dict[str, str]:
-    """Store the job's documents and, for each input, a manifest of exactly its objects; manifest URIs by input.
-
-    They lie where no job may write, so that none can put others in their place.
-    """
-    inputs = {CODE_INPUT: code, **spec.inputs}
-    for document, files in spec.documents.items():
-        prefix = f"{input_prefix(name)}/{document}"
-        for file, data in files.items():
-            store.write(f"{prefix}/{file}", data)
-        inputs[document] = JobInput(prefix, tuple(sorted(files)))
-    manifests = {}
-    for input_name, item in inputs.items():
-        key = f"{input_prefix(name)}/{input_name}.manifest"
-        content = [{"prefix": f"{store.uri(item.prefix)}/"}, *item.names]
-        store.write(key, json.dumps(content).encode())
-        manifests[input_name] = store.uri(key)
-    return manifests
 
 
 def creation_request(
@@ -128,14 +108,18 @@ def tag_value(text: str) -> str:
     return re.sub(r"[^\w\s.:/=+\-@]", "_", text)[:TAG_LIMIT]
 
 
-def input_prefix(job_name: str) -> str:
-    """Where a job's documents and manifests are."""
-    return f"inputs/{job_name}"
-
-
 def checkpoint_prefix(job_name: str) -> str:
     """Where all attempts of one training keep their checkpoints: the next goes on where the last one broke off."""
     return f"jobs/{job_name.rpartition('-')[0]}-checkpoints"
+
+
+def output_prefix(spec: JobSpec, job_name: str) -> str:
+    """Where a job's outputs lie: all attempts' in one place if each goes on from what the others left."""
+    return kept_prefix(job_name) if spec.keeps else f"jobs/{job_name}/output"
+
+
+def kept_prefix(job_name: str) -> str:
+    return f"jobs/{job_name.rpartition('-')[0]}-output"
 
 
 def _entrypoint(spec: JobSpec) -> list[str]:
@@ -172,9 +156,9 @@ def _processing_request(service: Service, spec: JobSpec, name: str, manifests: M
         {
             "OutputName": output,
             "S3Output": {
-                "S3Uri": service.store.uri(f"jobs/{name}/output/{output}"),
+                "S3Uri": service.store.uri(f"{output_prefix(spec, name)}/{output}"),
                 "LocalPath": f"{OUTPUT_FOLDER}/{output}",
-                "S3UploadMode": "EndOfJob",
+                "S3UploadMode": "Continuous" if spec.keeps else "EndOfJob",  # a job that fails reaches no such end
             },
         }
         for output in spec.outputs
@@ -187,7 +171,6 @@ def _processing_request(service: Service, spec: JobSpec, name: str, manifests: M
                 "LocalPath": f"{INPUT_FOLDER['processing']}/{input_name}",
                 "S3DataType": "ManifestFile",
                 "S3InputMode": "File",
-                # Hosts share out the work list (jobs/prepare); each finds every object of its share.
                 "S3DataDistributionType": "FullyReplicated",
             },
         }

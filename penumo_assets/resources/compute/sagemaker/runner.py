@@ -17,10 +17,11 @@ from pydantic import Field, PrivateAttr
 from penumo_assets.configs.search import SearchConfig, SearchSpace
 from penumo_assets.jobs.contract import RESULT_NAME
 from penumo_assets.resources.compute.runner import JobRunner
+from penumo_assets.resources.compute.sagemaker.inputs import input_prefix
 from penumo_assets.resources.compute.sagemaker.job import TRAINING_OUTPUT, SageMakerJob
 from penumo_assets.resources.compute.sagemaker.logs import JobLog
 from penumo_assets.resources.compute.sagemaker.outcome import TRANSIENT, Description, console_urls, transient_cause
-from penumo_assets.resources.compute.sagemaker.request import check_spec, checkpoint_prefix, input_prefix
+from penumo_assets.resources.compute.sagemaker.request import check_spec, checkpoint_prefix, kept_prefix
 from penumo_assets.resources.compute.sagemaker.service import QuotaFull, Service
 from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
 from penumo_assets.resources.compute.sagemaker.tuning import TuningJob, check_search
@@ -73,9 +74,10 @@ class SageMakerJobRunner(JobRunner):
     def discard(self, job_name: str) -> None:
         # The result goes first: without it the job does not count as finished, so nobody reuses half of it.
         results = (RESULT_NAME, TRAINING_OUTPUT)
-        listed = self.store.list_objects(f"jobs/{job_name}/output")
-        self.store.delete([item.key for item in listed if item.key.rsplit("/", 1)[-1] in results])
-        for prefix in (f"jobs/{job_name}", input_prefix(job_name), checkpoint_prefix(job_name)):
+        outputs = (f"jobs/{job_name}", kept_prefix(job_name))
+        listed = [item.key for prefix in outputs for item in self.store.list_objects(prefix)]
+        self.store.delete([key for key in listed if key.rsplit("/", 1)[-1] in results])
+        for prefix in (*outputs, input_prefix(job_name), checkpoint_prefix(job_name)):
             self.store.delete_folder(prefix)
 
     def _with_image(self, spec: JobSpec) -> JobSpec:

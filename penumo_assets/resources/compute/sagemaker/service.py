@@ -10,10 +10,10 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
-from penumo_assets.resources.compute.sagemaker.machines import default_image
+from penumo_assets.resources.compute.sagemaker.machines import default_image, registry_of
 from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
 from penumo_assets.resources.compute.spec import JobFailed, JobSpec
-from penumo_assets.resources.storage.object_store import ObjectStore
+from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 from penumo_assets.resources.storage.root import Storage
 
 # The request failed although it is right: the same request may succeed later.
@@ -61,7 +61,18 @@ class Service:
 
     def image_uri(self, spec: JobSpec) -> str:
         """The image of the settings, or AWS's own for the region and the instance type."""
-        return self.settings.image or default_image(self.region, self.settings.instance_type(spec))
+        return self.settings.image or default_image(self._registry, self.settings.instance_type(spec))
+
+    @cached_property
+    def _registry(self) -> str:
+        """AWS's registry in the region, remembered in the store: every run is a process, and looking it up slow."""
+        key = f"code/registries/{self.region}"
+        try:
+            return self.store.read(key).decode()
+        except ObjectMissing:
+            found = registry_of(self.region)
+        self.store.write(key, found.encode())
+        return found
 
     def _missing(self, root: str) -> list[str]:
         missing, settings = [], self.settings

@@ -17,11 +17,13 @@ import subprocess
 import sys
 import tarfile
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlparse
 
 BUNDLE_NAME = "bundle.tar.gz"
 CODE_INPUT = "code"
+SHARE_INPUT = "share"  # by host, the objects that it alone needs
 PACKAGE = "penumo_assets"
 CONSTRAINTS_NAME = "constraints.txt"
 END_OF_LOG = "penumo: end of log, lines:"
@@ -30,6 +32,7 @@ TRIAL_VARIABLE = "PENUMO_TRIAL_PROGRAM"
 GPU_VARIABLE = "PENUMO_GPU_INSTANCE"  # the type of an instance that has a GPU
 CHECKPOINTS_VARIABLE = "PENUMO_CHECKPOINTS_URI"  # where SageMaker keeps the checkpoints of a search's trials
 _KEPT_FROM_PIP = ("AWS_", "MLFLOW_", "PENUMO_", "SM_")
+FETCHES = 16  # at a time
 MESSAGE_BYTES = 1000  # SageMaker shows the first 1,024
 
 
@@ -48,6 +51,7 @@ def main() -> None:
         if code == 0:
             code = require_cuda(environment, failure)
         if code == 0:
+            fetch_share(opt_ml, environment["SM_CURRENT_HOST"])
             environment |= secrets(environment)
             if kind == "training":
                 arguments = hyperparameter_arguments(opt_ml / "input" / "config" / "hyperparameters.json", bool(trial))
@@ -107,6 +111,32 @@ def container_environment(kind: str, opt_ml: Path) -> dict[str, str]:
             "SM_OUTPUT_DATA_DIR": str(opt_ml / "output" / "data"),
         }
     return environment
+
+
+def fetch_share(opt_ml: Path, host: str) -> None:
+    """Put the objects of this host's share where SageMaker puts inputs."""
+    inputs = opt_ml / "processing" / "input"
+    listed = inputs / SHARE_INPUT / f"{host}.json"
+    if not listed.exists():
+        return
+    import boto3  # SageMaker's images bring it
+    from boto3.s3.transfer import TransferConfig
+    from botocore.config import Config
+
+    config = Config(max_pool_connections=FETCHES, retries={"mode": "standard", "max_attempts": 10})
+    client, one_thread = boto3.client("s3", config=config), TransferConfig(use_threads=False)
+    shares = json.loads(listed.read_text(encoding="utf-8"))
+    wanted = [(name, share["prefix"], file) for name, share in shares.items() for file in share["names"]]
+
+    def fetch(item: tuple[str, str, str]) -> None:
+        name, prefix, file = item
+        bucket, _, folder = prefix.removeprefix("s3://").partition("/")
+        target = inputs / name / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        client.download_file(bucket, folder + file, str(target), Config=one_thread)
+
+    with ThreadPoolExecutor(FETCHES) as pool:
+        list(pool.map(fetch, wanted))
 
 
 def secrets(environment: dict[str, str]) -> dict[str, str]:

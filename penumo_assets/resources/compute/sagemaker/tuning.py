@@ -8,6 +8,7 @@ from typing import Any
 
 from penumo_assets.configs.search import FINAL_OBJECTIVE, OBJECTIVE, NumberRange, SearchConfig, SearchSpace
 from penumo_assets.resources.compute.bundle import START_NAME, publish_bundle
+from penumo_assets.resources.compute.sagemaker.inputs import input_prefix, write_inputs
 from penumo_assets.resources.compute.sagemaker.job import LOG_GROUP
 from penumo_assets.resources.compute.sagemaker.outcome import Description, plain
 from penumo_assets.resources.compute.sagemaker.request import (
@@ -16,8 +17,6 @@ from penumo_assets.resources.compute.sagemaker.request import (
     check_spec,
     checkpoint_prefix,
     creation_request,
-    input_prefix,
-    write_inputs,
 )
 from penumo_assets.resources.compute.sagemaker.service import Service, created, described, stopped
 from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
