@@ -24,8 +24,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from penumo_assets.assets.dataset import pack_item
 from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.cohort.training_items import pack_item
 from penumo_assets.jobs.shards import Split
 from penumo_assets.metrics.auc import Part, mean_auc
 from penumo_assets.metrics.paired import compare_paired
@@ -76,11 +76,13 @@ def run(program: str, opt_ml: Path, arguments: list[str], **environment: str) ->
 
 def pack(root: str, salt: str, folder: Path) -> Path:
     """The training set of one split of the patients."""
-    index = folder / "processing" / "input" / "index"
-    index.mkdir(parents=True)
-    (folder / "processing" / "input" / "npz").symlink_to(Path(root).absolute() / "npz")
-    (index / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in prepared(root)))
-    (index / "config.json").write_text(json.dumps({"salt": salt, "validation_fraction": 0.2, "test_fraction": 0.25}))
+    given = folder / "processing" / "input"
+    for name in ("items", "config"):
+        (given / name).mkdir(parents=True)
+    (given / "npz").symlink_to(Path(root).absolute() / "npz")
+    (given / "items" / "all.jsonl").write_text("".join(json.dumps(item) + "\n" for item in prepared(root)))
+    fractions = {"validation_fraction": 0.2, "test_fraction": 0.25}
+    (given / "config" / "config.json").write_text(json.dumps({"salt": salt, **fractions}))
     run("pack", folder, [])
     return folder / "processing" / "output" / "dataset"
 

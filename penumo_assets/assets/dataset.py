@@ -4,9 +4,8 @@ Enters: `npz_tensors` of every cohort, by their manifests. Leaves: packed shards
 """
 
 import io
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 from dagster import (
@@ -34,17 +33,21 @@ from penumo_assets.assets.shared import (
     run_job,
 )
 from penumo_assets.automation import WEEKLY_IF_COHORTS_CHANGED
-from penumo_assets.cohort.publish import TRIES, open_manifest, overtaken
+from penumo_assets.cohort.publish import TRIES
 from penumo_assets.cohort.retire import cohorts_in_use
+from penumo_assets.cohort.training_items import (
+    ITEMS,
+    CohortItems,
+    ItemsRecord,
+    cohort_items,
+    fresh_files,
+    manifest_tags,
+)
 from penumo_assets.configs.train import DatasetConfig
-from penumo_assets.imaging.deidentify import is_pseudonym
-from penumo_assets.jobs.contract import json_lines
-from penumo_assets.jobs.identity import is_trainable, why_untrainable
-from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.records import TrainingSetRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.spec import JobInput, JobSpec
-from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore, StorageError
+from penumo_assets.resources.storage.object_store import ObjectStore, StorageError
 from penumo_assets.resources.storage.root import Storage
 
 INDEX_NAME = "index.parquet"
@@ -82,29 +85,34 @@ def training_set(
     settings = parsed(DatasetConfig, config.dataset)
     with refusals():
         chosen = sorted({*cohorts_in_use(store, context.instance, config.cohorts)} - {*settings.external})
-    previous = _previous(store) if config.incremental else None
+    previous = TrainingSetRecord.find(store) if config.incremental else None
+    before = ItemsRecord.of(store, previous)
     tries = TRIES
     while True:
-        found = trainable(store, chosen, settings)
+        tags = manifest_tags(store)
+        found = trainable(store, chosen, settings, before)
         try:
-            result = run_job(context, jobs, pack_spec(found.items, settings, previous))
+            result = run_job(context, jobs, pack_spec(store, found, settings, previous, before))
             break
         except (StorageError, Failure):
             tries -= 1
-            if not tries or not overtaken(store, found.versions, context.log.info):
+            if not tries or manifest_tags(store) == tags:
                 raise
+            context.log.info("another run has published a cohort meanwhile: planning again from what it left")
     digest = result.values["digest"]
     prefix = TrainingSetRecord.prefix_of(digest)
     names = result.outputs["dataset"]
     store.copy_all((result.key("dataset", name), f"{prefix}/{name}") for name in names)
+    ItemsRecord(cohorts=found.items, unusable=tuple(result.values["unusable_files"])).write(store, prefix)
     TrainingSetRecord(
         prefix=prefix, names=names, digest=digest, cohorts=tuple(chosen), phantoms=bool(found.phantoms)
     ).write(store)
+    store.delete(before.superseded_by(found.items))
     jobs.discard(result.job_name)
     dataset = store.read_json(f"{prefix}/dataset.json")
     return MaterializeResult(
         metadata={
-            "dagster/row_count": len(found.items),
+            "dagster/row_count": found.films,
             "dagster/column_schema": TRAINING_INDEX,
             "splits": _split_table(dataset["splits"], dataset["classes"]),
             "too_small_for_intervals": listed(result.values.get("too_small", [])),
@@ -124,22 +132,33 @@ def training_set(
 
 @dataclass(frozen=True)
 class Trainable:
-    """What the chosen cohorts can train with: items as jobs/pack takes them, the version of each cohort's manifest,
-    which cohorts have none and why, and how many labelled tensors are left out for want of a patient id."""
+    """What the chosen cohorts can train with, by cohort; those without any, each with its reason; and how many labelled
+    tensors are left out for want of a patient id."""
 
-    items: list[dict]
-    versions: dict[str, str | None]
+    items: Mapping[str, CohortItems]
     without: list[dict[str, str]]
     no_patient: int
-    phantoms: set[str] = field(default_factory=set)
+
+    @property
+    def films(self) -> int:
+        return sum(each.films for each in self.items.values())
+
+    @property
+    def phantoms(self) -> set[str]:
+        return {cohort for cohort, each in self.items.items() if each.phantoms}
 
 
 def trainable(
-    store: ObjectStore, chosen: Sequence[str], settings: DatasetConfig, *, external: bool = False
+    store: ObjectStore,
+    chosen: Sequence[str],
+    settings: DatasetConfig,
+    before: ItemsRecord | None = None,
+    *,
+    external: bool = False,
 ) -> Trainable:
     """The labelled tensors of the cohorts whose patient is known; an ``external`` one may lack a class.
 
-    One manifest is held at a time: all cohorts' rows may not fit in memory.
+    The manifests that are as they were for the set ``before`` are not read.
 
     Raises
     ------
@@ -147,35 +166,27 @@ def trainable(
         If there are none, if a label is no declared class or a class has no film, if phantoms and films mix, or if
         some have a key of the split and others none.
     """
-    found, no_patient = Trainable([], {}, [], 0), 0
-    for cohort in chosen:
-        manifest = open_manifest(store, cohort)
-        found.versions[cohort] = manifest.version
-        labelled = [row for row in manifest.rows if row.label and "npz" in row.stages]
-        mine = [pack_item(cohort, row, settings.map) for row in labelled if is_trainable(row)]
-        found.items.extend(mine)
-        no_patient += len(labelled) - len(mine)
-        if mine and manifest.phantoms:
-            found.phantoms.add(cohort)
-        if not mine:
-            found.without.append({"cohort": cohort, "why": why_untrainable(manifest.rows)})
-    if films := {item["cohort"] for item in found.items} - found.phantoms if found.phantoms else set():
+    every = cohort_items(store, chosen, settings.map, before.cohorts if before else {})
+    items = {cohort: each for cohort, each in every.items() if each.films}
+    without = [{"cohort": cohort, "why": each.why} for cohort, each in every.items() if not each.films]
+    found = Trainable(items, without, sum(each.no_patient for each in every.values()))
+    if found.phantoms and (films := items.keys() - found.phantoms):
         raise Failure(
             f"phantoms ({', '.join(sorted(found.phantoms))}) and films ({', '.join(sorted(films))}) never train "
             "together: name the cohorts of one kind in `cohorts`",
             allow_retries=False,
         )
-    if not found.items:
+    if not items:
         reasons = "; ".join(f"{each['cohort']}: {each['why']}" for each in found.without) or "there is no cohort"
         raise Failure(f"no labelled tensors to train on. {reasons}", allow_retries=False)
-    _require_classes(found.items, settings.classes, external)
-    _require_one_key(found.items)
-    return replace(found, no_patient=no_patient)
+    _require_classes(items, settings.classes, external)
+    _require_one_key(items)
+    return found
 
 
-def _require_classes(items: Sequence[dict], classes: Sequence[str], some: bool) -> None:
+def _require_classes(items: Mapping[str, CohortItems], classes: Sequence[str], some: bool) -> None:
     """Refuse labels that are no class, by name, and classes without a film, unless ``some`` suffice."""
-    counts = Counter((item["label"], item["cohort"]) for item in items)
+    counts = {(label, cohort): films for cohort, each in items.items() for label, films in each.labels.items()}
     unknown = [
         f"{label!r} ({films} films of {cohort})"
         for (label, cohort), films in sorted(counts.items())
@@ -196,42 +207,16 @@ def _require_classes(items: Sequence[dict], classes: Sequence[str], some: bool) 
         )
 
 
-def _require_one_key(items: Sequence[dict]) -> None:
+def _require_one_key(items: Mapping[str, CohortItems]) -> None:
     """Refuse films split by their patient's id beside films split by its pseudonym: one patient may be among both."""
-    without = sorted({item["cohort"] for item in items if not item["split_key"]})
-    if without and any(item["split_key"] for item in items):
+    without = sorted(cohort for cohort, each in items.items() if each.without_key)
+    if without and any(each.without_key < each.films for each in items.values()):
         raise Failure(
             f"{', '.join(without)} and other cohorts may show the same patients under different keys of the split: "
             "prepared without PENUMO_DEID_KEY, or by an earlier version. Materialize raw_images with the key that the "
             "other cohorts were prepared with",
             allow_retries=False,
         )
-
-
-def pack_item(cohort: str, row: ManifestRow, class_of: Mapping[str, str]) -> dict:
-    """A labelled tensor as jobs/pack takes it: which file, whose, of what label, and how it landed."""
-    values = row.model_dump(include={"image_id", "patient_id", "label", "view", "sex", "age", "mean_intensity"})
-    output = row.stages["npz"]
-    return values | {
-        "label": class_of.get(row.label or "", row.label),
-        "file": output.key.removeprefix("npz/"),
-        "cohort": cohort,
-        "declared_split": row.split,
-        # What an earlier version prepared has no key of its own; a DICOM patient's pseudonym is the same.
-        "split_key": row.split_key or (row.patient_id if is_pseudonym(row.patient_id or "") else None),
-        "sha256": output.sha256,
-        "source_width": row.width,
-        "source_height": row.height,
-        "source_bytes": row.source_bytes,
-    }
-
-
-@dataclass(frozen=True)
-class PreviousSet:
-    """The training set before: where it lies, and which tensors (file, SHA-256) it holds."""
-
-    shards: JobInput
-    tensors: frozenset[tuple[str, str]]
 
 
 def read_indices(store: ObjectStore, record: TrainingSetRecord) -> dict[str, Any]:
@@ -242,30 +227,26 @@ def read_indices(store: ObjectStore, record: TrainingSetRecord) -> dict[str, Any
     return {name: pd.read_parquet(io.BytesIO(store.read(f"{record.prefix}/{name}"))) for name in names}
 
 
-def _previous(store: ObjectStore) -> PreviousSet | None:
-    try:
-        record = TrainingSetRecord.read(store)
-        indices = read_indices(store, record)
-    except ObjectMissing:
-        return None
-    tensors = {pair for frame in indices.values() for pair in zip(frame["file"], frame["sha256"], strict=True)}
-    return PreviousSet(record.files, frozenset(tensors))
-
-
-def pack_spec(items: Sequence[dict], settings: DatasetConfig, previous: PreviousSet | None) -> JobSpec:
-    """A job that reads the tensors which are new since ``previous``, and the others from its shards."""
-    known = previous.tensors if previous else frozenset()
-    fresh = tuple(item["file"] for item in items if (item["file"], item["sha256"]) not in known)
-    inputs = {"npz": JobInput("npz", fresh)} if fresh else {}
-    if previous and len(fresh) < len(items):
-        inputs["previous"] = previous.shards
+def pack_spec(
+    store: ObjectStore,
+    found: Trainable,
+    settings: DatasetConfig,
+    previous: TrainingSetRecord | None = None,
+    before: ItemsRecord | None = None,
+) -> JobSpec:
+    """A job that reads the tensors that are new since the ``previous`` set, made of ``before``; the others from it."""
+    fresh = tuple(fresh_files(store, found.items, before or ItemsRecord()))
+    inputs = {"items": JobInput(ITEMS, tuple(each.name for each in found.items.values()))}
+    inputs |= {"npz": JobInput("npz", fresh)} if fresh else {}
+    if previous and len(fresh) < found.films:
+        inputs["previous"] = previous.files
     return JobSpec(
         kind="processing",
         program="pack",
         asset="training-set",
         partition=None,
         inputs=inputs,
-        documents={"index": {"items.jsonl": json_lines(items), "config.json": settings.model_dump_json().encode()}},
+        documents={"config": {"config.json": settings.model_dump_json().encode()}},
         outputs=("dataset",),
         result_output="dataset",
     )

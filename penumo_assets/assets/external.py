@@ -28,8 +28,8 @@ from penumo_assets.assets.report_page import report_metadata, tracked_report
 from penumo_assets.assets.shared import LEARNING, OWNERS, TRAINING_POOL, parsed, refusals, run_job
 from penumo_assets.assets.training import SPLITS, TrainLaunchpad, train_spec
 from penumo_assets.cohort.retire import refuse_retired, retired_cohorts
+from penumo_assets.cohort.training_items import ItemsRecord, fresh_files, read_items
 from penumo_assets.configs.train import DatasetConfig, Gates, TrainConfig
-from penumo_assets.jobs.contract import json_lines
 from penumo_assets.metrics.report.content import read_report
 from penumo_assets.partitions import cohorts
 from penumo_assets.promotion import NoChampion, read_champion
@@ -95,12 +95,12 @@ def external_validation(
         inputs, model, done = _without(
             context, jobs, store, others, settings, parsed(TrainConfig, config.train), reporting
         )
-    items = json_lines(found.items)
+    items = read_items(store, found.items[cohort])
     looked = hashlib.sha256(items).hexdigest()
     known = statements(config.evaluation.study) | report_context(store, [cohort])
     known |= {"external": cohort, "gates": parsed(Gates, config.evaluation.gates).model_dump(), "test_digest": looked}
     known["test_looks"] = LooksRecord.add(store, looked[:16], model.job_name)
-    inputs["npz"] = JobInput("npz", tuple(item["file"] for item in found.items))
+    inputs["npz"] = JobInput("npz", tuple(fresh_files(store, found.items, ItemsRecord())))
     documents = {
         "context": {"context.json": json.dumps(known, sort_keys=True).encode()},
         "index": {"items.jsonl": items},
@@ -155,7 +155,7 @@ def _without(
 ) -> Model:
     """A model of the champion's architecture that was trained on the other cohorts; nobody else uses it."""
     architecture = read_champion(store).architecture
-    packed = run_job(context, jobs, pack_spec(trainable(store, others, settings).items, settings, None))
+    packed = run_job(context, jobs, pack_spec(store, trainable(store, others, settings), settings))
     dataset = JobInput(f"{packed.output_prefix}/dataset", packed.outputs["dataset"])
     splits = TrainingSetRecord(prefix=dataset.prefix, names=dataset.names, digest=packed.values["digest"])
     spec = train_spec(store, architecture, train, {name: splits.split(name) for name in SPLITS})

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from dagster import AssetCheckResult, AssetCheckSeverity, Config, asset_check
+from dagster import AssetCheckResult, AssetCheckSeverity, Config, Failure, asset_check
 from pydantic import Field
 
 from penumo_assets.assets.dataset import read_indices
 from penumo_assets.assets.pages import pair_sheet, rounded, table
-from penumo_assets.cohort.publish import ManifestHead, open_manifest
+from penumo_assets.cohort.training_items import CohortItems, ItemsRecord
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.records import TrainingSetRecord
 from penumo_assets.resources.storage.object_store import ObjectStore
@@ -101,12 +101,11 @@ def duplicates(config: DuplicatesConfig, storage: Storage) -> AssetCheckResult:
 )
 def same_preparation(config: SamePreparationConfig, storage: Storage) -> AssetCheckResult:
     store = storage.store
-    films: dict[str, int] = {}
-    ways: dict[str, dict[str, str]] = {}
-    for cohort in TrainingSetRecord.need(store).cohorts:
-        manifest = open_manifest(store, cohort)
-        if films_of := sum(bool(row.label) and "npz" in row.stages for row in manifest.rows):
-            films[cohort], ways[cohort] = films_of, _way(manifest.head)
+    items = ItemsRecord.of(store, TrainingSetRecord.need(store)).cohorts
+    if not items:
+        raise Failure("an earlier version made this training set: materialize training_set again", allow_retries=False)
+    films = {cohort: each.films for cohort, each in items.items()}
+    ways = {cohort: _way(each) for cohort, each in items.items()}
     majority = Counter({tuple(way.values()): 0 for way in ways.values()})
     for cohort, way in ways.items():
         majority[tuple(way.values())] += films[cohort]
@@ -129,7 +128,7 @@ def _differing(way: Mapping[str, str], usual: Mapping[str, str]) -> list[str]:
     return [name for name in WAYS if way[name] != usual[name] and "None" not in (way[name], usual[name])]
 
 
-def _way(head: ManifestHead) -> dict[str, str]:
+def _way(head: CohortItems) -> dict[str, str]:
     """How a cohort was prepared, each part as a text; ``None`` is what an earlier version did not record."""
     settings = PrepareConfig.parse(head.settings)
     parts = [part.model_dump_json() for part in (settings.decode, settings.segment, settings.enhance)]

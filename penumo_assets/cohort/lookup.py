@@ -65,17 +65,15 @@ def lookup(store: ObjectStore, wanted: Sequence[str], key: bytes | None) -> Foun
     known: set[str] = set()
     unsearched = []
     for cohort in _cohorts(store):
-        manifest = open_manifest(store, cohort)
-        fits = not manifest.other_key
-        names = [(name, each) for each in wanted for name in _names(each, manifest, key if fits else None, fits)]
-        rows = []
+        manifest = open_manifest(store, cohort, lambda found: _meant(wanted, found, key))
+        meant, rows = _meant(wanted, manifest, key), []
         for row in manifest.rows:
-            if hits := {each for name, each in names if name in _called(row)}:
+            if hits := {each for name in _called(row) if name for each in meant.get(name, ())}:
                 known |= hits
                 rows.append(row)
         if rows:
             films += _films(store, manifest, rows, key)
-        if not fits:
+        if manifest.other_key:
             unsearched.append(cohort)
     return Found(tuple(films), tuple(each for each in wanted if each not in known), tuple(unsearched))
 
@@ -83,6 +81,16 @@ def lookup(store: ObjectStore, wanted: Sequence[str], key: bytes | None) -> Foun
 def _cohorts(store: ObjectStore) -> Iterator[str]:
     keys = [info.key for info in store.list_objects("manifests")]
     return (key.split("/", 1)[1].removesuffix(".jsonl") for key in keys if key.endswith(".jsonl"))
+
+
+def _meant(wanted: Sequence[str], manifest: Manifest, key: bytes | None) -> dict[str, list[str]]:
+    """By each name that a film of the cohort may have, the ids that mean it."""
+    fits = not manifest.other_key
+    meant: dict[str, list[str]] = {}
+    for each in wanted:
+        for name in _names(each, manifest, key if fits else None, fits):
+            meant.setdefault(name, []).append(each)
+    return meant
 
 
 def _names(wanted: str, manifest: Manifest, key: bytes | None, fits: bool) -> set[str]:

@@ -10,7 +10,7 @@ is a newer manifest.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -89,8 +89,13 @@ def manifest_key(cohort: str) -> str:
     return f"manifests/{cohort}.jsonl"
 
 
-def open_manifest(store: ObjectStore, cohort: str) -> Manifest:
+def open_manifest(
+    store: ObjectStore, cohort: str, naming: Callable[[Manifest], Iterable[str]] | None = None
+) -> Manifest:
     """The cohort's manifest with its version.
+
+    With ``naming``, which is given the manifest without rows, only the rows in whose lines one of its texts stands:
+    finding a line is a hundred times faster than parsing it.
 
     Raises
     ------
@@ -108,7 +113,13 @@ def open_manifest(store: ObjectStore, cohort: str) -> Manifest:
         raise ManifestError(
             f"{manifest_key(cohort)} does not begin as a manifest: {error.errors()[0]['msg']}"
         ) from error
-    return Manifest(cohort, head, tuple(load_rows(rest)), version, hashlib.sha256(data).hexdigest())
+    manifest = Manifest(cohort, head, (), version, hashlib.sha256(data).hexdigest())
+    if naming:
+        texts = [json.dumps(text, ensure_ascii=False)[1:-1].encode() for text in naming(manifest)]
+        found = any(text in rest for text in texts)
+        lines = rest.splitlines(keepends=True) if found else []
+        rest = b"".join(line for line in lines if any(text in line for text in texts))
+    return replace(manifest, rows=tuple(load_rows(rest)))
 
 
 def read_manifest(store: ObjectStore, cohort: str) -> list[ManifestRow]:

@@ -15,6 +15,7 @@ from penumo_assets.cohort.errors import LandingError
 from penumo_assets.cohort.names import require_cohort_name
 from penumo_assets.cohort.publish import manifest_key
 from penumo_assets.cohort.settings import settings_key
+from penumo_assets.cohort.training_items import ITEMS
 from penumo_assets.cohort.watch.arrivals import LANDING
 from penumo_assets.jobs.manifest import STAGES
 from penumo_assets.partitions import cohorts
@@ -100,7 +101,7 @@ def objects_of(store: ObjectStore, cohort: str) -> dict[str, list[str]]:
     """
     singles = {"manifests": manifest_key(cohort), "settings": settings_key(cohort)}
     found = {folder: [key] if store.exists(key) else [] for folder, key in singles.items()}
-    for folder in (*STAGES, "predictions", LANDING):
+    for folder in (*STAGES, ITEMS, "predictions", LANDING):
         found[folder] = [info.key for info in store.list_objects(f"{folder}/{cohort}")]
     return found
 

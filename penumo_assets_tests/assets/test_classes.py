@@ -9,6 +9,7 @@ from dagster import AssetKey, Failure
 
 from penumo_assets.cohort.labels import parse_labels
 from penumo_assets.cohort.publish import ManifestHead, dump_manifest, manifest_key, open_manifest
+from penumo_assets.cohort.training_items import ITEMS, ItemsRecord, cohort_items
 from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.prepare import LabelsConfig, PrepareConfig
 from penumo_assets.jobs.manifest import STAGE_ASSETS
@@ -85,7 +86,8 @@ def test_a_label_that_is_no_class_is_named_and_a_map_makes_it_one(house: House, 
     packed: list[str] = []
 
     def run_job(context: Any, jobs: Any, spec: Any) -> None:
-        packed.extend(spec.documents["index"]["items.jsonl"].decode().splitlines())
+        for name in spec.inputs["items"].names:
+            packed.extend(house.store.read(f"{ITEMS}/{name}").decode().splitlines())
         raise Failure("as far as this test goes")
 
     monkeypatch.setattr("penumo_assets.assets.dataset.run_job", run_job)
@@ -130,5 +132,8 @@ def test_cohorts_prepared_otherwise_stop_the_training_set(house: House, changed:
     manifest = open_manifest(house.store, "west")
     values = manifest.head.model_dump(by_alias=True) | changed
     house.store.write(manifest_key("west"), dump_manifest(ManifestHead(**values), manifest.rows))
-    TrainingSetRecord(prefix="training_set/d", names=(), digest="d", cohorts=("east", "west")).write(house.store)
+    record = TrainingSetRecord(prefix="training_set/d", names=(), digest="d", cohorts=("east", "west"))
+    record.write(house.store)
+    items = cohort_items(house.store, record.cohorts, {}, {})
+    ItemsRecord(cohorts=items).write(house.store, record.prefix)
     assert run_check(house, "same_preparation") is passes

@@ -1,5 +1,6 @@
 """One patient stands on one side of the split, whatever the format and the version that a cohort was prepared by."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from dagster import Failure
 
 from penumo_assets.assets.dataset import trainable
 from penumo_assets.cohort.publish import Manifest, dump_manifest, manifest_key
+from penumo_assets.cohort.training_items import read_items
 from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.jobs.manifest import ManifestRow, StageOutput
 from penumo_assets.resources.storage.object_store import ObjectStore
@@ -38,7 +40,8 @@ def write(store: ObjectStore, cohort: str, patient: str, split_key: str | None =
 
 
 def keys(store: ObjectStore, *cohorts: str) -> list[str | None]:
-    return [item["split_key"] for item in trainable(store, cohorts, DatasetConfig.defaults()).items]
+    found = trainable(store, cohorts, DatasetConfig.defaults()).items.values()
+    return [json.loads(line)["split_key"] for each in found for line in read_items(store, each).splitlines()]
 
 
 def test_what_an_earlier_version_prepared_of_dicom_goes_with_pictures_of_this_one(store: ObjectStore) -> None:

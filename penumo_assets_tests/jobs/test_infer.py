@@ -43,7 +43,9 @@ def only_known(item):
 
 
 def write_infer_items(root, items):
-    (root / "processing/input/index/items.jsonl").write_text("\n".join(json.dumps(item) for item in items))
+    index = root / "processing/input/index"
+    index.mkdir(exist_ok=True)
+    (index / "items.jsonl").write_text("\n".join(json.dumps(item) for item in items))
 
 
 def read_items(root):

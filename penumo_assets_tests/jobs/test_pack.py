@@ -84,13 +84,13 @@ def test_unusable_files_are_named_and_the_others_packed(tmp_path, monkeypatch):
     npz = tmp_path / "processing/input/npz"
     (npz / items[3]["file"]).write_bytes(b"not an archive")
     (npz / items[10]["file"]).unlink()
-    items[20]["file"] = "../index/config.json"
+    items[20]["file"] = "../config/config.json"
     write_items(tmp_path, items)
     values = run_pack(tmp_path, monkeypatch)
     assert values["unusable_count"] == 3
     reasons = {entry["file"]: entry["reason"] for entry in values["unusable"]}
     assert reasons[items[10]["file"]] == "the file is missing"
-    assert reasons["../index/config.json"] == "the name leads outside the folder"
+    assert reasons["../config/config.json"] == "the name leads outside the folder"
     assert items[3]["file"] in reasons
     folder = tmp_path / "processing/output/dataset"
     assert sum(len(Split(folder / name)) for name in SPLITS) == 45  # opened: every shard is whole
@@ -100,7 +100,7 @@ def test_the_digest_depends_on_the_data_and_not_on_the_order_or_the_shards(tmp_p
     items = write_inputs(tmp_path, images=12)
     first = run_pack(tmp_path, monkeypatch)["digest"]
     write_items(tmp_path, items[::-1])
-    config = tmp_path / "processing/input/index/config.json"
+    config = tmp_path / "processing/input/config/config.json"
     config.write_text(json.dumps(CONFIG | {"shard_images": 3}))
     assert run_pack(tmp_path, monkeypatch)["digest"] == first
     items[0]["label"] = "pneumonia"

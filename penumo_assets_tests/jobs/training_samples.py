@@ -33,8 +33,8 @@ def tensor(seed: int, positive: bool) -> np.ndarray:
 
 def write_inputs(opt_ml: Path, images: int = 48, classes: tuple[str, ...] = ("normal", "pneumonia"), **config) -> list:
     """Lay out a pack job's inputs under ``opt_ml``: one image per patient, classes in turn; returns the items."""
-    npz, index = opt_ml / "processing/input/npz", opt_ml / "processing/input/index"
-    index.mkdir(parents=True, exist_ok=True)
+    npz, given = opt_ml / "processing/input/npz", opt_ml / "processing/input/config"
+    given.mkdir(parents=True, exist_ok=True)
     items = []
     for number in range(images):
         label, cohort = classes[number % len(classes)], "north" if number < images // 2 else "south"
@@ -60,13 +60,15 @@ def write_inputs(opt_ml: Path, images: int = 48, classes: tuple[str, ...] = ("no
             }
         )
     write_items(opt_ml, items)
-    (index / "config.json").write_text(json.dumps(CONFIG | {"classes": list(classes)} | config))
+    (given / "config.json").write_text(json.dumps(CONFIG | {"classes": list(classes)} | config))
     return items
 
 
 def write_items(opt_ml: Path, items: list[dict]) -> None:
     lines = "".join(json.dumps(item) + "\n" for item in items)
-    (opt_ml / "processing/input/index/items.jsonl").write_text(lines)
+    folder = opt_ml / "processing/input/items"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "all.jsonl").write_text(lines)
 
 
 def run_pack(opt_ml: Path, monkeypatch) -> dict:

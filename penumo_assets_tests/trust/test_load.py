@@ -23,7 +23,7 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG
 from penumo_assets.assets import dataset
 from penumo_assets.checks import quality
 from penumo_assets.checks.quality import intensity_drift, mask_plausibility, reject_rate
-from penumo_assets.cohort import publish
+from penumo_assets.cohort import training_items
 from penumo_assets.cohort.publish import Manifest, dump_manifest, manifest_key, open_manifest, read_manifest
 from penumo_assets.jobs.manifest import ManifestRow, StageOutput
 from penumo_assets.partitions import cohorts
@@ -189,7 +189,9 @@ class NoJobs(JobRunner):
     """Ends where a job would begin."""
 
     def run(self, context: AssetExecutionContext, spec: JobSpec) -> JobResult:
-        raise JobFailed(f"{len(spec.documents['index']['items.jsonl'].splitlines())} items were to be packed")
+        given = spec.inputs["items"]
+        lines = b"".join(self.storage.store.read(f"{given.prefix}/{name}") for name in given.names).splitlines()
+        raise JobFailed(f"{len(lines)} items were to be packed")
 
     def discard(self, job_name: str) -> None: ...
 
@@ -201,7 +203,7 @@ def test_the_training_set_holds_one_manifest_at_a_time(
         reads.note(cohort)
         return open_manifest(store, cohort)
 
-    monkeypatch.setattr(publish, "open_manifest", opened)
+    monkeypatch.setattr(training_items, "open_manifest", opened)
     storage = Storage(root=str(tmp_path))
     with pytest.raises(Exception, match="500 items were to be packed"):
         materialize(

@@ -53,5 +53,4 @@ class ExternalSplit(Split):
 
 def read_external(index: Path, npz: Path, dataset: DatasetFile) -> ExternalSplit | None:
     """The cohort that ``index/items.jsonl`` names, or nothing if there is no such file."""
-    path = index / "items.jsonl"
-    return ExternalSplit(read_items(path), npz, dataset) if path.is_file() else None
+    return ExternalSplit(read_items(index), npz, dataset) if (index / "items.jsonl").is_file() else None

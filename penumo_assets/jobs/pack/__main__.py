@@ -1,6 +1,6 @@
 """Processing job: NPZ tensors of all cohorts -> one training set, split by patient and packed into shards.
 
-Inputs ``npz/<cohort>/<file>.npz`` and ``index/items.jsonl`` with ``index/config.json``; optionally
+Inputs ``npz/<cohort>/<file>.npz``, ``items/<cohort>/<any name>.jsonl`` and ``config/config.json``; optionally
 ``previous/`` (an earlier training set, whose unchanged images are copied, not unpacked again).
 Output ``dataset/`` in the layout that ``jobs/shards.py`` describes.
 """
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 class Item(BaseModel):
-    """A line of ``items.jsonl``: one labelled image."""
+    """A line of a cohort's items: one labelled image."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -102,19 +102,21 @@ class PreviousSet:
         return self._splits[place[0]].gather(np.array([place[1]]))[0]
 
 
-def read_items(path: Path) -> list[Item]:
-    """The items, in the order (cohort, file).
+def read_items(folder: Path) -> list[Item]:
+    """The items of all cohorts, in the order (cohort, file).
 
     Raises
     ------
     JobError
-        If the file is missing, a line is not valid, or a file is named twice.
+        If there are none, a line is not valid, or a file is named twice.
     """
-    items = read_json_lines(path, Item)
+    items = [item for path in sorted(folder.rglob("*.jsonl")) for item in read_json_lines(path, Item)]
+    if not items:
+        raise JobError("the input 'items' names no image: no cohort has labelled, accepted images yet")
     items.sort(key=lambda item: (item.cohort, item.file))
     for before, item in pairwise(items):
         if before.file == item.file:
-            raise JobError(f"{path.name} names {item.file} twice")
+            raise JobError(f"the items name {item.file} twice")
     return items
 
 
@@ -231,6 +233,7 @@ def _result_values(
         ],
         "unusable_count": len(unusable),
         "unusable": unusable[:MAX_NAMED],
+        "unusable_files": [entry["file"] for entry in unusable],
         "patients_in_several_splits": int((patients_per_split > 1).sum()),
         "duplicate_count": duplicates.count,
         "duplicates_across_patients": [pair.as_dict() for pair in duplicates.nearest[:MAX_NAMED]],
@@ -243,14 +246,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=0, help="threads that unpack NPZ files; 0: one per core")
     arguments = parser.parse_args(argv)
     cv2.setNumThreads(1)
-    index, output = contract.processing_input("index"), contract.processing_output("dataset")
+    output = contract.processing_output("dataset")
     try:
-        config = DatasetConfig.parse(json.loads((index / "config.json").read_text(encoding="utf-8")))
+        text = (contract.processing_input("config") / "config.json").read_text(encoding="utf-8")
+        config = DatasetConfig.parse(json.loads(text))
     except (OSError, ValueError, ConfigError) as error:
-        raise JobError(f"config.json of the input 'index' cannot be used: {error}") from error
-    items = read_items(index / "items.jsonl")
-    if not items:
-        raise JobError("items.jsonl names no image: no cohort has labelled, accepted images yet")
+        raise JobError(f"config.json of the input 'config' cannot be used: {error}") from error
+    items = read_items(contract.processing_input("items"))
     previous = PreviousSet(contract.processing_input("previous"))
     threads = arguments.threads or contract.cores()
     values = pack(items, contract.processing_input("npz"), output, config, previous, threads)
