@@ -23,7 +23,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
 
 from penumo_assets.configs.prepare import DecodeConfig, SegmentConfig
 from penumo_assets.imaging.decode import decode_image
@@ -46,7 +45,7 @@ class Recorder:
 
     features: np.ndarray | None = None
 
-    def rotated(self, deepest: Tensor) -> np.ndarray:
+    def rotated(self, deepest: np.ndarray) -> np.ndarray:
         self.features = quarters(deepest)
         return np.zeros(len(deepest), bool)
 

@@ -126,7 +126,8 @@ def engines(arguments: argparse.Namespace) -> None:
     """Time the network alone, at its working size, under each way to run it that is here."""
     import torch
 
-    from penumo_assets.imaging.segment_weights import BUNDLED, fold_batch_norms, load_lung_unet
+    from penumo_assets.imaging.segment_torch import fold_batch_norms, load_lung_unet
+    from penumo_assets.imaging.segment_weights import BUNDLED
     from penumo_assets.models.lung_unet import LungUNetConfig
 
     torch.set_num_threads(arguments.threads)

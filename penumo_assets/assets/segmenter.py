@@ -107,13 +107,10 @@ def lung_segmenter(
 
 def _keep(store: ObjectStore, data: bytes, named: str, expected_sha256: str | None) -> SegmenterRecord:
     """Check weights and store them under their digest."""
-    from penumo_assets.imaging.segment_weights import (  # torch: loading the definitions needs none
-        WeightsError,
-        parse_lung_unet,
-    )
+    from penumo_assets.imaging.segment_weights import WeightsError, parse_weights
 
     try:
-        _, digest = parse_lung_unet(data, named, expected_sha256)
+        _, digest = parse_weights(data, named, expected_sha256)
     except WeightsError as error:
         raise Failure(str(error), allow_retries=False) from error
     segmenter = SegmenterRecord(prefix=f"models/lung_segmenter/{digest[:16]}", name=WEIGHTS, sha256=digest)

@@ -15,11 +15,8 @@ from penumo_assets.imaging.enhance import enhance
 from penumo_assets.imaging.letterbox import Letterbox
 from penumo_assets.imaging.lung_mask import find_lungs
 from penumo_assets.imaging.pack import pack_tensor
-from penumo_assets.imaging.segment import LungSegmenter, segmentable
+from penumo_assets.imaging.segment import Segmenter, segmentable
 from penumo_assets.imaging.segment_looks import FilmLook
-from penumo_assets.imaging.segment_pspnet import PSPNetSegmenter
-
-Segmenter = LungSegmenter | PSPNetSegmenter
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,32 @@ Everything is in 512x512 letterbox coordinates (`penumo_assets.imaging.letterbox
 """
 
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
+from penumo_assets.configs.prepare import SegmenterBackend
 from penumo_assets.imaging.formats.decoded import eight_bit
+from penumo_assets.imaging.segment_engine import SIZE, open_engine
 from penumo_assets.imaging.segment_looks import Looks, agreement, bundled_upright
-from penumo_assets.imaging.segment_weights import BUNDLED, bundled_facts, fold_batch_norms, load_lung_unet
-from penumo_assets.models.lung_unet import is_negative, standardise, to_device
+from penumo_assets.imaging.segment_weights import BUNDLED, bundled_facts, read_weights
 
-SIZE = 512
 BATCH = 8
-LOOKS = (192, 224)  # sides in pixels; the mean of two looks outlines better than either (docs/model_card_lung_unet.md)
 MIN_CONTRAST = 4  # gray levels: an image that varies less is constant but for noise
+
+
+class BackendUnavailable(RuntimeError):
+    """The package behind an optional segmenter is not installed."""
+
+
+class Segmenter(Protocol):
+    """What looks at films; ``digest`` is the SHA-256 of its weights."""
+
+    digest: str
+
+    def look(self, batch: np.ndarray) -> Looks:
+        """Where the lungs are on (N, 512, 512) uint8 letterboxed gray images, and what was seen beside them."""
 
 
 class LungSegmenter:
@@ -31,7 +42,7 @@ class LungSegmenter:
     expected_sha256 : str, optional
         Refuse the file unless its SHA-256 is this. The bundled file is always checked.
     threads : int, optional
-        Threads of torch's CPU kernels, for the whole process.
+        Threads of a CPU that one film is looked at with.
 
     Attributes
     ----------
@@ -50,12 +61,8 @@ class LungSegmenter:
     ) -> None:
         if weights is None:
             expected_sha256 = expected_sha256 or bundled_facts()["sha256"]
-        path = weights or BUNDLED
-        if threads is not None:
-            torch.set_num_threads(threads)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model, self.digest = load_lung_unet(path, expected_sha256)
-        self.model = to_device(fold_batch_norms(model), self.device)
+        tensors, self.digest = read_weights(weights or BUNDLED, expected_sha256)
+        self.engine = open_engine(tensors, threads)
         self.upright = bundled_upright() if self.digest == bundled_upright().segmenter else None
 
     def predict(self, batch: np.ndarray) -> np.ndarray:
@@ -88,37 +95,28 @@ class LungSegmenter:
             self._look(batch, filled[start : start + BATCH], looks)
         return looks
 
-    @torch.inference_mode()
     def _look(self, batch: np.ndarray, chosen: list[int], looks: Looks) -> None:
-        """Enter two looks at some of the images, in their right polarity."""
-        coarse, fine = (standardise(self._reduced(batch[chosen], side)) for side in LOOKS)
-        levels = self.model.encode(coarse)
-        first, deepest = self.model.decode(levels), levels[-1]
-        negative = is_negative(coarse, first)
-        if negative.any():
-            levels = self.model.encode(-coarse[negative])
-            first[negative], deepest[negative] = self.model.decode(levels), levels[-1]
-            fine[negative] = -fine[negative]
-        second = self.model.features(fine.flip(3)).flip(3)
-        first = _resized(first, second.shape[-1])
-        logits = (first + second) / 2
-        # Finite weights can still overflow; undefined counts as not lung.
-        probabilities = _resized(logits.nan_to_num(-30.0, 30.0, -30.0), SIZE).sigmoid_()
-        looks.probabilities[chosen] = probabilities[:, 0].cpu().numpy()
-        looks.inverted[chosen] = negative.cpu().numpy()
+        """Enter what is seen on some of the images."""
+        seen = self.engine.see(batch[chosen])
+        looks.probabilities[chosen], looks.inverted[chosen] = seen.probabilities, seen.negative
         if self.upright is not None:
-            looks.agreement[chosen] = agreement(first, second)
-            looks.rotated[chosen] = self.upright.rotated(deepest)
-
-    def _reduced(self, images: np.ndarray, side: int) -> Tensor:
-        # An area average as in the model, but on bytes: an eighth of the time and a quarter of the memory.
-        small = np.stack([cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in images])
-        tensor = torch.from_numpy(small[:, None]).to(self.device, torch.float32)
-        return tensor.contiguous(memory_format=torch.channels_last)
+            looks.agreement[chosen] = agreement(seen.first, seen.second)
+            looks.rotated[chosen] = self.upright.rotated(seen.deepest)
 
 
-def _resized(logits: Tensor, side: int) -> Tensor:
-    return torch.nn.functional.interpolate(logits, size=(side, side), mode="bilinear", align_corners=False)
+def open_segmenter(backend: SegmenterBackend, weights: Path | None = None, threads: int | None = None) -> Segmenter:
+    """The configured segmenter; ``weights`` are the lung U-Net's, the bundled ones if None.
+
+    Raises
+    ------
+    WeightsError, BackendUnavailable
+        As `LungSegmenter` and `segment_pspnet.PSPNetSegmenter` do.
+    """
+    if backend is SegmenterBackend.pspnet:
+        from penumo_assets.imaging.segment_pspnet import PSPNetSegmenter  # loads torch
+
+        return PSPNetSegmenter(threads=threads)
+    return LungSegmenter(weights, threads=threads)
 
 
 def check_batch(batch: np.ndarray) -> None:

@@ -11,8 +11,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 UPRIGHT = Path(__file__).parents[1] / "models" / "weights" / "lung_unet_upright.json"
 
@@ -73,11 +71,11 @@ class Looks:
         )
 
 
-def agreement(first: Tensor, second: Tensor) -> np.ndarray:
-    """Dice of where two (N, 1, h, w) logits are positive: (N,) float32, 0 where neither is anywhere."""
+def agreement(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Dice of where two (N, h, w) logits are positive: (N,) float64, 0 where neither is anywhere."""
     one, other = first > 0, second > 0
-    both = (one & other).sum((1, 2, 3))
-    return (2 * both / (one.sum((1, 2, 3)) + other.sum((1, 2, 3))).clamp_min(1)).float().cpu().numpy()
+    both, each = (one & other).sum((1, 2)), one.sum((1, 2)) + other.sum((1, 2))
+    return 2 * both / np.maximum(each, 1)
 
 
 @dataclass(frozen=True)
@@ -88,14 +86,15 @@ class Upright:
     weights: np.ndarray
     bias: float
 
-    def rotated(self, deepest: Tensor) -> np.ndarray:
+    def rotated(self, deepest: np.ndarray) -> np.ndarray:
         """(N, C, h, w) features -> (N,) bool: whether a chest is turned by a quarter or half a turn."""
         return quarters(deepest) @ self.weights + self.bias > 0
 
 
-def quarters(deepest: Tensor) -> np.ndarray:
-    """(N, C, h, w) features -> (N, 4 C): their means over the four quarters of the picture."""
-    return torch.nn.functional.adaptive_avg_pool2d(deepest, 2).flatten(1).float().cpu().numpy()
+def quarters(deepest: np.ndarray) -> np.ndarray:
+    """(N, C, h, w) features -> (N, 4 C): their means over the four quarters of the picture; h and w are even."""
+    count, channels, height, width = deepest.shape
+    return deepest.reshape(count, channels, 2, height // 2, 2, width // 2).mean((3, 5)).reshape(count, -1)
 
 
 @cache

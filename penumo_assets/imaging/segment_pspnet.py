@@ -8,20 +8,15 @@ Reference: Lian et al. 2021, ChestX-Det, arXiv:2104.10326; https://github.com/ml
 """
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from penumo_assets.configs.prepare import SegmenterBackend
-from penumo_assets.imaging.segment import SIZE, LungSegmenter, check_batch, has_content
+from penumo_assets.imaging.segment import BackendUnavailable, check_batch, has_content
+from penumo_assets.imaging.segment_engine import SIZE
 from penumo_assets.imaging.segment_looks import Looks
 
 LUNGS = ("Left Lung", "Right Lung")
-
-
-class BackendUnavailable(RuntimeError):
-    """The package behind an optional segmenter is not installed."""
 
 
 class PSPNetSegmenter:
@@ -63,21 +58,6 @@ class PSPNetSegmenter:
     def look(self, batch: np.ndarray) -> Looks:
         """The probabilities of `predict`; of agreement, inversion and rotation nothing is known."""
         return Looks.of(self.predict(batch))
-
-
-def open_segmenter(
-    backend: SegmenterBackend, weights: Path | None = None, threads: int | None = None
-) -> LungSegmenter | PSPNetSegmenter:
-    """The configured segmenter; ``weights`` are the lung U-Net's, the bundled ones if None.
-
-    Raises
-    ------
-    WeightsError, BackendUnavailable
-        As `LungSegmenter` and `PSPNetSegmenter` do.
-    """
-    if backend is SegmenterBackend.pspnet:
-        return PSPNetSegmenter(threads=threads)
-    return LungSegmenter(weights, threads=threads)
 
 
 def _state_digest(model: torch.nn.Module) -> str:

@@ -18,8 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BAR_TOLERANCE = 0.02  # of the image's range: a row or column at the edge that varies less is a bar
-STANDARD_LIMIT = 5.0  # standard deviations: a burned-in marker must not dwarf the lungs
+from penumo_assets.models.lung_unet_arrays import BAR_TOLERANCE, LEAST_DEVIATION, STANDARD_LIMIT
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ def standardise(images: Tensor) -> Tensor:
     count = content.sum((2, 3), keepdim=True).clamp_min(1.0)
     mean = (images * content).sum((2, 3), keepdim=True) / count
     centred = (images - mean) * content
-    deviation = (centred.square().sum((2, 3), keepdim=True) / count).sqrt().clamp_min(0.5)  # gray levels
+    deviation = (centred.square().sum((2, 3), keepdim=True) / count).sqrt().clamp_min(LEAST_DEVIATION)
     return (centred / deviation).clamp(-STANDARD_LIMIT, STANDARD_LIMIT)
 
 

@@ -16,7 +16,8 @@ from scipy import ndimage
 from penumo_assets.configs.prepare import PlausibilityConfig
 from penumo_assets.imaging.lung_mask import assess_mask, clean_mask
 from penumo_assets.imaging.segment import LungSegmenter, has_content
-from penumo_assets.imaging.segment_weights import BUNDLED, WeightsError, bundled_facts, fold_batch_norms, load_lung_unet
+from penumo_assets.imaging.segment_torch import fold_batch_norms, load_lung_unet
+from penumo_assets.imaging.segment_weights import BUNDLED, WeightsError, bundled_facts
 from penumo_assets.phantoms import draw_phantom
 
 WHOLE = (slice(0, 512), slice(0, 512))

@@ -5,7 +5,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from penumo_assets.configs.prepare import OnBadMask, SegmentConfig
@@ -126,13 +125,13 @@ def test_the_judge_belongs_to_the_bundled_weights() -> None:
 
 
 def test_agreement_is_the_dice_of_two_looks() -> None:
-    first, second = torch.full((2, 1, 4, 4), -1.0), torch.full((2, 1, 4, 4), -1.0)
-    first[0, 0, :2], second[0, 0, 1:3] = 1, 1
+    first, second = np.full((2, 2, 4, 4), -1.0)
+    first[0, :2], second[0, 1:3] = 1, 1
     np.testing.assert_allclose(agreement(first, second), [0.5, 0.0])
 
 
 def test_the_four_quarters_of_a_picture_are_averaged_apart() -> None:
-    features = torch.zeros(1, 2, 4, 4)
+    features = np.zeros((1, 2, 4, 4))
     features[0, 1, 2:, :2] = 3
     assert quarters(features).tolist() == [[0, 0, 0, 0, 0, 0, 3, 0]]
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from penumo_assets.configs.prepare import SegmentConfig, SegmenterBackend
-from penumo_assets.imaging.segment import LungSegmenter
-from penumo_assets.imaging.segment_pspnet import BackendUnavailable, PSPNetSegmenter, open_segmenter
+from penumo_assets.imaging.segment import BackendUnavailable, LungSegmenter, open_segmenter
+from penumo_assets.imaging.segment_pspnet import PSPNetSegmenter
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.prepare.masks import MaskStage
 

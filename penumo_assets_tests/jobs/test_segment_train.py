@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from penumo_assets.imaging.segment import LungSegmenter
-from penumo_assets.imaging.segment_weights import load_lung_unet
+from penumo_assets.imaging.segment_torch import load_lung_unet
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.checkpoint import Checkpoints
 from penumo_assets.jobs.segment_train import __main__ as segment_train

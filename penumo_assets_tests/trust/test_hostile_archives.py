@@ -17,7 +17,7 @@ import torch
 from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.train import TrainConfig
 from penumo_assets.imaging.pack import NpzError, load_npz, npz_bytes
-from penumo_assets.imaging.segment_weights import WeightsError, parse_lung_unet
+from penumo_assets.imaging.segment_weights import WeightsError, parse_weights
 from penumo_assets.jobs.infer.handler import BadRequest, input_fn
 from penumo_assets.models.archive import extract_model_archive, read_member
 from penumo_assets.models.errors import ModelError
@@ -173,7 +173,7 @@ def test_weights_whose_header_lies_are_refused_by_name(name: str, tmp_path: Path
     with pytest.raises(ModelError, match=r"own\.safetensors cannot be read"):
         read_weights(tmp_path / "own.safetensors")
     with pytest.raises(WeightsError, match=r"own\.safetensors: expected a safetensors file"):
-        parse_lung_unet(LIES[name], "own.safetensors")
+        parse_weights(LIES[name], "own.safetensors")
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin"])
@@ -185,6 +185,6 @@ def test_a_pickle_is_refused_by_name_before_a_job_is_paid_for(suffix, tmp_path, 
     with pytest.raises(ConfigError, match=r"pretrained: .*a pickle can run code"):
         TrainConfig.parse({"pretrained": f"s3://bucket/w{suffix}"})
     with pytest.raises(WeightsError, match=rf"w\{suffix}: expected a safetensors file"):
-        parse_lung_unet(Path(f"w{suffix}").read_bytes(), f"w{suffix}")
+        parse_weights(Path(f"w{suffix}").read_bytes(), f"w{suffix}")
     assert not (tmp_path / "exploited").exists()
     assert TrainConfig.parse({"pretrained": "s3://bucket/w.safetensors"})

@@ -17,9 +17,9 @@ import numpy as np
 from penumo_assets.configs.documents import DocumentError, parse_json
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.imaging.errors import ImageRejected
-from penumo_assets.imaging.film import Segmenter, film_to_tensor
+from penumo_assets.imaging.film import film_to_tensor
 from penumo_assets.imaging.pack import NpzError, load_npz
-from penumo_assets.imaging.segment_pspnet import open_segmenter
+from penumo_assets.imaging.segment import Segmenter, open_segmenter
 from penumo_assets.jobs.infer.predictor import Classifier
 from penumo_assets.jobs.quality import quality_flags
 from penumo_assets.models.errors import ModelError

@@ -78,7 +78,6 @@ def _workers(config: PrepareConfig, lines: list[bytes], arguments: argparse.Name
     count = max(1, min(arguments.workers, -(-len(lines) // arguments.batch_size)))
     masks = any("masks" in parse_item(line).compute for line in lines)
     weights = processing_input("weights") / "lung_unet.safetensors" if masks else None
-    stages = "penumo_assets.jobs.prepare.masks" if masks else "penumo_assets.jobs.prepare.stages"
     return Workers(
         function=prepare,
         start=start,
@@ -86,7 +85,7 @@ def _workers(config: PrepareConfig, lines: list[bytes], arguments: argparse.Name
         arguments=(dict(os.environ), config, weights, max(1, arguments.workers // count)),
         crashed=_crashed,
         count=count,
-        preload=(stages,),
+        preload=("penumo_assets.jobs.prepare.stages",),
     )
 
 

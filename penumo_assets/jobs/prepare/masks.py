@@ -1,4 +1,4 @@
-"""The prepare job's mask stage: a batch of letterboxed images to lung masks. Importing this loads torch."""
+"""The prepare job's mask stage: a batch of letterboxed images to lung masks."""
 
 import logging
 import time
@@ -14,8 +14,8 @@ from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.film import look_at
 from penumo_assets.imaging.formats.files import read_plain_file
 from penumo_assets.imaging.lung_mask import find_lungs
+from penumo_assets.imaging.segment import BackendUnavailable, open_segmenter
 from penumo_assets.imaging.segment_looks import FilmLook
-from penumo_assets.imaging.segment_pspnet import BackendUnavailable, open_segmenter
 from penumo_assets.imaging.truth import MAX_BYTES, read_mask, unite
 from penumo_assets.jobs.contract import JobError, processing_input
 from penumo_assets.jobs.prepare.image import Image, guarded, store

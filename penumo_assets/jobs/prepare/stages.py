@@ -19,6 +19,7 @@ from penumo_assets.jobs.contract import JobError, processing_input
 from penumo_assets.jobs.identity import patient_of
 from penumo_assets.jobs.manifest import ManifestRow, fingerprint
 from penumo_assets.jobs.prepare.image import Image, guarded, store, stored
+from penumo_assets.jobs.prepare.masks import MaskStage
 from penumo_assets.jobs.prepare.work import KEY_VARIABLE, WorkItem, key_from_environment
 
 
@@ -40,9 +41,6 @@ class Preparer:
         self.key = key_from_environment()
         self.masks = None
         if weights is not None:
-            # Loads torch: seconds and 200 MB that a job without masks to make does not need.
-            from penumo_assets.jobs.prepare.masks import MaskStage
-
             self.masks = MaskStage(config.segment, weights if weights.exists() else None, threads)
 
     def prepare(self, items: list[WorkItem]) -> list[tuple[ManifestRow, dict[str, float]]]:

@@ -21,7 +21,8 @@ import torch
 from safetensors.torch import save
 
 from penumo_assets.imaging.segment import LungSegmenter
-from penumo_assets.imaging.segment_weights import BUNDLED, load_lung_unet
+from penumo_assets.imaging.segment_torch import load_lung_unet
+from penumo_assets.imaging.segment_weights import BUNDLED
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.checkpoint import Checkpoints
 from penumo_assets.jobs.csv_cells import plain_row
