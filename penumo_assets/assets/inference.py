@@ -34,6 +34,7 @@ from penumo_assets.cohort.publish import TRIES, open_manifest, overtaken
 from penumo_assets.cohort.retire import refuse_retired
 from penumo_assets.configs.inference import InferenceConfig
 from penumo_assets.jobs.contract import json_lines
+from penumo_assets.jobs.items import film_item
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.jobs.quality import quality_flags
 from penumo_assets.partitions import architectures, cohorts
@@ -174,17 +175,10 @@ def _spec(
 
 
 def _item(row: ManifestRow) -> dict[str, Any]:
-    output = row.stages["npz"]
     seen = row.stages["masks"].facts if "masks" in row.stages else {}
     problems = [problem for problem in seen.get("fallback", "").split(", ") if problem]
-    return row.model_dump(include={"image_id", "patient_id", "label", "mean_intensity"}) | {
-        "file": output.key.removeprefix("npz/"),
-        "sha256": output.sha256,
-        "quality_flags": quality_flags(row.notes, row.tags.get("burned_in"), problems, seen.get("flags", ())),
-        "source_width": row.width,
-        "source_height": row.height,
-        "source_bytes": row.source_bytes,
-    }
+    flags = quality_flags(row.notes, row.tags.get("burned_in"), problems, seen.get("flags", ()))
+    return film_item(row) | {"quality_flags": flags}
 
 
 def _tables(values: Mapping[str, Any]) -> dict[str, TableMetadataValue]:

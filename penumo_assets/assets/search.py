@@ -7,6 +7,7 @@ its ``from_search`` is set.
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from dagster import (
@@ -28,6 +29,7 @@ from penumo_assets.assets.shared import (
     launchpad_config,
     parsed,
 )
+from penumo_assets.assets.training import train_spec
 from penumo_assets.configs.search import OBJECTIVE, SearchConfig, SearchSpace
 from penumo_assets.configs.train import TrainConfig
 from penumo_assets.partitions import architectures
@@ -36,7 +38,7 @@ from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.search import Trial, best_of
 from penumo_assets.resources.compute.spec import JobSpec
 from penumo_assets.resources.dagster_run_log import DagsterRunLog, end_mlflow_on_run_finished
-from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
+from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage
 from penumo_assets.resources.tracking import Tracking
 
@@ -68,8 +70,8 @@ def hyperparameter_search(
     settings = parsed(SearchConfig, config)
     space, store, architecture = settings.search_space(), storage.store, context.partition_key
     dataset = TrainingSetRecord.need(store)
-    environment = mlflow.job_environment()
-    spec = trial_spec(architecture, dataset, settings, environment, tracking.job_secrets())
+    spec = trial_spec(store, architecture, dataset, settings)
+    spec = replace(spec, environment=mlflow.job_environment(), secrets=tracking.job_secrets())
     with job_failures():
         trials = jobs.tune(context, spec, space, settings)
     best = best_of(trials)
@@ -93,42 +95,11 @@ def hyperparameter_search(
     )
 
 
-def trial_spec(
-    architecture: str,
-    dataset: TrainingSetRecord,
-    config: SearchConfig,
-    environment: dict[str, str],
-    secrets: tuple[str, ...] = (),
-) -> JobSpec:
+def trial_spec(store: ObjectStore, architecture: str, dataset: TrainingSetRecord, config: SearchConfig) -> JobSpec:
     """One training of the search, with the default hyperparameters; the test split stays out of reach."""
-    base = TrainConfig.parse({"epochs": config.epochs}).to_hyperparameters()
-    values = {"model-type": architecture} | base
-    return JobSpec(
-        kind="training",
-        program="train",
-        asset="search",
-        partition=architecture,
-        arguments=tuple(text for name, value in values.items() for text in (f"--{name}", value)),
-        inputs={split: dataset.split(split) for split in ("train", "validation")},
-        outputs=("model", "data"),
-        environment=environment,
-        secrets=secrets,
-    )
-
-
-def best_hyperparameters(store: ObjectStore, architecture: str) -> dict[str, str]:
-    """What the last search found best.
-
-    Raises
-    ------
-    Failure
-        If there has been no search for this architecture.
-    """
-    try:
-        return dict(SearchRecord.read(store, architecture).best.hyperparameters)
-    except ObjectMissing as error:
-        reason = f"from_search is set, but hyperparameter_search has not been materialized for {architecture}"
-        raise Failure(reason, allow_retries=False) from error
+    settings = TrainConfig.parse({"epochs": config.epochs})
+    splits = {split: dataset.split(split) for split in ("train", "validation")}
+    return replace(train_spec(store, architecture, settings, splits), asset="search")
 
 
 def _table(trials: Sequence[Trial], space: SearchSpace) -> MetadataValue:

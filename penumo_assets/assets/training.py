@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dagster import AssetExecutionContext, DataVersion, MaterializeResult, MetadataValue, ResourceParam, asset
+from dagster import AssetExecutionContext, DataVersion, Failure, MaterializeResult, MetadataValue, ResourceParam, asset
 from pydantic import Field
 
 from penumo_assets.assets.pages import mlflow_run, rounded
-from penumo_assets.assets.search import best_hyperparameters
 from penumo_assets.assets.shared import (
     LEARNING,
     OWNERS,
@@ -27,7 +26,7 @@ from penumo_assets.automation import TRAINING_SET_CHANGED
 from penumo_assets.configs.train import NO_WEIGHTS, TrainConfig
 from penumo_assets.metrics.report.inline import LEARNING_CAPTION, learning_curve
 from penumo_assets.partitions import architectures
-from penumo_assets.records import ModelRecord, TrainingSetRecord
+from penumo_assets.records import ModelRecord, SearchRecord, TrainingSetRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.spec import JobInput, JobSpec
 from penumo_assets.resources.dagster_run_log import DagsterRunLog, end_mlflow_on_run_finished
@@ -121,6 +120,21 @@ def train_spec(
         inputs={**splits, **_pretrained(store, settings.pretrained)},
         outputs=("model", "data"),
     )
+
+
+def best_hyperparameters(store: ObjectStore, architecture: str) -> dict[str, str]:
+    """What the last search found best.
+
+    Raises
+    ------
+    Failure
+        If there has been no search for this architecture.
+    """
+    found = SearchRecord.find(store, architecture)
+    if found is None:
+        reason = f"from_search is set, but hyperparameter_search has not been materialized for {architecture}"
+        raise Failure(reason, allow_retries=False)
+    return dict(found.best.hyperparameters)
 
 
 def _pretrained(store: ObjectStore, uri: str) -> dict[str, JobInput]:

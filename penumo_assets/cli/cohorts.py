@@ -40,10 +40,9 @@ def _refusals() -> Iterator[None]:
 
 
 def _store() -> "ObjectStore":
-    from penumo_assets.resources.profile import storage_root
-    from penumo_assets.resources.storage.root import open_store
+    from penumo_assets.resources.profile import root_store
 
-    return open_store(storage_root())
+    return root_store()
 
 
 def _agreed(question: str) -> bool:

@@ -9,8 +9,7 @@ from penumo_assets.cohort.layouts import LAYOUTS
 from penumo_assets.cohort.layouts.base import Options, Uncertain
 from penumo_assets.cohort.settings import NewSettings
 from penumo_assets.instance import open_instance
-from penumo_assets.resources.profile import storage_root
-from penumo_assets.resources.storage.root import open_store
+from penumo_assets.resources.profile import root_store
 
 
 def land_cohort(
@@ -39,13 +38,13 @@ def land_cohort(
         if official_split or labelled_only or options != Options(Uncertain(uncertain)):
             raise LandingError("--official-split, --labelled-only, --patient, --table and --map need a --layout")
         with open_instance() as instance:
-            return land_folder(open_store(storage_root()), instance, cohort, folder, settings=settings, progress=True)
+            return land_folder(root_store(), instance, cohort, folder, settings=settings, progress=True)
     chosen = LAYOUTS[layout]
     if official_split and not chosen.official:
         raise LandingError(f"{chosen.title} has no division into training and test of its own")
     with open_instance() as instance:
         return land_layout(
-            open_store(storage_root()),
+            root_store(),
             instance,
             cohort,
             folder,

@@ -15,9 +15,8 @@ from penumo_assets.cohort.retire import refuse_retired
 from penumo_assets.definitions import build_definitions
 from penumo_assets.instance import open_instance
 from penumo_assets.partitions import architectures
-from penumo_assets.resources.profile import storage_root
+from penumo_assets.resources.profile import root_store
 from penumo_assets.resources.storage.object_store import StorageError
-from penumo_assets.resources.storage.root import open_store
 
 
 def launch(assets: str, partition: str | None, config: Path | None, config_json: str | None) -> bool:
@@ -31,7 +30,7 @@ def launch(assets: str, partition: str | None, config: Path | None, config_json:
     run_config = read_config(config, config_json)
     if partition and partition not in architectures.get_partition_keys():
         try:
-            refuse_retired(open_store(storage_root()), partition)
+            refuse_retired(root_store(), partition)
         except (LandingError, StorageError) as error:
             raise click.ClickException(str(error)) from error
     with open_instance() as instance:

@@ -55,12 +55,11 @@ def predict(files: tuple[Path, ...], overlay: Path | None, model: str, as_json: 
 
     from penumo_assets.cli.predict_files import DISCLAIMER, as_text, films, load_endpoint, predict_files
     from penumo_assets.promotion import NoChampion
-    from penumo_assets.resources.profile import storage_root
+    from penumo_assets.resources.profile import root_store
     from penumo_assets.resources.storage.object_store import StorageError
-    from penumo_assets.resources.storage.root import open_store
 
     try:
-        endpoint = load_endpoint(open_store(storage_root()), model)
+        endpoint = load_endpoint(root_store(), model)
     except (NoChampion, StorageError) as error:
         raise click.ClickException(str(error)) from error
     found, refused = list(films(files)), 0

@@ -17,6 +17,7 @@ from penumo_assets.cohort.publish import manifest_key, open_manifest
 from penumo_assets.imaging.deidentify import is_pseudonym
 from penumo_assets.jobs.contract import json_lines
 from penumo_assets.jobs.identity import is_trainable, why_untrainable
+from penumo_assets.jobs.items import film_item
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.records import Record, TrainingSetRecord
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
@@ -122,19 +123,15 @@ def _make(store: ObjectStore, cohort: str, class_of: Mapping[str, str], made_fro
 
 def pack_item(cohort: str, row: ManifestRow, class_of: Mapping[str, str]) -> dict:
     """A labelled tensor as jobs/pack takes it: which file, whose, of what label, and how it landed."""
-    values = row.model_dump(include={"image_id", "patient_id", "label", "view", "sex", "age", "mean_intensity"})
-    output = row.stages["npz"]
-    return values | {
+    return film_item(row) | {
         "label": class_of.get(row.label or "", row.label),
-        "file": output.key.removeprefix("npz/"),
         "cohort": cohort,
+        "view": row.view,
+        "sex": row.sex,
+        "age": row.age,
         "declared_split": row.split,
         # What an earlier version prepared has no key of its own; a DICOM patient's pseudonym is the same.
         "split_key": row.split_key or (row.patient_id if is_pseudonym(row.patient_id or "") else None),
-        "sha256": output.sha256,
-        "source_width": row.width,
-        "source_height": row.height,
-        "source_bytes": row.source_bytes,
     }
 
 

@@ -14,6 +14,7 @@ from penumo_assets.resources.compute.sagemaker.start import SECRET_SUFFIX
 from penumo_assets.resources.dagster_run_log import dagster_run_log
 from penumo_assets.resources.model_package import ModelPackages, NoModelPackages, SageMakerModelPackages
 from penumo_assets.resources.storage.file_store import FileStore
+from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage, open_store
 from penumo_assets.resources.tracking import Tracking
 
@@ -55,6 +56,11 @@ def home() -> Path:
 def storage_root() -> str:
     """``PENUMO_ROOT``: a folder, file:// or s3://; by default ``.penumo`` in the checkout."""
     return os.environ.get("PENUMO_ROOT") or str(home() / ".penumo")
+
+
+def root_store() -> ObjectStore:
+    """The store at `storage_root`, for a command; what it writes to a bucket is encrypted as what runs write is."""
+    return open_store(storage_root(), os.environ.get("PENUMO_KMS_KEY", ""))
 
 
 def local_folder() -> Path:

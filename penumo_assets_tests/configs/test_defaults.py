@@ -19,8 +19,9 @@ from penumo_assets.configs.prepare import BlurConfig, PrepareConfig
 from penumo_assets.configs.search import SearchConfig
 from penumo_assets.configs.train import Gates
 from penumo_assets.records import TrainingSetRecord
+from penumo_assets.resources.profile import root_store
 dataset = TrainingSetRecord(prefix="training_set/1", names=(), digest="1")
-arguments = trial_spec("resnet34", dataset, SearchConfig(), {}).arguments
+arguments = trial_spec(root_store(), "resnet34", dataset, SearchConfig()).arguments
 print(PrepareLaunchpad().enhance.gaussian_blur.sigma, PrepareConfig.parse({}).enhance.gaussian_blur.sigma)
 print(BlurConfig(kernel_size=5).sigma, Gates.defaults().max_ece)
 print(arguments[arguments.index("--learning-rate") + 1])

@@ -13,6 +13,7 @@ from threading import Thread
 import boto3
 import pytest
 
+from penumo_assets.resources.profile import root_store
 from penumo_assets.resources.storage import s3 as s3_module
 from penumo_assets.resources.storage.file_store import FileStore
 from penumo_assets.resources.storage.object_store import ObjectChanged, ObjectMissing, ObjectStore, StorageError
@@ -398,6 +399,14 @@ def test_everything_written_is_encrypted_with_the_key(s3: S3Server, tmp_path: Pa
     for key in ("small", "large", "copy", "copied in parts"):
         head = client.head_object(Bucket="films", Key=key)
         assert (head["ServerSideEncryption"], head["SSEKMSKeyId"]) == ("aws:kms", KMS_KEY), key
+
+
+def test_what_commands_write_is_encrypted_as_what_runs_write(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENUMO_ROOT", "s3://films")
+    monkeypatch.setenv("PENUMO_KMS_KEY", KMS_KEY)
+    root_store().write("settings/ward.yaml", b"")
+    head = boto3.client("s3").head_object(Bucket="films", Key="settings/ward.yaml")
+    assert head["SSEKMSKeyId"] == KMS_KEY
 
 
 def test_known_names_are_moved_without_listing(s3: S3Server, bucket: S3Store, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from penumo_assets.imaging.pack import NpzError, load_npz
 from penumo_assets.jobs import contract
@@ -26,6 +26,7 @@ from penumo_assets.jobs.csv_cells import plain_cell
 from penumo_assets.jobs.infer.measure import measured
 from penumo_assets.jobs.infer.pictures import overlay, png_bytes
 from penumo_assets.jobs.infer.predictor import Classifier, class_columns
+from penumo_assets.jobs.items import FilmItem
 from penumo_assets.metrics.drift import drift_rows, image_statistics
 from penumo_assets.metrics.selective import NOT_DECIDED
 from penumo_assets.models.archive import extract_model_archive
@@ -40,21 +41,11 @@ MAX_NAMED = 50
 logger = logging.getLogger(__name__)
 
 
-class Item(BaseModel):
+class Item(FilmItem):
     """A line of ``items.jsonl``: one image, labelled or not."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    file: str
-    image_id: str
-    patient_id: str
     label: str | None = None
-    sha256: str | None = None
-    quality_flags: list[str] = []
-    source_width: float | None = None
-    source_height: float | None = None
-    source_bytes: float | None = None
-    mean_intensity: float | None = None
+    quality_flags: list[str] = Field(default_factory=list)
 
 
 def prediction_frame(items: list[Item], logits: np.ndarray, classifier: Classifier, model_version: str) -> pd.DataFrame:

@@ -19,13 +19,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
 
 from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.imaging.pack import NpzError, load_npz
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError, read_json_lines
+from penumo_assets.jobs.items import FilmItem
 from penumo_assets.jobs.pack.duplicates import duplicates_across_patients, perceptual_hash
 from penumo_assets.jobs.pack.shard_writer import ShardWriter
 from penumo_assets.jobs.pack.splits import assign_splits, recorded_salt, too_small
@@ -45,14 +45,9 @@ MISSING = "the file is missing"
 logger = logging.getLogger(__name__)
 
 
-class Item(BaseModel):
+class Item(FilmItem):
     """A line of a cohort's items: one labelled image."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    file: str
-    image_id: str
-    patient_id: str
     split_key: str | None = None
     cohort: str
     label: str
@@ -60,11 +55,6 @@ class Item(BaseModel):
     view: str | None = None
     sex: str | None = None
     age: float | None = None
-    source_width: int | None = None
-    source_height: int | None = None
-    source_bytes: int | None = None
-    mean_intensity: float | None = None
-    sha256: str | None = None
 
 
 @dataclass(frozen=True)
