@@ -4,6 +4,7 @@ Sensors run as Dagster calls them, against a made-up bucket and queue in a proce
 each answer). Runs and backfills go through Dagster's daemon on the shipped instance settings, every run a process.
 
     python -m benchmarks.orchestration --listing --events --runs --backfill
+    python -m benchmarks.orchestration --runs --before dde056e    # and an older version's launches, in turn
 """
 
 import argparse
@@ -24,6 +25,7 @@ from typing import Any
 from dagster import AssetKey, DagsterEventType, DagsterInstance, DagsterRun, SensorResult, build_sensor_context
 
 from benchmarks.orchestration_aws import BUCKET, QUEUE
+from benchmarks.orchestration_graph import graph
 from penumo_assets.jobs.manifest import STAGE_ASSETS
 from penumo_assets.partitions import cohorts
 from penumo_assets.phantoms import write_cohort
@@ -230,6 +232,8 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--latency", type=float, default=0.02, help="seconds before each answer (default 0.02)")
     parser.add_argument("--run-count", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3, help="of launching the whole graph (default 3)")
+    parser.add_argument("--before", default="", metavar="COMMIT", help="compare the whole graph with this version's")
     parser.add_argument("--backfill-size", type=int, default=50)
     options = parser.parse_args()
     everything = not (options.listing or options.events or options.runs or options.backfill)
@@ -239,6 +243,8 @@ def main() -> None:
         events(options.messages, options.latency)
     if options.runs or everything:
         runs(options.run_count)
+        with installation():
+            graph(options.rounds, options.before)
     if options.backfill or everything:
         backfill(options.backfill_size)
     load = os.getloadavg()[0]
