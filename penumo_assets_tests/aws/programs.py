@@ -16,18 +16,6 @@ VARIABLE = "PENUMO_AWS_PROGRAMS"
 PACKAGES = "sagemaker-training==5.1.4 sagemaker-pytorch-inference torchserve torch-model-archiver"
 
 
-# What the console script `train` does, in the interpreter that has torch: its own packages come first. On AWS the
-# names of a job's hosts resolve; all of an emulated job's are this machine.
-_TRAIN = """
-import socket, sys
-sys.path.append({path!r})
-real = socket.gethostbyname
-socket.gethostbyname = lambda name: "127.0.0.1" if name.startswith("algo-") else real(name)
-from sagemaker_training.cli.train import main
-main()
-"""
-
-
 @cache
 def environment() -> Path | None:
     """The folder of the environment; None if there is none."""
@@ -35,18 +23,10 @@ def environment() -> Path | None:
     return Path(folder) if folder and (Path(folder) / "bin" / "train").exists() else None
 
 
-def train_command() -> list[str]:
-    """Runs AWS's training toolkit.
-
-    Raises
-    ------
-    RuntimeError
-        If its package is not here.
-    """
+def site_packages() -> list[Path]:
+    """Where its packages are; empty if there is none."""
     folder = environment()
-    if folder is None:
-        raise RuntimeError(f"AWS's `train` is not here: name a virtual environment with {PACKAGES} by {VARIABLE}")
-    return [sys.executable, "-c", _TRAIN.format(path=str(_packages(folder)))]
+    return [_packages(folder)] if folder else []
 
 
 def required() -> Path:

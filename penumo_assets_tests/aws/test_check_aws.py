@@ -97,7 +97,7 @@ def _variable(name: str, value: str) -> Callable[[Emulator, pytest.MonkeyPatch],
 
 
 def _quota(emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(emulator.quotas, "ml.m5.xlarge for training job usage", 0.0)
+    monkeypatch.setitem(emulator.limits.quotas, "ml.m5.xlarge for training job usage", 0.0)
 
 
 def _denied(emulator: Emulator, _: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """The emulator refuses what SageMaker refuses: a runner that passes here has not passed a blank cheque."""
 
-import copy
 import json
 import subprocess
 import sys
@@ -12,58 +11,16 @@ import pytest
 from botocore.exceptions import ClientError
 
 from penumo_assets_tests.aws.emulator import Emulator
-from penumo_assets_tests.aws.emulator.server import IMAGE, ROLE, wait_for
+from penumo_assets_tests.aws.emulator.server import IMAGE, wait_for
+from penumo_assets_tests.aws.job_requests import ended, processing, source, training
 
 CHECKOUT = Path(__file__).parents[2]
-HELLO = ["python3", "-c", "print('hello')"]
-
-
-def processing(name: str, **changes: Any) -> dict[str, Any]:
-    output = {"S3Uri": "s3://rules/out", "LocalPath": "/opt/ml/processing/output/x", "S3UploadMode": "EndOfJob"}
-    request = {
-        "ProcessingJobName": name,
-        "RoleArn": ROLE,
-        "AppSpecification": {"ImageUri": IMAGE, "ContainerEntrypoint": HELLO},
-        "ProcessingResources": {
-            "ClusterConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.xlarge", "VolumeSizeInGB": 10}
-        },
-        "ProcessingOutputConfig": {"Outputs": [{"OutputName": "x", "S3Output": output}]},
-    }
-    return copy.deepcopy(request) | changes
-
-
-def training(name: str, **changes: Any) -> dict[str, Any]:
-    return {
-        "TrainingJobName": name,
-        "RoleArn": ROLE,
-        "AlgorithmSpecification": {
-            "TrainingImage": IMAGE,
-            "TrainingInputMode": "File",
-            "ContainerEntrypoint": HELLO,
-        },
-        "OutputDataConfig": {"S3OutputPath": "s3://rules/models"},
-        "ResourceConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.xlarge", "VolumeSizeInGB": 10},
-        "StoppingCondition": {"MaxRuntimeInSeconds": 60},
-    } | changes
-
-
-def source(uri: str, name: str = "films") -> dict[str, Any]:
-    place = {"LocalPath": f"/opt/ml/processing/input/{name}", "S3DataType": "ManifestFile", "S3InputMode": "File"}
-    return {"InputName": name, "S3Input": {"S3Uri": uri, **place}}
 
 
 @pytest.fixture(scope="module")
 def sagemaker(emulator: Emulator) -> Any:
     emulator.environment("rules")
     return emulator.client("sagemaker")
-
-
-def ended(sagemaker: Any, name: str) -> dict[str, Any]:
-    def state() -> dict[str, Any] | None:
-        answer = sagemaker.describe_processing_job(ProcessingJobName=name)
-        return answer if answer["ProcessingJobStatus"] in {"Completed", "Failed"} else None
-
-    return wait_for(state)
 
 
 def test_a_name_is_taken_for_ever(sagemaker: Any) -> None:
@@ -145,46 +102,6 @@ def test_a_bad_manifest_fails_the_job(emulator: Emulator, sagemaker: Any, name: 
     answer = ended(sagemaker, name)
     assert answer["ProcessingJobStatus"] == "Failed"
     assert answer["FailureReason"].startswith("ClientError: ")
-
-
-def test_hosts_can_share_an_input_by_key(emulator: Emulator, sagemaker: Any) -> None:
-    names = [f"film-{number}" for number in range(5)]
-    for name in names:
-        emulator.client("s3").put_object(Bucket="rules", Key=f"films/{name}", Body=b"film")
-    manifest = json.dumps([{"prefix": "s3://rules/films/"}, *names])
-    emulator.client("s3").put_object(Bucket="rules", Key="films.manifest", Body=manifest.encode())
-    item = source("s3://rules/films.manifest")
-    item["S3Input"]["S3DataDistributionType"] = "ShardedByS3Key"
-    code = (
-        "import os, json, pathlib; root = pathlib.Path(os.environ['PENUMO_OPT_ML']);"
-        "host = json.loads((root / 'config/resourceconfig.json').read_text())['current_host'];"
-        "out = root / 'processing/output/x'; out.mkdir(parents=True);"
-        "(out / host).write_text(' '.join(sorted(os.listdir(root / 'processing/input/films'))))"
-    )
-    request = processing(
-        "sharded",
-        ProcessingInputs=[item],
-        AppSpecification={"ImageUri": IMAGE, "ContainerEntrypoint": ["python3", "-c"], "ContainerArguments": [code]},
-    )
-    request["ProcessingResources"]["ClusterConfig"]["InstanceCount"] = 2
-    with pytest.raises(ClientError, match="length"):
-        sagemaker.create_processing_job(**request)  # a program does not fit into an argument
-    emulator.client("s3").put_object(Bucket="rules", Key="code/x.py", Body=code.encode())
-    place = {"LocalPath": "/opt/ml/processing/input/code", "S3DataType": "S3Prefix", "S3InputMode": "File"}
-    request["ProcessingInputs"].append({"InputName": "code", "S3Input": {"S3Uri": "s3://rules/code", **place}})
-    request["AppSpecification"] = {
-        "ImageUri": IMAGE,
-        "ContainerEntrypoint": ["python3", "/opt/ml/processing/input/code/x.py"],
-    }
-    sagemaker.create_processing_job(**request)
-    assert ended(sagemaker, "sharded")["ProcessingJobStatus"] == "Completed"
-    shares = [
-        emulator.client("s3").get_object(Bucket="rules", Key=f"out/{host}")["Body"].read().decode().split()
-        for host in ("algo-1", "algo-2")
-    ]
-    assert sorted(shares[0] + shares[1]) == names
-    assert shares[0]
-    assert shares[1]
 
 
 def test_one_command_starts_it_and_leaves_nothing_behind(tmp_path: Path) -> None:

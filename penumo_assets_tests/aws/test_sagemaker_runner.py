@@ -2,7 +2,9 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from penumo_assets.resources.profile import profile_resources
 from penumo_assets.resources.storage.root import Storage
 from penumo_assets.resources.tracking import Tracking
 from penumo_assets_tests.aws.emulator import Emulator, JobScript
+from penumo_assets_tests.aws.emulator.server import wait_for
 from penumo_assets_tests.resources.bench import Bench, sagemaker_bench
 
 NO_CAPACITY = "CapacityError: Unable to provision requested ML compute capacity. Please retry using a different type."
@@ -126,13 +129,68 @@ def test_a_full_quota_is_waited_for_by_the_clock(emulator: Emulator, make_bench:
     assert caught.value.transient
 
 
-@pytest.mark.parametrize(("limit", "delta"), [(0, 1), (2, 3)])
-def test_a_quota_that_can_never_do_is_final_at_once(emulator: Emulator, bench: Bench, limit: int, delta: int) -> None:
-    emulator.fail("CreateProcessingJob", "ResourceLimitExceeded", QUOTA.format(limit, 0, delta))
+@pytest.mark.parametrize("limit", [0, 2])
+def test_a_quota_that_can_never_do_is_final_at_once(
+    emulator: Emulator, bench: Bench, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setitem(emulator.limits.quotas, "ml.m5.xlarge for training job usage", limit)
+    monkeypatch.setitem(bench.runner.settings.__dict__, "training_instance_count", 3)
     with pytest.raises(JobFailed, match="Ask for a higher one in Service Quotas") as caught:
-        bench.run()
+        bench.runner.run(bench.context, replace(bench.spec(kind="training"), program="train"))
     assert not caught.value.transient
     assert not any("again in" in line for line in bench.lines)
+
+
+def test_a_quota_that_another_job_uses_up_is_waited_for(
+    emulator: Emulator, make_bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(emulator.limits.quotas, "ml.m5.xlarge for processing job usage", 1)
+    bench = make_bench()
+    other = Thread(target=lambda: bench.run("wait", partition="other"))
+    other.start()
+    wait_for(lambda: created(emulator, bench))
+    bench.context.log.warning = lambda line: (bench.lines.append(line), bench.open_gate())
+    assert bench.run().metadata["job_attempt"] == 1
+    other.join()
+    assert any("current utilization of 1 Instances and a request delta of 1" in line for line in bench.lines)
+
+
+def test_a_job_that_the_service_does_not_know_yet_is_waited_for(
+    emulator: Emulator, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emulator.limits, "unseen_seconds", 1.0)
+    assert bench.run().metadata["job_attempt"] == 1
+    assert len(created(emulator, bench)) == 1
+
+
+def test_a_job_whose_description_is_denied_at_first_is_waited_for(emulator: Emulator, bench: Bench) -> None:
+    def deny(line: str) -> None:
+        bench.lines.append(line)
+        if line.startswith("Started job"):
+            emulator.fail("DescribeProcessingJob", "AccessDeniedException", times=2)
+
+    bench.context.log.info = deny
+    assert bench.run().metadata["job_attempt"] == 1
+    emulator.fail("DescribeProcessingJob", "AccessDeniedException")
+    with pytest.raises(JobFailed, match=r"AccessDeniedException: .*iam_orchestrator\.json"):
+        bench.run(partition="other")
+    assert len(created(emulator, bench)) == 1
+
+
+def test_throttled_descriptions_cost_no_job(emulator: Emulator, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emulator.limits, "requests_per_second", 2)
+    assert bench.run(lines=200).metadata["job_attempt"] == 1
+    assert len(created(emulator, bench)) == 1
+
+
+@pytest.mark.parametrize("repository", ["pytorch-nobody-has", "films"])
+def test_an_image_that_the_role_may_not_pull_is_refused_before_anything_is_paid(
+    emulator: Emulator, make_bench: Any, repository: str
+) -> None:
+    bench = make_bench(image=f"123456789012.dkr.ecr.eu-central-1.amazonaws.com/{repository}:1")
+    with pytest.raises(JobFailed, match=f"Cannot find repository: {repository}.*PENUMO_IMAGE"):
+        bench.run()
+    assert created(emulator, bench) == []
 
 
 def test_every_good_answer_starts_a_new_count_of_retries(
@@ -158,8 +216,11 @@ def test_every_good_answer_starts_a_new_count_of_retries(
     assert sum("asking again" in line for line in bench.lines) >= 5
 
 
-def test_a_gpu_that_torch_does_not_see_fails_the_job(make_bench: Any) -> None:
+def test_a_gpu_that_torch_does_not_see_fails_the_job(
+    emulator: Emulator, make_bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """This machine has none, so a job on a GPU instance finds what it would find in an image without CUDA."""
+    monkeypatch.setitem(emulator.limits.quotas, "ml.g5.xlarge for training job usage", 1)
     bench = make_bench(training_instance_type="ml.g5.xlarge")
     with pytest.raises(JobFailed, match=r"torch finds no CUDA on ml\.g5\.xlarge.*PENUMO_IMAGE"):
         bench.run(kind="training")

@@ -188,7 +188,7 @@ def test_a_run_that_was_killed_pays_for_its_training_once(
         first.wait()
     time.sleep(0.2)
     assert describe(TrainingJobName=name)["TrainingJobStatus"] == "InProgress"
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert f"Attached to job {name}" in done.stderr or f"Job {name} has finished before" in done.stderr
     assert [call.name for call in emulator.calls("CreateTrainingJob")[before:]] == [name]

@@ -7,7 +7,8 @@ import importlib.metadata
 import subprocess
 import sys
 import venv
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from importlib.metadata import Distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -23,8 +24,10 @@ def requirements(path: Path) -> list[Requirement]:
     return [Requirement(line) for line in lines if line and not line.startswith("#")]
 
 
-def closure(roots: Iterable[Requirement]) -> dict[str, importlib.metadata.Distribution]:
-    """Every installed distribution that ``roots`` need, by normalised name.
+def closure(
+    roots: Iterable[Requirement], find: Callable[[str], Distribution] = importlib.metadata.distribution
+) -> dict[str, Distribution]:
+    """Every installed distribution that ``roots`` need, by normalised name; ``find`` knows where one is installed.
 
     Raises
     ------
@@ -32,10 +35,10 @@ def closure(roots: Iterable[Requirement]) -> dict[str, importlib.metadata.Distri
         If one of them is not installed.
     """
     todo, seen = list(roots), set()
-    found: dict[str, importlib.metadata.Distribution] = {}
+    found: dict[str, Distribution] = {}
     while todo:
         wanted = todo.pop()
-        distribution = importlib.metadata.distribution(wanted.name)
+        distribution = find(wanted.name)
         name = canonicalize_name(distribution.metadata["Name"])
         if (name, frozenset(wanted.extras)) in seen:
             continue
@@ -49,7 +52,7 @@ def closure(roots: Iterable[Requirement]) -> dict[str, importlib.metadata.Distri
     return found
 
 
-def build(folder: Path, distributions: Iterable[importlib.metadata.Distribution]) -> Path:
+def build(folder: Path, distributions: Iterable[Distribution]) -> Path:
     """Make the environment at ``folder`` and return its interpreter."""
     venv.create(folder, with_pip=False, symlinks=True)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"

@@ -6,6 +6,8 @@ are those of the whole batch, so the number of processes does not change what is
 
 import json
 import os
+import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,6 +19,7 @@ from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
 
 MASTER_PORT = 29500
+RENDEZVOUS_SECONDS = 600.0  # hosts of one job start minutes apart
 T = TypeVar("T")
 
 
@@ -105,7 +108,7 @@ def launch(module: str, arguments: list[str], per_host: int) -> bool:
         f"--nnodes={len(hosts)}",
         f"--node-rank={hosts.index(current)}",
         f"--nproc-per-node={per_host}",
-        f"--master-addr={'127.0.0.1' if len(hosts) == 1 else hosts[0]}",
+        f"--master-addr={'127.0.0.1' if len(hosts) == 1 else address(hosts[0])}",
         f"--master-port={os.environ.get('MASTER_PORT', MASTER_PORT)}",
         "--module",
         module,
@@ -117,6 +120,24 @@ def launch(module: str, arguments: list[str], per_host: int) -> bool:
         reason = failure.read_text(encoding="utf-8") if failure.is_file() else str(error)
         raise JobError(reason) from error
     return True
+
+
+def address(host: str) -> str:
+    """The address of a host of this job, whose name may not be known at once.
+
+    Raises
+    ------
+    JobError
+        If nobody knows it after `RENDEZVOUS_SECONDS`.
+    """
+    until = time.monotonic() + RENDEZVOUS_SECONDS
+    while True:
+        try:
+            return socket.gethostbyname(host)
+        except OSError as error:
+            if time.monotonic() >= until:
+                raise JobError(f"the address of the job's first host, {host}, cannot be found: {error}") from error
+        time.sleep(1)
 
 
 class _SumOverProcesses(torch.autograd.Function):

@@ -5,7 +5,9 @@ from threading import Lock
 from typing import Any
 
 from penumo_assets_tests.aws.emulator.faults import FaultPlan, JobScript
+from penumo_assets_tests.aws.emulator.image import image_uri, require_image
 from penumo_assets_tests.aws.emulator.job import Job, JobHost
+from penumo_assets_tests.aws.emulator.limits import Limits
 from penumo_assets_tests.aws.emulator.rules import ApiError, service_model, validate
 from penumo_assets_tests.aws.emulator.tuning import TUNING, Tuning
 
@@ -20,15 +22,17 @@ _ARN_NAMES = {"Processing": "processing-job", "Training": "training-job", TUNING
 class JobApi:
     """Creates, describes and stops jobs. A name is taken for ever, whatever became of its job."""
 
-    def __init__(self, host: JobHost, faults: FaultPlan, region: str, account: str) -> None:
+    def __init__(self, host: JobHost, faults: FaultPlan, limits: Limits, region: str, account: str) -> None:
         self.default_script = JobScript()
         self.jobs: dict[tuple[str, str], Job | Tuning] = {}
+        self._limits = limits
         self._host, self._faults, self._region, self._account = host, faults, region, account
         self._lock = Lock()
 
     def answer(self, operation: str, params: dict[str, Any]) -> dict[str, Any]:
         """Raises ApiError for what the service would refuse."""
         verb, kind = OPERATIONS[operation]
+        self._limits.require_rate(operation)
         validate(operation, params)
         answers = {"Create": self._create, "Describe": self._describe, "Stop": self._stop, "List": self._list}
         return answers[verb](kind, params)
@@ -44,7 +48,9 @@ class JobApi:
 
     def _create(self, kind: str, params: dict[str, Any]) -> dict[str, Any]:
         name = params[f"{kind}JobName"]
-        self._host.require_buckets(params.get("TrainingJobDefinition", params))
+        definition = params.get("TrainingJobDefinition", params)
+        self._host.require_buckets(definition)
+        require_image(image_uri(definition), definition["RoleArn"])
         return {f"{kind}JobArn": self._begin(kind, name, params).arn}
 
     def _begin(self, kind: str, name: str, params: dict[str, Any]) -> Job | Tuning:
@@ -61,6 +67,10 @@ class JobApi:
                 job = Tuning(name, arn, params, JobScript(), lambda name, params: self._begin("Training", name, params))
             else:
                 job = Job(kind, name, arn, params, self._faults.take_script(name, self.default_script), self._host)
+            if isinstance(job, Job):
+                jobs = [each for each in self.jobs.values() if isinstance(each, Job) and not each.ended]
+                alike = [each.cluster for each in jobs if (each.kind, each.spot) == (kind, job.spot)]
+                self._limits.require_quota(kind, job.cluster, job.spot, alike)
             self.jobs[kind, name] = job
         job.thread.start()
         return job
@@ -68,7 +78,8 @@ class JobApi:
     def _find(self, kind: str, params: dict[str, Any]) -> Job | Tuning:
         name = params[f"{kind}JobName"]
         job = self.jobs.get((kind, name))
-        if job is None:
+        unseen = job is not None and (datetime.now(UTC) - job.created).total_seconds() < self._limits.unseen_seconds
+        if job is None or unseen:
             if kind == TUNING:
                 raise ApiError("ResourceNotFound", f"Amazon SageMaker can't find a tuning job with name {name}")
             if kind == "Training":

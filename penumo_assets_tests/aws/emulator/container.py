@@ -5,8 +5,8 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
-import sys
 import tarfile
 import threading
 import time
@@ -19,7 +19,7 @@ from urllib.parse import urlparse
 from botocore.exceptions import ClientError
 
 OPT_ML = "/opt/ml"
-_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
+_PASSED_ON = ("LD_LIBRARY_PATH", "OMP_NUM_THREADS")
 
 
 class DownloadFailed(Exception):
@@ -84,11 +84,18 @@ def split(uri: str) -> tuple[str, str]:
     return parsed.netloc, parsed.path.lstrip("/")
 
 
-class Container:
-    """A started program and what belongs to it."""
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
-    def __init__(self, root: Path, host: str, hosts: list[str]) -> None:
-        self.root = root
+
+class Container:
+    """A started program and what belongs to it: a disk of its own, and the image's Python."""
+
+    def __init__(self, folder: Path, python: Path, host: str, hosts: list[str]) -> None:
+        self.root = folder / "opt" / "ml"
+        self._folder, self._python = folder, python
         self.host = host
         self.hosts = hosts
         self.log: LogAgent | None = None
@@ -115,14 +122,21 @@ class Container:
 
     def start(self, command: list[str], environment: dict[str, str], log: "LogAgent") -> None:
         here = [str(self.path(text)) if text.startswith(OPT_ML + "/") else text for text in command]
-        if here[0] in {"python3", "python"}:
-            here[0] = sys.executable
-        passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        # Threads that wait must not spin: on this machine they would take the cores from those that work.
-        machine = {"PENUMO_OPT_ML": str(self.root), "SAGEMAKER_BASE_DIR": str(self.root), "OMP_WAIT_POLICY": "PASSIVE"}
+        binaries = self._python.parent
+        here[0] = shutil.which(here[0], path=str(binaries)) or here[0]
+        machine = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {
+            "PATH": f"{binaries}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(self._folder),
+            "LANG": "C.UTF-8",
+            "PIP_CONFIG_FILE": os.devnull,  # this machine's is not the image's
+            "PENUMO_OPT_ML": str(self.root),
+            "SAGEMAKER_BASE_DIR": str(self.root),
+            # Threads that wait must not spin: on this machine they would take the cores from those that work.
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
         self._process = subprocess.Popen(
             here,
-            env=passed_on | machine | environment,
+            env=machine | environment,
             cwd=self.root,
             start_new_session=True,
             stdin=subprocess.DEVNULL,
@@ -136,14 +150,17 @@ class Container:
     def exit_code(self) -> int | None:
         return self._process.poll() if self._process else None
 
-    def stop(self, grace_seconds: float) -> None:
-        """SIGTERM to the program, and SIGKILL to all that is left after the grace."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(grace_seconds)
-        self.kill()
+    def ask_to_stop(self) -> None:
+        """SIGTERM to the program, nobody else: what it has started is its own affair."""
+        if self._process is not None:
+            self._process.terminate()
+
+    def wait(self, until: float) -> None:
+        """Wait for its end until the clock shows ``until``, and kill all that is left."""
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(max(0.0, until - time.monotonic()))
+            self.kill()
 
     def kill(self) -> None:
         if self._process is None:
@@ -164,7 +181,7 @@ class Container:
         return target
 
     def remove(self) -> None:
-        shutil.rmtree(self.root, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class LogAgent:

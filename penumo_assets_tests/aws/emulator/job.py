@@ -12,13 +12,12 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from penumo_assets_tests.aws import programs
-from penumo_assets_tests.aws.emulator.container import Bucket, Container, DownloadFailed, LogAgent, split
+from penumo_assets_tests.aws.emulator.container import Bucket, Container, DownloadFailed, LogAgent, free_port, split
 from penumo_assets_tests.aws.emulator.faults import JobScript
+from penumo_assets_tests.aws.emulator.image import image_uri, program_of, python_of
 from penumo_assets_tests.aws.emulator.rules import ApiError
 
 TICK_SECONDS = 0.02
-GRACE_SECONDS = 5.0  # SageMaker gives two minutes
 CHECKPOINTS = "/opt/ml/checkpoints"
 
 
@@ -29,6 +28,7 @@ class JobHost:
     client: Callable[[str], Any]
     scratch: Path
     environment: dict[str, str]
+    grace_seconds: float
 
     def require_buckets(self, params: dict[str, Any]) -> None:
         """Raises ApiError if an output goes to a bucket that does not exist."""
@@ -62,9 +62,11 @@ class Job:
         self.thread = threading.Thread(target=self._live, name=name, daemon=True)
         self._host = host
         self._stopping = threading.Event()
+        self._port = 0
         self._bucket = Bucket(host.client("s3"))
         training = kind == "Training"
-        self._cluster = params["ResourceConfig"] if training else params["ProcessingResources"]["ClusterConfig"]
+        self.cluster = params["ResourceConfig"] if training else params["ProcessingResources"]["ClusterConfig"]
+        self.spot = params.get("EnableManagedSpotTraining", False)
         self._limit = params.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", 86400)
 
     @property
@@ -95,9 +97,8 @@ class Job:
             values["SecondaryStatus"] = self.detail
             if self.started and self.finished:
                 seconds = max(1, round((self.finished - self.started).total_seconds()))
-                spot = self.params.get("EnableManagedSpotTraining", False)
                 values |= {"TrainingTimeInSeconds": seconds}
-                values |= {"BillableTimeInSeconds": max(1, round(seconds * 0.3)) if spot else seconds}
+                values |= {"BillableTimeInSeconds": max(1, round(seconds * 0.3)) if self.spot else seconds}
             if self.status == "Completed":
                 path = f"{self.params['OutputDataConfig']['S3OutputPath']}/{self.name}/output/model.tar.gz"
                 values["ModelArtifacts"] = {"S3ModelArtifacts": path}
@@ -149,19 +150,20 @@ class Job:
 
     def _start_containers(self) -> None:
         self.detail = "Downloading"
-        count = self._cluster["InstanceCount"]
+        count = self.cluster["InstanceCount"]
         hosts = [f"algo-{number + 1}" for number in range(count)]
         self._host.scratch.mkdir(parents=True, exist_ok=True)
         self.containers = []
         for number, host in enumerate(hosts):
             root = Path(tempfile.mkdtemp(dir=self._host.scratch, prefix=f"{host}-"))
-            container = Container(root, host, hosts)
+            container = Container(root, python_of(image_uri(self.params), root / "image"), host, hosts)
             self.containers.append(container)
             channels = [item["ChannelName"] for item in self.params.get("InputDataConfig", [])]
             container.lay_out(self.kind, self.params.get("HyperParameters", {}), channels)
             for uri, data_type, distribution, path in self._inputs():
                 self._bucket.fetch(uri, data_type, distribution, container.path(path), number, count)
             self._restore_checkpoints(container)
+        self._port = free_port()
         self.started = self.started or datetime.now(UTC)
         self.detail = "Training"
         if self.script.hang:
@@ -187,13 +189,13 @@ class Job:
         ]
 
     def _command(self) -> list[str]:
-        program = self.params["AppSpecification" if self.kind == "Processing" else "AlgorithmSpecification"]
         # AWS's images hand a training that names no entry point over to their toolkit.
-        entry = program.get("ContainerEntrypoint") or programs.train_command()
-        return [*entry, *program.get("ContainerArguments", [])]
+        program = program_of(self.params)
+        return [*program.get("ContainerEntrypoint", ["train"]), *program.get("ContainerArguments", [])]
 
     def _environment(self) -> dict[str, str]:
         given = {"TRAINING_JOB_NAME": self.name} if self.kind == "Training" else {}
+        given["MASTER_PORT"] = str(self._port)  # hosts here share their ports, and jobs those of other jobs
         return self._host.environment | given | self.params.get("Environment", {})
 
     def _watch(self) -> str:
@@ -204,26 +206,31 @@ class Job:
             if any(codes) or (all(code == 0 for code in codes) and not self.script.hang):
                 return "Ended"
             if self._stopping.is_set() or time.monotonic() > deadline:
-                for container in self.containers:
-                    container.stop(GRACE_SECONDS)
+                self._stop_containers()
                 return "Stopped" if self._stopping.is_set() else "MaxRuntimeExceeded"
-            if self.script.interrupt_at_checkpoint and not self.interruptions and self._has_checkpoint():
-                for container in self.containers:
-                    container.stop(GRACE_SECONDS)
-                return "Interrupted"
-            if time.monotonic() - synced > 1:
+            if self.script.interrupt_at_checkpoint and not self.interruptions:
+                if self._has_checkpoint():
+                    self._stop_containers()
+                    return "Interrupted"
+            elif time.monotonic() - synced > 1:
                 self._sync_checkpoints()
                 synced = time.monotonic()
             time.sleep(TICK_SECONDS)
 
+    def _stop_containers(self) -> None:
+        """All are asked at the same time, and have the same time to end."""
+        until = time.monotonic() + self._host.grace_seconds
+        for container in self.containers:
+            container.ask_to_stop()
+        for container in self.containers:
+            container.wait(until)
+
     def _conclude(self, outcome: str) -> tuple[str, str]:
         self.detail = "Uploading"
-        for container in self.containers:
-            if outcome == "Ended" and container.exit_code is None:
-                container.stop(GRACE_SECONDS)  # another host has failed
+        failed = [container for container in self.containers if container.exit_code]
+        self._stop_containers()  # those that still run where another host has failed
         self._sync_checkpoints()
         self._upload_outputs("Continuous")
-        failed = [container for container in self.containers if container.exit_code]
         if outcome != "Ended":
             return "Stopped", outcome
         if self.kind == "Training":

@@ -21,11 +21,12 @@ from werkzeug.serving import BaseWSGIServer, make_server
 from penumo_assets_tests.aws.emulator.api import OPERATIONS, JobApi
 from penumo_assets_tests.aws.emulator.faults import FaultPlan, JobScript
 from penumo_assets_tests.aws.emulator.job import JobHost
+from penumo_assets_tests.aws.emulator.limits import Limits
 from penumo_assets_tests.aws.emulator.rules import ApiError
 
 REGION, ACCOUNT = "eu-central-1", "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/penumo-job"
-IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/penumo:emulated"
+IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/penumo-jobs:emulated"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": REGION}
 _QUOTAS = "ServiceQuotasV20190624"
 _TARGETS = ("SageMaker", "Logs_20140328", _QUOTAS)  # prefixes of operations that may be answered here
@@ -45,10 +46,12 @@ class Request:
 class Emulator:
     """The running server. ``requests`` is its log of the job API; faults are set by `fail` and `script`."""
 
-    def __init__(self, port: int = 0, show: Callable[[Request], None] | None = None) -> None:
+    def __init__(
+        self, port: int = 0, show: Callable[[Request], None] | None = None, *, grace_seconds: float = 120.0
+    ) -> None:
         self.requests: list[Request] = []
-        self.quotas = {f"ml.m5.xlarge for {kind} job usage": 4.0 for kind in ("processing", "training")}
-        self._port, self._show = port, show
+        self.limits = Limits({f"ml.m5.xlarge for {kind} job usage": 4.0 for kind in ("processing", "training")})
+        self._port, self._show, self._grace_seconds = port, show, grace_seconds
         self._faults = FaultPlan()
         self._server: BaseWSGIServer | None = None
         self._moto = DomainDispatcherApplication(create_backend_app)
@@ -67,8 +70,8 @@ class Emulator:
         )
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         role = CREDENTIALS | {"AWS_REGION": REGION, "AWS_ENDPOINT_URL": self.url}
-        host = JobHost(self.client, self._scratch, role)
-        self.api = JobApi(host, self._faults, REGION, ACCOUNT)
+        host = JobHost(self.client, self._scratch, role, self._grace_seconds)
+        self.api = JobApi(host, self._faults, self.limits, REGION, ACCOUNT)
         return self
 
     def stop(self) -> None:
@@ -148,7 +151,7 @@ class Emulator:
         return [json.dumps(body).encode()]
 
     def _list_quotas(self, params: dict[str, Any]) -> dict[str, Any]:
-        return {"Quotas": [{"QuotaName": name, "Value": value} for name, value in self.quotas.items()]}
+        return {"Quotas": [{"QuotaName": name, "Value": value} for name, value in self.limits.quotas.items()]}
 
     def _filter_log_events(self, params: dict[str, Any]) -> dict[str, Any]:
         """moto's, with what it leaves out: streams chosen by prefix."""

@@ -7,11 +7,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from penumo_assets_tests.aws.emulator.faults import JobScript
 from penumo_assets_tests.aws.emulator.job import TICK_SECONDS, Job
+from penumo_assets_tests.aws.emulator.rules import ApiError
 
 TUNING = "HyperParameterTuning"
 _COUNTERS = {"Completed": "Completed", "Failed": "NonRetryableError", "Stopped": "Stopped"}
@@ -122,7 +124,8 @@ class Tuning:
             "TuningJobArn": self.arn,
             "HyperParameters": fixed | tuned | {"_tuning_objective_metric": metric},
         }
-        self.trials.append((self._start(name, params), tuned))
+        with suppress(ApiError):  # no quota: it is tried again when another training has ended
+            self.trials.append((self._start(name, params), tuned))
 
     def _drawn(self) -> dict[str, str]:
         ranges, drawn = self._config["ParameterRanges"], {}

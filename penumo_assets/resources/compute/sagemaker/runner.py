@@ -22,13 +22,14 @@ from penumo_assets.resources.compute.sagemaker.job import TRAINING_OUTPUT, SageM
 from penumo_assets.resources.compute.sagemaker.logs import JobLog
 from penumo_assets.resources.compute.sagemaker.outcome import TRANSIENT, Description, console_urls, transient_cause
 from penumo_assets.resources.compute.sagemaker.request import check_spec, checkpoint_prefix, kept_prefix
-from penumo_assets.resources.compute.sagemaker.service import QuotaFull, Service
+from penumo_assets.resources.compute.sagemaker.service import Denied, QuotaFull, Service
 from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
 from penumo_assets.resources.compute.sagemaker.tuning import TuningJob, check_search
 from penumo_assets.resources.compute.search import Trial
 from penumo_assets.resources.compute.spec import JobFailed, JobResult, JobSpec
 
 LONGEST_PAUSE_SECONDS = 600.0
+UNSEEN_SECONDS = 300.0
 LOG_PATIENCE_SECONDS = 15.0
 STOPPED_LOG_PATIENCE_SECONDS = 3.0  # a log that was cut off has no end to wait for
 _INTERRUPTIONS = (DagsterExecutionInterruptedError, KeyboardInterrupt, SystemExit)
@@ -182,7 +183,7 @@ class SageMakerJobRunner(JobRunner):
             if found is None:
                 if self._create(context, spec, job):
                     return job, None
-                time.sleep(self.settings.poll_seconds)  # another process was faster: its job is about to be seen
+                self._sleep()  # another process was faster: its job is about to be seen
             elif found.status == "InProgress":
                 context.log.info(f"Attached to {job.noun} {job.name}, which is still running")
                 return job, found
@@ -209,8 +210,8 @@ class SageMakerJobRunner(JobRunner):
         """Follow the job and its log to the end; if the run is cancelled, stop the job."""
         detail = ""
         try:
+            description: Description | None = self._first_seen(context, job)
             while True:
-                description = self._described(context, job)
                 if description is None:
                     raise JobFailed(f"{job.noun} {job.name} has disappeared")
                 if description.detail != detail:
@@ -220,13 +221,29 @@ class SageMakerJobRunner(JobRunner):
                     break
                 if log:
                     log.read()
-                time.sleep(self.settings.poll_seconds * random.uniform(0.85, 1.25))
+                self._sleep()
+                description = self._described(context, job)
             if log and description.seconds is not None:
                 log.drain(STOPPED_LOG_PATIENCE_SECONDS if description.status == "Stopped" else LOG_PATIENCE_SECONDS)
             return description
         except _INTERRUPTIONS:
             self._stop(context, job)
             raise
+
+    def _first_seen(self, context: AssetExecutionContext, job: SageMakerJob | TuningJob) -> Description | None:
+        """The first description of a job; one just created may be unknown for a while. None if it stays unknown."""
+        until = time.monotonic() + UNSEEN_SECONDS
+        while True:
+            try:
+                if (description := self._described(context, job)) or time.monotonic() >= until:
+                    return description
+            except Denied:
+                if time.monotonic() >= until:
+                    raise
+            self._sleep()
+
+    def _sleep(self) -> None:
+        time.sleep(self.settings.poll_seconds * random.uniform(0.85, 1.25))
 
     def _stop(self, context: AssetExecutionContext, job: SageMakerJob | TuningJob) -> None:
         context.log.info(f"Stopping {job.noun} {job.name}")

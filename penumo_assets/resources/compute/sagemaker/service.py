@@ -30,6 +30,10 @@ class QuotaFull(JobFailed):
     """Other jobs of the account use the quota up; when they have ended, the same request succeeds."""
 
 
+class Denied(JobFailed):
+    """The service refuses to describe a job: the role may not, or the job is so new that it is not known yet."""
+
+
 class Service:
     """What jobs are made and followed with: an installation's settings, its store, and clients of AWS.
 
@@ -106,6 +110,8 @@ def described(name: str, request: Callable[[], dict[str, Any]]) -> dict[str, Any
         if code == "ValidationException" and ("not found" in text or "could not find" in text):
             return None
         message = f"SageMaker does not describe job {name}: {code}"
+        if code == "AccessDeniedException":
+            raise Denied(f"{message}: the orchestrator's policy (docs/aws/iam_orchestrator.json) allows it") from error
         raise JobFailed(message, transient=code in TRANSIENT_ERRORS) from error
     except BotoCoreError as error:
         raise JobFailed(f"SageMaker does not answer: {type(error).__name__}", transient=True) from error
@@ -126,6 +132,8 @@ def created(name: str, request: Callable[[], Any]) -> bool:
         if code == "ResourceInUse":
             return False
         message = f"SageMaker refuses job {name}: {code}: {text}"
+        if "Cannot find repository" in text:
+            message += " (PENUMO_IMAGE names the image; docs/aws/iam_job_role.json lets the role pull it)"
         if code == "ResourceLimitExceeded":
             raise quota_failure(message) from error
         raise JobFailed(message, transient=code in TRANSIENT_ERRORS) from error
