@@ -6,7 +6,8 @@ only refuses: a model that is significantly worse there.
 """
 
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from penumo_assets.metrics.report.content import Report, read_report
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 class Verdict:
     """What the comparison with the champion says.
 
-    ``refused`` is why the model stays a challenger, None if it need not. ``comparison`` holds the figures, where both
-    models scored the same test patients; ``note`` says why there are none.
+    ``refused`` is why the model stays a challenger, None if it need not, and ``short`` is the same in a few words.
+    ``comparisons`` holds the figures of the splits of which both models scored the same patients, ``note`` why there
+    are none of test.
     """
 
     refused: str | None = None
-    comparison: "PairedComparison | None" = None
+    short: str = ""
+    comparisons: Mapping[str, "PairedComparison"] = field(default_factory=dict)
     note: str | None = None
 
 
@@ -50,7 +53,7 @@ def judge(
     except ObjectMissing:
         return Verdict(note=f"the champion's report, {champion.report}/report.json, is gone")
     if other := _other_contract(theirs, report):
-        return Verdict(refused=f"it answers another question than version {champion.version}: {other}")
+        return Verdict(f"it answers another question than version {champion.version}: {other}", other)
     return _paired(store, champion, report, record.prefix, margin)
 
 
@@ -73,26 +76,22 @@ def _paired(store: ObjectStore, champion: ChampionRecord, report: Report, prefix
         before, now = (_predictions(store, folder) for folder in (champion.report, prefix))
     except ObjectMissing:
         return Verdict(note="the test predictions of one of the two models are gone")
-    chosen, found = (
-        compare_predictions(before, now, list(report.data.classes), report.data.positive_class, margin, split)
+    results = {
+        split: compare_predictions(before, now, list(report.data.classes), report.data.positive_class, margin, split)
         for split in ("validation", "test")
-    )
-    if not isinstance(chosen, str) and chosen.difference < -margin:
-        reason = (
-            f"its validation ROC-AUC of {chosen.challenger:.3f} is below the {chosen.champion:.3f} of version "
-            f"{champion.version} on the same {chosen.patients} patients (margin {margin:g})"
-        )
-        return Verdict(reason, chosen)
-    if isinstance(found, str):
-        return Verdict(note=found)
-    if not found.worse:
-        return Verdict(comparison=found)
-    reason = (
-        f"its test ROC-AUC of {found.challenger:.3f} is significantly below the {found.champion:.3f} of version "
-        f"{champion.version} on the same {found.patients} patients (difference {found.difference:.3f}, 95 % interval "
-        f"{found.low:.3f} to {found.high:.3f}, margin {margin:g})"
-    )
-    return Verdict(reason, found)
+    }
+    found = {split: item for split, item in results.items() if not isinstance(item, str)}
+    for split, item in found.items():
+        if item.worse or (split == "validation" and item.difference < -margin):
+            how = "significantly below" if item.worse else "below"
+            reason = (
+                f"its {split} ROC-AUC of {item.challenger:.3f} is {how} the {item.champion:.3f} of version "
+                f"{champion.version} on the same {item.patients} patients (difference {item.difference:.3f}, 95 % "
+                f"interval {item.low:.3f} to {item.high:.3f}, margin {margin:g})"
+            )
+            short = f"{split} ROC-AUC {item.challenger:.3f}, {how} the champion's {item.champion:.3f}"
+            return Verdict(reason, short, found)
+    return Verdict(comparisons=found, note=None if "test" in found else str(results["test"]))
 
 
 def _predictions(store: ObjectStore, prefix: str) -> "pd.DataFrame":

@@ -48,53 +48,44 @@ class Winner:
 
 
 def promote(
-    store: ObjectStore, tracking: Tracking, packages: ModelPackages, winner: Winner, tags: Mapping[str, str]
+    store: ObjectStore, tracking: Tracking, packages: ModelPackages, winner: Winner, run_id: str
 ) -> ChampionRecord:
     """Register the winner, store what serves it, and make it the champion; the new record.
 
-    Safe to repeat: the same weights and rule keep their version number. Nothing moves before everything that the
-    new champion needs is stored.
+    ``run_id`` is the Dagster run that chose it. Safe to repeat: the same weights and rule keep their version number.
+    Nothing moves before everything that the new champion needs is stored.
 
     Raises
     ------
     NoChampion
         If no MLflow run holds the winner, so that it cannot be registered.
     """
-    record = _register(store, tracking, packages, winner, tags)
-    moved = _point(store, tracking, record)
-    tracking.settle(record.version)
-    return moved
+    return _point(store, tracking, _register(store, tracking, packages, winner, run_id))
 
 
 def challenge(
-    store: ObjectStore, tracking: Tracking, packages: ModelPackages, winner: Winner, tags: Mapping[str, str]
+    store: ObjectStore, tracking: Tracking, packages: ModelPackages, winner: Winner, run_id: str
 ) -> VersionRecord:
-    """Register a model that stays out of use, with the alias `challenger`; its record. Safe to repeat.
-
-    Raises
-    ------
-    NoChampion
-        If no MLflow run holds the model, so that it cannot be registered.
-    """
-    record = _register(store, tracking, packages, replace(winner, approval=Approval.pending), tags)
+    """Register a model that stays out of use, with the alias `challenger`; its record. Otherwise as `promote`."""
+    record = _register(store, tracking, packages, replace(winner, approval=Approval.pending), run_id)
     tracking.challenge(record.version)
     return record
 
 
 def _register(
-    store: ObjectStore, tracking: Tracking, packages: ModelPackages, winner: Winner, tags: Mapping[str, str]
+    store: ObjectStore, tracking: Tracking, packages: ModelPackages, winner: Winner, run_id: str
 ) -> VersionRecord:
-    """Register a model and store what serves it; the record of the version.
-
-    Raises
-    ------
-    NoChampion
-        If no MLflow run holds the winner, so that it cannot be registered.
-    """
+    """Register a model and store what serves it; the record of the version."""
     rule = json.dumps(winner.rule.model_dump(exclude={"source"}))
     model = winner.model
     if model.mlflow_run_id is None:
         raise NoChampion(f"{model.job_name} was trained without MLflow, which registers models: train it again")
+    tags = {
+        "architecture": winner.architecture,
+        "dataset_digest": model.dataset_digest,
+        "dagster_run_id": run_id,
+        "report": winner.report,
+    }
     version = tracking.register(model.mlflow_run_id, model.values["mlflow_model_uri"], rule, tags, winner.description)
     prefix = f"models/versions/{version}"
     origin = {
@@ -106,8 +97,9 @@ def _register(
     }
     _store_archive(store, f"{prefix}/{ARCHIVE_NAME}", winner, origin)
     before, is_challenger = VersionRecord.find(store, version), winner.promoted.startswith(NOT_PROMOTED)
+    was_champion = before is not None and not before.promoted.startswith(NOT_PROMOTED)
     approval = before.approval if before and is_challenger else winner.approval.value
-    if before and before.package and before.promoted.startswith(NOT_PROMOTED) and not is_challenger:
+    if before and before.package and not was_champion and not is_challenger:
         packages.set_approval(before.package, winner.approval, winner.promoted)
     package = (before and before.package) or packages.register(
         version, store.uri(f"{prefix}/{ARCHIVE_NAME}"), winner.approval, {**tags, "registry_version": version}
@@ -120,7 +112,7 @@ def _register(
         rule=winner.rule,
         package=package,
         approval=approval,
-        promoted=winner.promoted,
+        promoted=before.promoted if before and was_champion and is_challenger else winner.promoted,
     )
     record.write(store, version)
     return record

@@ -4,38 +4,55 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 from dagster import DagsterInstance
 
 from penumo_assets.automation import JOBS
-from penumo_assets.cli.demo import SWITCHED_ON
+from penumo_assets.cli.demo import NO_GATES, SWITCHED_ON
+from penumo_assets.cli.runs import Runs
+from penumo_assets.definitions import build_definitions
 from penumo_assets_tests.browser.site import Site, start_command, wait
 
 pytestmark = pytest.mark.slow
 MOST_LINES = 80
+DEMO = ("demo", "--patients", "40", "--epochs", "1", "--no-gates")
+
+
+FAKES = ("models/champion.json", "training_set/current.json", "models/resnet34/current.json")
+FILMS = 40
+TRAINING = {"epochs": 1, "warmup_epochs": 0, "resolution": 32, "batch_size": 8}
 
 
 @dataclass
 class Told:
-    """What the demo printed, where it worked, and the user's files before and after."""
+    """What the demo printed, where it worked, and what the user had before and after."""
 
     output: str
     root: Path
     environment: dict[str, str]
-    before: dict[str, str]
-    after: dict[str, str]
+    before: dict[str, Any]
+    after: dict[str, Any]
 
 
-def digests(root: Path) -> dict[str, str]:
-    """Every file of a user's root, the demo's folder left out."""
+def users(root: Path) -> dict[str, Any]:
+    """What a user has: partitions, switches and runs, and every file by its digest, the demo's folder left out."""
+    with DagsterInstance.from_config(str(root / "dagster")) as instance:
+        found: dict[str, Any] = {
+            "partitions": instance.get_dynamic_partitions("cohort"),
+            "switches": {state.name: state.status.value for state in instance.all_instigator_state()},
+            "runs": sorted(run.run_id for run in instance.get_runs()),
+        }
     files = [path for path in root.rglob("*") if path.is_file() and path.relative_to(root).parts[0] != "demo"]
-    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return found | {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def penumo(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -56,14 +73,14 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     (films / "a.png").write_bytes(b"a film of the user's")
     landed = penumo(environment, "land", "ward-7", str(films))
     assert landed.returncode == 0, landed.stderr
-    for name in ("models/champion.json", "training_set/current.json", "models/resnet34/current.json"):
+    for name in FAKES:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text('{"the user": "made this"}')
-    before = digests(root)
-    done = penumo(environment, "demo", "--patients", "40", "--epochs", "1", "--no-gates")
+    before = users(root)
+    done = penumo(environment, *DEMO)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
     assert done.stderr == ""
-    return Told(done.stdout, root, environment, before, digests(root))
+    return Told(done.stdout, root, environment, before, users(root))
 
 
 def test_the_demo_goes_from_phantoms_to_predictions_and_says_what_it_made(told: Told) -> None:
@@ -75,6 +92,11 @@ def test_the_demo_goes_from_phantoms_to_predictions_and_says_what_it_made(told: 
     assert re.search(r"^ROC-AUC +0\.\d{3} \(0\.\d\d to [01]\.\d\d\) +0\.\d{3} ", told.output, re.MULTILINE)
     pages = [Path(path) for path in re.findall(r"^report: (.*)$", told.output, re.MULTILINE)]
     assert [page.parent.parent.name for page in pages] == ["resnet34", "resnet50"]
+    assert re.search(
+        r"^champion: version 1 \((resnet\d\d)\)\nchallenger: version 2 \((?!\1)resnet\d\d\): \w+ ROC-AUC 0\.\d{3}, ",
+        told.output,
+        re.MULTILINE,
+    )
     for page in pages:
         assert page.read_text().startswith("<!DOCTYPE html>")
         assert json.loads(page.with_name("report.json").read_text())
@@ -107,10 +129,7 @@ def test_a_healthy_cohort_is_green(told: Told) -> None:
 def test_nothing_of_the_users_is_touched(told: Told) -> None:
     assert told.after == told.before
     assert not (told.root.parent / "mine.db").exists()
-    with DagsterInstance.from_config(str(told.root / "dagster")) as instance:
-        assert instance.get_dynamic_partitions("cohort") == ["ward-7"]
-        assert instance.all_instigator_state() == []
-        assert instance.get_runs() == []
+    assert (told.after["partitions"], told.after["switches"], told.after["runs"]) == (["ward-7"], {}, [])
 
 
 def test_the_next_commands_work_as_they_stand(told: Told) -> None:
@@ -124,6 +143,50 @@ def test_the_next_commands_work_as_they_stand(told: Told) -> None:
     assert "probability of pneumonia" in said["predict"]
     assert "trained on PHANTOMS" in said["predict"]
     assert "broken_text.dcm" in said["rejected"]
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    """Some real films, half of them of each class."""
+    data = os.environ.get("PENUMO_REAL_DATA")
+    if not data:
+        pytest.skip("PENUMO_REAL_DATA is not set")
+    source = Path(data) / "pneumonia" / "kermany"
+    rows = pd.read_csv(source / "labels.csv", dtype=str).groupby("label").head(FILMS // 2)
+    for file in rows["file"]:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        shutil.copyfile(source / file, tmp_path / file)
+    rows.to_csv(tmp_path / "labels.csv", index=False)
+    return tmp_path
+
+
+@pytest.mark.real
+def test_a_second_demo_leaves_what_a_user_trained_on_films_as_it_was(told: Told, films: Path) -> None:
+    root, database = told.root, told.root.parent / "mine.db"
+    for name in FAKES:
+        (root / name).unlink()
+
+    def run(*arguments: str, **config: Any) -> None:
+        ops = {"ops": {name: {"config": values} for name, values in config.items()}}
+        done = penumo(told.environment, *arguments, *(["--config-json", json.dumps(ops)] if config else []))
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+    run("land", "ward-7", str(films))
+    run("launch", "group:imaging", "--partition", "ward-7")
+    run("launch", "training_set", training_set={"dataset": {"split": "stratified", "test_fraction": 0.3}})
+    evaluation = {"bootstrap": 50, "gates": NO_GATES}
+    train = ("launch", "trained_model,evaluation_report", "--partition", "resnet34")
+    run(*train, trained_model=TRAINING, evaluation_report=evaluation)
+    run("launch", "champion_model")
+    run("launch", "predictions", "--partition", "ward-7")
+    with DagsterInstance.from_config(str(root / "dagster")) as instance:
+        Runs(instance, build_definitions()).switch_on("weekly_training")
+    before = users(root), hashlib.sha256(database.read_bytes()).digest()
+    assert (before[0]["partitions"], before[0]["switches"]) == (["ward-7"], {"weekly_training": "RUNNING"})
+    assert json.loads((root / "models/champion.json").read_text())["phantoms"] is False
+    assert json.loads((root / "training_set/current.json").read_text())["cohorts"] == ["ward-7"]
+    run(*DEMO)
+    assert (users(root), hashlib.sha256(database.read_bytes()).digest()) == before
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +206,7 @@ def test_the_demos_pages_show_its_runs_by_their_jobs_names(told: Told, site: Sit
 
 def test_a_run_of_the_demo_can_be_launched_again_from_its_page(told: Told, site: Site) -> None:
     runs = site.ask("{runsOrError{... on Runs{results{runId pipelineName}}}}")["runsOrError"]["results"]
-    (parent,) = [run["runId"] for run in runs if run["pipelineName"] == "choose_segmenter"]
+    parent, *_ = [run["runId"] for run in runs if run["pipelineName"] == "choose_segmenter"]
     mutation = """mutation($parent: String!) {
         launchRunReexecution(reexecutionParams: {parentRunId: $parent, strategy: ALL_STEPS}) {__typename
         ... on LaunchRunSuccess {run {runId}}

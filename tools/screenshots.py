@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def take_dagster(page: Page, dagster: Site) -> None:
-    """The graph, a run, a cohort with its rejected files, its tensors, and the gates of a model."""
+    """The graph, a run, a cohort with its rejected files, its tensors, the gates of a model, and its challenger."""
     page.goto("/runs")
     page.get_by_text("Hide navigation").click()
     page.set_viewport_size({"width": 1500, "height": 520})
@@ -57,6 +57,8 @@ def take_dagster(page: Page, dagster: Site) -> None:
     page.get_by_text("[Show Markdown]").first.click()
     save_picture(page.locator("img[src^='data:image/jpeg']"), "npz_preview.jpg")
     take(page, "/assets/evaluation_report?view=checks", "gates.png")
+    page.set_viewport_size({"width": 1200, "height": 1100})
+    take(page, "/assets/champion_model?view=events", "challenger.png")
 
 
 def wide_graph(page: Page) -> None:

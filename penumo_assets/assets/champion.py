@@ -1,7 +1,8 @@
 """From the reports to one model in use.
 
 Enters: `evaluation_report` of every architecture. Leaves: `champion_model`: the winner on validation among those that
-pass their gates, registered in MLflow (and as a SageMaker model package on AWS), with an archive that serves it.
+pass their gates, registered in MLflow (and as a SageMaker model package on AWS), with an archive that serves it; and
+the best of the others, registered beside it as `challenger`.
 
 Why the gates are judged twice. `evaluation_report` is partitioned by architecture and `champion_model` is not. A
 blocking check stops what is downstream in its own run, and fails that run: an architecture below a gate is red. A
@@ -11,8 +12,8 @@ own gate results and chooses among those that passed.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from dagster import (
@@ -23,24 +24,23 @@ from dagster import (
     DataVersion,
     Failure,
     MaterializeResult,
-    TableMetadataValue,
+    MetadataValue,
     asset,
 )
 from pydantic import Field
 
-from penumo_assets.assets.evaluation import existing_reports
-from penumo_assets.assets.pages import link, listed, mlflow_run, rounded, table
+from penumo_assets.assets.candidates import Candidate, best_of, candidate_table, films_among, find_candidates
+from penumo_assets.assets.pages import escaped, link, listed, mlflow_run, rounded, table
 from penumo_assets.assets.segmenter import current_segmenter
 from penumo_assets.assets.shared import OWNERS, SERVING
 from penumo_assets.automation import REPORTS_UPDATED
 from penumo_assets.challenge import Verdict, judge
-from penumo_assets.cohort.publish import open_manifest, read_manifest, read_settings
+from penumo_assets.cohort.publish import read_manifest, read_settings
 from penumo_assets.cohort.retire import cohorts_in_use
 from penumo_assets.configs.prepare import PrepareConfig
-from penumo_assets.metrics.gates import choose_champion
-from penumo_assets.metrics.report.content import GateResult, InvalidReport, Report, read_report
+from penumo_assets.metrics.report.content import GateResult
 from penumo_assets.promotion import NOT_PROMOTED, Winner, challenge, promote
-from penumo_assets.records import ChampionRecord, DecisionRule, ReportRecord, TrainingSetRecord, VersionRecord
+from penumo_assets.records import ChampionRecord, DecisionRule, TrainingSetRecord, VersionRecord
 from penumo_assets.resources.evaluation_log import description
 from penumo_assets.resources.model_package import Approval, ModelPackages
 from penumo_assets.resources.storage.object_store import ObjectStore
@@ -49,6 +49,7 @@ from penumo_assets.resources.tracking import Tracking
 
 # A model that was never asked for one of these needs a person's approval before it is deployed.
 APPROVING_GATES = ("min_roc_auc_low", "min_sensitivity", "max_ece", "min_subgroup_roc_auc", "require_no_leakage")
+FIGURES = ("champion", "challenger", "difference", "low", "high", "margin", "p_worse", "worse", "images", "patients")
 
 
 class ChampionConfig(Config):
@@ -67,24 +68,16 @@ class ChampionConfig(Config):
     allow_withdrawn: bool = Field(default=False, description="Also choose a model that was rolled back.")
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """An architecture's newest report, and why it may not win; ``None`` if it may."""
-
-    record: ReportRecord
-    report: Report
-    refused: str | None
-
-
 @asset(
     deps=[AssetDep("evaluation_report", partition_mapping=AllPartitionMapping())],
     automation_condition=REPORTS_UPDATED,
     group_name=SERVING,
     owners=OWNERS,
     kinds={"mlflow"},
-    code_version="2",
+    code_version="3",
     description="The architecture with the highest validation ROC-AUC among those whose report passes its gates, "
-    "registered in MLflow with the alias `champion` (the one before becomes `previous`; `penumo rollback` goes back).",
+    "registered in MLflow with the alias `champion` (the one before becomes `previous`; `penumo rollback` goes back). "
+    "The best of the others is registered as `challenger`.",
 )
 def champion_model(
     context: AssetExecutionContext,
@@ -93,136 +86,121 @@ def champion_model(
     tracking: Tracking,
     packages: ModelPackages,
 ) -> MaterializeResult:
-    """Judge the reports that exist, and promote the winner."""
-    store = storage.store
+    """Judge the reports that exist, promote the winner, and register who challenges it."""
+    store, run_id = storage.store, context.run.run_id
     withdrawn = {} if config.allow_withdrawn else tracking.withdrawn_runs()
-    films = films_among(store, cohorts_in_use(store, context.instance))
-    candidates = find_candidates(store, withdrawn, films)
+    candidates = find_candidates(store, withdrawn, films_among(store, cohorts_in_use(store, context.instance)))
+    best = _best(candidates)
+    held = ChampionRecord.find(store)
+    verdict = judge(store, held, best.record, best.report, config.margin)
+    forced = config.promote == "force" and verdict.refused is not None
+    winner, doubts = _winner(store, tracking, best, _history(best, held, verdict, forced))
+    challenger = None
+    if held and verdict.refused and not forced:
+        champion = held
+        challenger = challenge(store, tracking, packages, winner, run_id)
+    else:
+        champion = promote(store, tracking, packages, winner, run_id)
+        second = _second(store, candidates, champion, config.margin)
+        if second is None:
+            tracking.challenge(None)
+        else:
+            verdict = second[1]
+            runner_up, _ = _winner(store, tracking, second[0], f"{NOT_PROMOTED} {verdict.refused}")
+            challenger = challenge(store, tracking, packages, runner_up, run_id)
+    return MaterializeResult(
+        metadata={
+            "architecture": champion.architecture,
+            "model_version": champion.version,
+            "challenger": f"version {challenger.version} ({challenger.architecture})" if challenger else "none",
+            **_comparison(verdict, champion, challenger, best),
+            **_registered(store, tracking, champion, candidates),
+            "candidates": candidate_table(candidates),
+            "doubts": listed(doubts),
+        },
+        data_version=DataVersion(f"{champion.training_job}:{champion.version}"),
+    )
+
+
+def _registered(
+    store: ObjectStore, tracking: Tracking, champion: ChampionRecord, candidates: Sequence[Candidate]
+) -> dict[str, Any]:
+    """What is recorded of the champion; its headline figures, where its report is its architecture's newest."""
+    values = next((item.record.values for item in candidates if item.record.prefix == champion.report), {})
+    names = [name for name in ("validation_roc_auc", "test_roc_auc") if name in values]
+    return {
+        "promoted": champion.promoted,
+        "previous_version": champion.previous or "none",
+        "mlflow_version": link(f"version {champion.version}", tracking.version_address(champion.version) or ""),
+        "mlflow_run": mlflow_run(tracking, champion.model.mlflow_run_id),
+        **{name: rounded(values[name]) for name in names},
+        "threshold": rounded(champion.rule.threshold) if champion.rule.threshold is not None else "none",
+        "approval": champion.approval,
+        "model_package": champion.package or "none",
+        "location": store.location(f"{champion.serving.prefix}/{champion.serving.name}"),
+    }
+
+
+def _best(candidates: Sequence[Candidate]) -> Candidate:
     if not candidates:
         raise Failure("no evaluation report exists: materialize evaluation_report first", allow_retries=False)
-    architecture = choose_champion(
-        {name: _validation_auc(item) for name, item in candidates.items() if item.refused is None}
-    )
-    if architecture is None:
-        why = "; ".join(f"{name}: {item.refused or 'no validation ROC-AUC'}" for name, item in candidates.items())
+    best = best_of(candidates)
+    if best is None:
+        why = "; ".join(f"{item.architecture}: {item.refused or 'no validation ROC-AUC'}" for item in candidates)
         raise Failure(
             f"no model may become the champion, the one before stays: {why}",
-            metadata={"candidates": _table(candidates)},
+            metadata={"candidates": candidate_table(candidates)},
             allow_retries=False,
         )
-    chosen = candidates[architecture]
-    held = ChampionRecord.find(store)
-    verdict = judge(store, held, chosen.record, chosen.report, config.margin)
-    forced = config.promote == "force" and verdict.refused is not None
-    winner, doubts = _winner(store, tracking, architecture, chosen, _history(verdict, forced))
-    tags = {
-        "architecture": architecture,
-        "dataset_digest": winner.model.dataset_digest,
-        "dagster_run_id": context.run.run_id,
-        "report": winner.report,
-    }
-    shown: dict[str, Any] = {
-        "candidates": _table(candidates),
-        "comparison": _comparison(verdict),
-        "doubts": listed(doubts),
-    }
-    if held and verdict.refused and not forced:
-        return _kept(held, challenge(store, tracking, packages, winner, tags), verdict.refused, shown)
-    record = promote(store, tracking, packages, winner, tags)
-    values = chosen.record.values
-    return MaterializeResult(
-        metadata={
-            "architecture": architecture,
-            "model_version": record.version,
-            "mlflow_version": link(f"version {record.version}", tracking.version_address(record.version) or ""),
-            "mlflow_run": mlflow_run(tracking, record.model.mlflow_run_id),
-            "previous_version": record.previous or "none",
-            "promoted": record.promoted,
-            "validation_roc_auc": rounded(values["validation_roc_auc"]),
-            "test_roc_auc": rounded(values["test_roc_auc"]),
-            "threshold": rounded(winner.rule.threshold) if winner.rule.threshold is not None else "none",
-            "approval": winner.approval.value,
-            "model_package": record.package or "none",
-            **shown,
-            "location": store.location(f"{record.serving.prefix}/{record.serving.name}"),
-        },
-        data_version=DataVersion(f"{record.training_job}:{record.version}"),
-    )
+    return best
 
 
-def _kept(held: ChampionRecord, challenger: VersionRecord, refused: str, shown: Mapping[str, Any]) -> MaterializeResult:
-    """The champion stays; the page says who challenged it, and why that was not enough."""
-    remedy = "to use it nevertheless, materialize champion_model with promote: force"
-    return MaterializeResult(
-        metadata={
-            "architecture": held.architecture,
-            "model_version": held.version,
-            "challenger": f"version {challenger.version} ({challenger.architecture})",
-            "stays_a_challenger": f"{refused}; {remedy}",
-            **shown,
-        },
-        data_version=DataVersion(f"{held.training_job}:{held.version}"),
-    )
+def _second(
+    store: ObjectStore, candidates: Sequence[Candidate], champion: ChampionRecord, margin: float
+) -> tuple[Candidate, Verdict] | None:
+    """The best of the others, and why it is not the champion; the one before the champion is `previous` already."""
+    previous = VersionRecord.find(store, champion.previous) if champion.previous else None
+    known = {champion.training_job, previous and previous.training_job}
+    second = best_of(item for item in candidates if item.record.model.job_name not in known)
+    if second is None:
+        return None
+    verdict = judge(store, champion, second.record, second.report, margin)
+    if verdict.refused:
+        return second, verdict
+    short = f"validation ROC-AUC {second.validation_auc:.3f}, not above the champion's"
+    return second, replace(verdict, refused=f"its {short}", short=short)
 
 
-def _history(verdict: Verdict, forced: bool) -> str:
-    """How a model fared against the champion, for its record."""
+def _history(candidate: Candidate, held: ChampionRecord | None, verdict: Verdict, forced: bool) -> str:
+    """How a model fared against the champion, for its record; the champion itself keeps what it has."""
+    if held and held.training_job == candidate.record.model.job_name:
+        return held.promoted
     if verdict.refused:
         return f"{'forced, although' if forced else NOT_PROMOTED} {verdict.refused}"
-    if verdict.comparison is None:
+    if "test" not in verdict.comparisons:
         return f"not compared: {verdict.note}"
-    return f"not significantly worse: difference {verdict.comparison.difference:+.3f} in test ROC-AUC"
+    return f"not significantly worse: difference {verdict.comparisons['test'].difference:+.3f} in test ROC-AUC"
 
 
-def _comparison(verdict: Verdict) -> TableMetadataValue:
-    columns = ("champion", "challenger", "difference", "low", "high", "margin", "p_worse", "worse", "patients")
-    rows = [verdict.comparison.model_dump()] if verdict.comparison else []
-    return table(rows, columns)
-
-
-def films_among(store: ObjectStore, names: Iterable[str]) -> list[str]:
-    """The cohorts that hold prepared images of patients, and not phantoms."""
-    manifests = (open_manifest(store, name) for name in sorted(names))
-    return [item.cohort for item in manifests if not item.phantoms and any(row.stages for row in item.rows)]
-
-
-def find_candidates(
-    store: ObjectStore, withdrawn: Mapping[str, str], films: Sequence[str] = ()
-) -> dict[str, Candidate]:
-    """Each architecture's newest report, judged.
-
-    Refused are reports about another training set than the current one (their validation figures cannot be compared),
-    models that were rolled back (``withdrawn``, by training run), those that failed a gate or that a gate cannot
-    decide, and models of phantoms where there are cohorts of ``films``.
-    """
-    found: dict[str, Candidate] = {}
-    records = existing_reports(store)
-    if not records:
-        return found
-    dataset_digest = TrainingSetRecord.need(store).digest
-    for name, record in records.items():
-        report = _report(store, record)
-        failed = [f"{gate.gate} ({gate.reason})" for gate in report.gates if gate.holds_up]
-        refused = f"did not pass {'; '.join(failed)}" if failed else None
-        if reason := withdrawn.get(record.model.mlflow_run_id or ""):
-            refused = f"withdrawn: {reason}"
-        if films and report.phantoms:
-            refused = f"it was trained on phantoms, and there are films ({', '.join(films)}): train on those"
-        if report.data.digest != dataset_digest:
-            refused = "its report is about another training set: materialize evaluation_report again"
-        found[name] = Candidate(record, report, refused)
-    return found
-
-
-def _report(store: ObjectStore, record: ReportRecord) -> Report:
-    try:
-        return read_report(store.read(f"{record.prefix}/report.json"))
-    except InvalidReport as error:
-        raise Failure(
-            f"{record.prefix}/report.json was written by another version of this package: materialize "
-            f"evaluation_report again ({error})",
-            allow_retries=False,
-        ) from error
+def _comparison(
+    verdict: Verdict, champion: ChampionRecord, challenger: VersionRecord | None, best: Candidate
+) -> dict[str, Any]:
+    """The figures of both models on the same patients, a column for each split; why the challenger is one."""
+    splits = verdict.comparisons
+    rows = [{"figure": name, **{split: getattr(splits[split], name) for split in splits}} for name in FIGURES]
+    figures = {"comparison": table(rows if splits else [], ("figure", *splits))}
+    if challenger is None or verdict.refused is None:
+        return figures
+    force = "materialize champion_model with promote: force"
+    lost = challenger.training_job == best.record.model.job_name
+    why = (
+        f"Version {challenger.version} ({challenger.architecture}) is registered and not in use: {verdict.refused}. "
+        "Both models ranked the same patients. The difference is the challenger's ROC-AUC minus the champion's, with "
+        "its 95 % interval by paired DeLong; films of one patient count as one. A model that loses more than the "
+        f"margin on validation, or significantly on test, does not replace version {champion.version}. To use it "
+        f"nevertheless: {force if lost else f'penumo rollback --to {challenger.version}'}."
+    )
+    return {"stays_a_challenger": verdict.short, **figures, "explanation": MetadataValue.md(escaped(why))}
 
 
 def approval_of(gates: Sequence[GateResult]) -> Approval:
@@ -233,9 +211,7 @@ def approval_of(gates: Sequence[GateResult]) -> Approval:
     return Approval.approved if passed.issuperset(APPROVING_GATES) else Approval.pending
 
 
-def _winner(
-    store: ObjectStore, tracking: Tracking, architecture: str, candidate: Candidate, promoted: str
-) -> tuple[Winner, list[str]]:
+def _winner(store: ObjectStore, tracking: Tracking, candidate: Candidate, promoted: str) -> tuple[Winner, list[str]]:
     """The winner with all that serving it takes, and what a person should know of that."""
     prepare, doubts = _prepared_with(store)
     segmenter = current_segmenter(store)
@@ -244,7 +220,7 @@ def _winner(
         doubts.append(f"gates that were switched off: {', '.join(off)}")
     run_id, name = model.mlflow_run_id or "", candidate.record.prefix.rpartition("/")[2]
     winner = Winner(
-        architecture=architecture,
+        architecture=candidate.architecture,
         model=model,
         report=candidate.record.prefix,
         rule=DecisionRule.model_validate(report.decision_rule.model_dump()),
@@ -253,7 +229,7 @@ def _winner(
         approval=approval_of(report.gates),
         phantoms=report.phantoms,
         promoted=promoted,
-        description=description(tracking, run_id, report, name),
+        description=f"{description(tracking, run_id, report, name)}\n- Champion or challenger: {promoted}",
     )
     return winner, doubts
 
@@ -267,19 +243,3 @@ def _prepared_with(store: ObjectStore) -> tuple[dict[str, Any], list[str]]:
     chosen = PrepareConfig.model_validate_json(images.most_common(1)[0][0]).model_dump(mode="json")
     differ = ["the training cohorts were prepared with different settings: new images get the most common ones"]
     return chosen, differ if len(images) > 1 else []
-
-
-def _validation_auc(candidate: Candidate) -> float | None:
-    return candidate.report.performance.validation["roc_auc"].value
-
-
-def _table(candidates: Mapping[str, Candidate]) -> TableMetadataValue:
-    records = (
-        {
-            "architecture": name,
-            "validation_roc_auc": _validation_auc(item),
-            "verdict": item.refused or "may win",
-        }
-        for name, item in candidates.items()
-    )
-    return table(records, ("architecture", "validation_roc_auc", "verdict"))

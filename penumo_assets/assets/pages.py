@@ -141,7 +141,7 @@ def text_block(text: str) -> MarkdownMetadataValue:
 def link(text: str, address: str) -> MarkdownMetadataValue:
     """A link, or just the text where ``address`` is no http or https address that can stand in a link."""
     safe = address.startswith(("http://", "https://")) and not re.search(r"[\s()<>\\]", address)
-    return MetadataValue.md(f"[{_escaped(text)}](<{address}>)" if safe else _escaped(text))
+    return MetadataValue.md(f"[{escaped(text)}](<{address}>)" if safe else escaped(text))
 
 
 def mlflow_run(tracking: Tracking, run_id: str | None) -> MarkdownMetadataValue:
@@ -149,7 +149,7 @@ def mlflow_run(tracking: Tracking, run_id: str | None) -> MarkdownMetadataValue:
     return link(run_id or "none", (tracking.run_address(run_id) if run_id else None) or "")
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Everything that is neither a letter, a digit nor a space with a backslash in front; on one line."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
 

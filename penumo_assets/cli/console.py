@@ -29,7 +29,10 @@ _COUNTED = {"dagster/row_count": "images", "rejected": "rejected", "computed": "
 _FOLLOWS = "Dependencies for step"  # what a failed step keeps from running is no reason of its own
 _PLAIN = (TextMetadataValue, IntMetadataValue, FloatMetadataValue)  # no pictures, no tables
 _ENDS = (DagsterEventType.RUN_SUCCESS, DagsterEventType.RUN_FAILURE, DagsterEventType.RUN_CANCELED)
-_SHOWN = ("architecture", "model_version", "source", "test_roc_auc", "splits", "report")
+_SHOWN = (
+    *("architecture", "model_version", "challenger", "stays_a_challenger"),
+    *("source", "test_roc_auc", "splits", "report"),
+)
 
 
 def shows_everything() -> bool:

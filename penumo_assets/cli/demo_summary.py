@@ -1,6 +1,7 @@
 """The end of the demo's story: what was made, how good it is, what is not green and why, and what to do next."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 from urllib.parse import unquote, urlparse
 
@@ -31,7 +32,8 @@ Results = Sequence[tuple[str | None, ExecutionResult]]
 
 def print_summary(say: Say, store: ObjectStore, results: Results) -> None:
     """The table of assets, the metrics, the checks, the rejected files, and the next commands."""
-    for part in (_assets(results), _metrics(store), _checks(results), _rejected(store, results), _next(store, results)):
+    metrics = chain(_metrics(store), _rivals(results))
+    for part in (_assets(results), metrics, _checks(results), _rejected(store, results), _next(store, results)):
         say("")
         for line in part:
             say(line)
@@ -41,13 +43,26 @@ def print_summary(say: Say, store: ObjectStore, results: Results) -> None:
 
 def _assets(results: Results) -> Iterator[str]:
     yield f"{'asset':<22}{'partition':<16}{'images':>8}{'rejected':>10}"
+    for partition, name, values in _made(results):
+        images = values.get("dagster/row_count", values.get("test_images", ""))
+        yield f"{name:<22}{partition or '':<16}{images:>8}{values.get('rejected', ''):>10}".rstrip()
+
+
+def _made(results: Results) -> Iterator[tuple[str | None, str, dict[str, Any]]]:
+    """Partition, asset, and what stands on its page."""
     for partition, result in results:
         for event in result.get_asset_materialization_events():
-            materialization = event.step_materialization_data.materialization
-            values: dict[str, Any] = {name: item.value for name, item in materialization.metadata.items()}
-            images = values.get("dagster/row_count", values.get("test_images", ""))
-            name = materialization.asset_key.to_user_string()
-            yield f"{name:<22}{partition or '':<16}{images:>8}{values.get('rejected', ''):>10}".rstrip()
+            made = event.step_materialization_data.materialization
+            yield partition, made.asset_key.to_user_string(), {key: item.value for key, item in made.metadata.items()}
+
+
+def _rivals(results: Results) -> Iterator[str]:
+    """Who is in use, and who was compared with it."""
+    for _, name, values in _made(results):
+        if name == "champion_model":
+            why = values.get("stays_a_challenger")
+            yield f"champion: version {values['model_version']} ({values['architecture']})"
+            yield f"challenger: {values['challenger']}" + (f": {why}" if why else "")
 
 
 def _metrics(store: ObjectStore) -> Iterator[str]:

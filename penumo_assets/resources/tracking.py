@@ -137,8 +137,8 @@ class Tracking(ConfigurableResource):
     def point(self, version: str) -> str | None:
         """Give ``version`` the alias ``champion`` and the one before it ``previous``; the version of ``previous``.
 
-        Aliases are moved, never removed, so `champion` never points to nothing. Pointing to the champion itself
-        changes nothing.
+        These two are moved, never removed, so `champion` never points to nothing. Pointing to the champion itself
+        changes nothing. Who was the challenger is it no more.
         """
         client = self.client()
         client.get_model_version(self.registered_model, version)
@@ -147,15 +147,15 @@ class Tracking(ConfigurableResource):
             if before is not None:
                 client.set_registered_model_alias(self.registered_model, PREVIOUS, before)
             client.set_registered_model_alias(self.registered_model, CHAMPION, version)
+        if self.version_with(CHALLENGER) == version:
+            self.challenge(None)
         return self.version_with(PREVIOUS)
 
-    def challenge(self, version: str) -> None:
-        """Give ``version`` the alias ``challenger``: registered, compared, and not in use."""
-        self.client().set_registered_model_alias(self.registered_model, CHALLENGER, version)
-
-    def settle(self, version: str) -> None:
-        """Take the alias ``challenger`` away from ``version``, if it has it: it is the champion now."""
-        if self.version_with(CHALLENGER) == version:
+    def challenge(self, version: str | None) -> None:
+        """Give ``version`` the alias ``challenger``: registered, compared, and not in use. None: nobody has it."""
+        if version is not None:
+            self.client().set_registered_model_alias(self.registered_model, CHALLENGER, version)
+        elif self.version_with(CHALLENGER) is not None:
             self.client().delete_registered_model_alias(self.registered_model, CHALLENGER)
 
     def withdraw(self, version: str, reason: str) -> None:

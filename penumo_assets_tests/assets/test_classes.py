@@ -1,21 +1,26 @@
 """Classes are declared: labels are led to them by a map, what is no class is named, and a corrected label is news."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dagster import AssetKey, Failure
+from dagster import AssetKey, ExecuteInProcessResult, Failure
+from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
+from dagster._core.loader import LoadingContextForTest
 
 from penumo_assets.cohort.labels import parse_labels
 from penumo_assets.cohort.publish import ManifestHead, dump_manifest, manifest_key, open_manifest
 from penumo_assets.cohort.training_items import ITEMS, ItemsRecord, cohort_items
 from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.prepare import LabelsConfig, PrepareConfig
+from penumo_assets.definitions import build_definitions
 from penumo_assets.jobs.manifest import STAGE_ASSETS
 from penumo_assets.records import TrainingSetRecord
 from penumo_assets_tests.backfills.stub_jobs import StubJobRunner, png
 from penumo_assets_tests.house import House, failure_of, open_house
+from penumo_assets_tests.in_process import resources_in_process
 from penumo_assets_tests.registry import run_check
 
 MAP = {"bacterial": "pneumonia", "virus": "pneumonia", "no finding": "normal"}
@@ -28,16 +33,20 @@ def house(tmp_path: Path) -> Iterator[House]:
         yield house
 
 
-def land(house: House, cohort: str, *labels: str) -> None:
+def labels_csv(labels: Sequence[str]) -> bytes:
     rows = "".join(f"{number}.png,P{number},{label}\n" for number, label in enumerate(labels))
-    house.store.write(f"landing/{cohort}/labels.csv", f"file,patient_id,label\n{rows}".encode())
+    return f"file,patient_id,label\n{rows}".encode()
+
+
+def land(house: House, cohort: str, *labels: str) -> None:
+    house.store.write(f"landing/{cohort}/labels.csv", labels_csv(labels))
     for number in range(len(labels)):
         house.store.write(f"landing/{cohort}/{number}.png", png(number))
     house.instance.add_dynamic_partitions("cohort", [cohort])
 
 
-def prepare(house: House, cohort: str, **config: Any) -> None:
-    house.materialize(*STAGE_ASSETS, partition=cohort, config={"prepare_cohort": config})
+def prepare(house: House, cohort: str, **config: Any) -> ExecuteInProcessResult:
+    return house.materialize(*STAGE_ASSETS, partition=cohort, config={"prepare_cohort": config})
 
 
 def version_of(house: House, asset: str) -> str:
@@ -109,9 +118,41 @@ def test_a_corrected_label_is_another_version_and_computes_nothing(house: House,
     monkeypatch.setattr(StubJobRunner, "run", lambda *_: pytest.fail("a job ran"))
     prepare(house, "ward")
     assert {asset: version_of(house, asset) for asset in STAGE_ASSETS} == before
-    house.store.write("landing/ward/labels.csv", b"file,patient_id,label\n0.png,P0,normal\n1.png,P1,normal\n")
+    house.store.write("landing/ward/labels.csv", labels_csv(["normal", "normal"]))
     prepare(house, "ward")
     assert all(version_of(house, asset) != before[asset] for asset in STAGE_ASSETS)
+
+
+def test_labels_that_are_corrected_late_make_the_training_set_stale_and_compute_no_image(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Dagster's pages show it: fresh, then stale because of this cohort, then fresh."""
+    packing = replace(house, resources=resources_in_process())
+    land(house, "ward", *["normal", "pneumonia"] * 8)
+    prepare(house, "ward")
+    packing.materialize("training_set")
+    monkeypatch.setattr(StubJobRunner, "run", lambda *_: pytest.fail("a job ran"))
+    prepare(house, "ward")
+    assert staleness(house) == (StaleStatus.FRESH, [])
+    house.store.write("landing/ward/labels.csv", labels_csv(["pneumonia", "normal"] * 8))
+    result = prepare(house, "ward")
+    computed = [event.metadata["computed"].value for event in result.asset_materializations_for_node("prepare_cohort")]
+    assert computed == [0] * len(STAGE_ASSETS)
+    assert staleness(house) == (StaleStatus.STALE, [("npz_tensors", "ward", "has a new dependency data version")])
+    packing.materialize("training_set")
+    assert staleness(house) == (StaleStatus.FRESH, [])
+
+
+def staleness(house: House) -> tuple[StaleStatus, list[tuple[str, str | None, str]]]:
+    """What Dagster says of `training_set`: its status, and which partition of which asset it is for what reason."""
+    graph, key = build_definitions().resolve_asset_graph(), AssetKey("training_set")
+    resolver = CachingStaleStatusResolver(house.instance, graph, LoadingContextForTest(house.instance))
+    causes = [
+        (cause.dependency.asset_key.to_user_string(), cause.dependency.partition_key, cause.reason)
+        for cause in resolver.get_stale_causes(key)
+        if cause.dependency
+    ]
+    return resolver.get_status(key), causes
 
 
 @pytest.mark.parametrize(
