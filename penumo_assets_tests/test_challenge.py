@@ -119,14 +119,14 @@ def test_the_best_of_the_others_is_registered_as_challenger_with_its_comparison(
         assert aliases(house) == ("1", "2", None)
         assert read_champion(house.store).architecture == "resnet50"
         assert shown["challenger"].value == "version 2 (resnet34)"
-        assert shown["stays_a_challenger"].value == "validation ROC-AUC 0.800, not above the champion's"
+        assert shown["stays_a_challenger"].value == "validation ROC-AUC 0.800, not above the champion's 0.900"
         figures = compared(shown)
         assert figures["champion"] > figures["challenger"]
         assert (figures["worse"], figures["patients"]) == (False, PATIENTS)
         assert "nevertheless: penumo rollback --to 2" in shown["explanation"].value.replace("\\", "")
         version = read_version(house.store, "2")
         assert version.approval == "PendingManualApproval"
-        assert version.promoted == "not promoted: its validation ROC-AUC 0.800, not above the champion's"
+        assert version.promoted == "not promoted: its validation ROC-AUC of 0.800 is not above the 0.900 of version 1"
         described = house.resources["tracking"].client().get_model_version("pneumonia-classifier", "2").description
         assert described.endswith(f"- Champion or challenger: {version.promoted}")
         before = aliases(house)

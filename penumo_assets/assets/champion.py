@@ -101,7 +101,7 @@ def champion_model(
         challenger = challenge(store, tracking, packages, winner, run_id)
     else:
         champion = promote(store, tracking, packages, winner, run_id)
-        second = _second(store, candidates, champion, config.margin)
+        second = _second(store, candidates, best, champion, config.margin)
         if second is None:
             tracking.challenge(None)
         else:
@@ -156,7 +156,7 @@ def _best(candidates: Sequence[Candidate]) -> Candidate:
 
 
 def _second(
-    store: ObjectStore, candidates: Sequence[Candidate], champion: ChampionRecord, margin: float
+    store: ObjectStore, candidates: Sequence[Candidate], best: Candidate, champion: ChampionRecord, margin: float
 ) -> tuple[Candidate, Verdict] | None:
     """The best of the others, and why it is not the champion; the one before the champion is `previous` already."""
     previous = VersionRecord.find(store, champion.previous) if champion.previous else None
@@ -167,8 +167,9 @@ def _second(
     verdict = judge(store, champion, second.record, second.report, margin)
     if verdict.refused:
         return second, verdict
-    short = f"validation ROC-AUC {second.validation_auc:.3f}, not above the champion's"
-    return second, replace(verdict, refused=f"its {short}", short=short)
+    own, its = f"{second.validation_auc:.3f}", f"{best.validation_auc:.3f}"
+    reason = f"its validation ROC-AUC of {own} is not above the {its} of version {champion.version}"
+    return second, replace(verdict, refused=reason, short=f"validation ROC-AUC {own}, not above the champion's {its}")
 
 
 def _history(candidate: Candidate, held: ChampionRecord | None, verdict: Verdict, forced: bool) -> str:
