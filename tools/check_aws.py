@@ -1,17 +1,21 @@
 """`make check-aws`: what is missing on AWS before a first job is paid. Reads only, with the caller's credentials.
 
-Settings, role and its trust, image, bucket and its key, secrets, quotas, the way out of the VPC, and SageMaker's API.
-What the credentials may not look at is said, and counts as nothing found: an administrator's see everything.
+Settings, role and its trust, what the caller and the role may do, image, bucket, secrets, quotas, the logs' retention,
+the way out of the VPC, and SageMaker's API. Where these credentials may not look, that is said: an administrator's see
+everything.
 """
 
 import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
+from aws_permissions import job_resources, orchestrator_resources, policy, principal_of, refused
 from botocore.exceptions import BotoCoreError, ClientError
 
+from penumo_assets.resources.compute.sagemaker.job import LOG_GROUP
 from penumo_assets.resources.compute.sagemaker.machines import default_image, registry_of
 from penumo_assets.resources.compute.sagemaker.runner import SageMakerJobRunner
 from penumo_assets.resources.compute.sagemaker.service import Service
@@ -36,6 +40,16 @@ class Account:
     def client(self, name: str) -> Any:
         return self.service.client(name)
 
+    @cached_property
+    def images(self) -> set[str]:
+        """Of both kinds of jobs."""
+        settings = self.settings
+        if settings.image:
+            return {settings.image}
+        registry = registry_of(self.service.region)
+        kinds = (settings.processing_instance_type, settings.training_instance_type)
+        return {default_image(registry, kind) for kind in kinds}
+
 
 def role(account: Account) -> Iterator[str]:
     """The role that jobs run as is there, and SageMaker may take it."""
@@ -53,11 +67,28 @@ def role(account: Account) -> Iterator[str]:
         yield f"SageMaker may not take the role {arn}: its trust policy is docs/aws/trust_job_role.json"
 
 
+def permissions(account: Account) -> Iterator[str]:
+    """IAM would allow the caller what the orchestrator does, and the role what its jobs do."""
+    iam, caller = account.client("iam"), account.client("sts").get_caller_identity()
+    settings, region, number = account.settings, account.service.region, caller["Account"]
+    names = {"ACCOUNT": number, "REGION": region, "BUCKET": account.bucket, "PREFIX": account.prefix}
+    names |= {"KMS_KEY_ARN": settings.kms_key, "JOB_ROLE_ARN": settings.role_arn}
+    images = [f"arn:aws:ecr:{m[2]}:{m[1]}:repository/{m[3]}" for m in map(_IMAGE.fullmatch, account.images) if m]
+    wanted = policy("iam_job_role.json", names, job_resources(settings, images))
+    wanted += policy("iam_job_role_vpc.json", names, {}) if settings.subnets else []
+    try:
+        yield from refused(iam, settings.role_arn, wanted)
+    except ClientError as error:
+        if code(error) != "NoSuchEntity":  # that there is none, `role` says
+            raise
+    wanted = policy("iam_orchestrator.json", names, orchestrator_resources(settings, number, region))
+    if not caller["Arn"].endswith(":root"):
+        yield from refused(iam, principal_of(iam, caller["Arn"]), wanted)
+
+
 def image(account: Account) -> Iterator[str]:
     """The images of both kinds of jobs are in their registries."""
-    kinds = (account.settings.processing_instance_type, account.settings.training_instance_type)
-    named = account.settings.image
-    for uri in {named} if named else {default_image(registry_of(account.service.region), kind) for kind in kinds}:
+    for uri in account.images:
         match = _IMAGE.fullmatch(uri)
         if match is None:
             yield f"{uri} is no image in a private registry of ECR, the only kind that jobs take: change PENUMO_IMAGE"
@@ -135,6 +166,14 @@ def quotas(account: Account) -> Iterator[str]:
             yield f"the quota '{name}' is {found.get(name, 0):.0f}, a job needs {count}: ask for it in Service Quotas"
 
 
+def logs(account: Account) -> Iterator[str]:
+    """What jobs write to CloudWatch does not stay there, and cost, for ever."""
+    for group in LOG_GROUP.values():
+        found = account.client("logs").describe_log_groups(logGroupNamePrefix=group)["logGroups"]
+        if not any(item["logGroupName"] == group and item.get("retentionInDays") for item in found):
+            yield f"the logs in {group} are kept for ever: give the group a retention (docs/deploy_aws.md, step 5a)"
+
+
 def network(account: Account) -> Iterator[str]:
     """Jobs in a VPC reach S3, the registry and the logs: through a NAT gateway, or through endpoints."""
     settings, client = account.settings, account.client("ec2")
@@ -171,7 +210,17 @@ def api(account: Account) -> Iterator[str]:
     yield from ()
 
 
-CHECKS: tuple[Callable[[Account], Iterator[str]], ...] = (api, bucket, role, image, secrets, quotas, network)
+CHECKS: tuple[Callable[[Account], Iterator[str]], ...] = (
+    api,
+    bucket,
+    role,
+    permissions,
+    image,
+    secrets,
+    quotas,
+    logs,
+    network,
+)
 
 
 def code(error: ClientError) -> str:
@@ -185,8 +234,8 @@ def problems(account: Account) -> Iterator[tuple[str, str]]:
             for problem in check(account):
                 yield check.__name__, problem
         except ClientError as error:
-            refused = code(error) in REFUSED
-            what = "these credentials may not look at it" if refused else f"AWS answers {code(error)}"
+            not_allowed = code(error) in REFUSED
+            what = "could not look: these credentials may not" if not_allowed else f"AWS answers {code(error)}"
             yield check.__name__, f"{what} ({error.operation_name})"
         except (BotoCoreError, JobFailed, StorageError) as error:
             text = f"{type(error).__name__}; check AWS_ENDPOINT_URL" if isinstance(error, BotoCoreError) else str(error)

@@ -220,10 +220,12 @@ def test_a_gpu_that_torch_does_not_see_fails_the_job(
     emulator: Emulator, make_bench: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """This machine has none, so a job on a GPU instance finds what it would find in an image without CUDA."""
-    monkeypatch.setitem(emulator.limits.quotas, "ml.g5.xlarge for training job usage", 1)
-    bench = make_bench(training_instance_type="ml.g5.xlarge")
-    with pytest.raises(JobFailed, match=r"torch finds no CUDA on ml\.g5\.xlarge.*PENUMO_IMAGE"):
-        bench.run(kind="training")
+    for kind in ("training", "processing"):
+        monkeypatch.setitem(emulator.limits.quotas, f"ml.g5.xlarge for {kind} job usage", 1)
+    bench = make_bench(training_instance_type="ml.g5.xlarge", processing_instance_type="ml.g5.xlarge")
+    for kind in ("training", "processing"):
+        with pytest.raises(JobFailed, match=r"torch finds no CUDA on ml\.g5\.xlarge.*PENUMO_IMAGE"):
+            bench.run(kind=kind)
     assert bench.starts() == 0
 
 

@@ -236,6 +236,14 @@ def test_interrupted_spot_trials_go_on_each_from_its_own_checkpoint(emulator: Em
     assert not [*bench.store.list_objects("jobs")]
 
 
+def test_a_failed_trial_leaves_no_checkpoint_to_the_next(emulator: Emulator, make_bench: Any) -> None:
+    bench = make_bench(use_spot=True)
+    trials = tune(bench, "spoil", config=SearchConfig(trials=2, parallel=1))
+    assert {trial.reason for trial in trials} == {"the films are upside down"}
+    assert emulator.api.jobs["Training", trials[1].job_name].restored == set()
+    assert not [*bench.store.list_objects("jobs")]
+
+
 def test_a_name_is_short_and_says_what_is_searched(bench: Bench) -> None:
     spec = bench.spec(kind="training", partition="resnet34")
 

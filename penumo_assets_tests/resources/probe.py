@@ -35,6 +35,10 @@ def main(argv: list[str] | None) -> None:
     if what == "checkpoint" and not resumed:
         checkpoint.write_text("half way")
         time.sleep(60)
+    if what == "spoil":
+        checkpoint.write_text("half way")
+        time.sleep(2.5)  # until it has been copied to S3
+        raise contract.JobError("the films are upside down")
     while what == "wait" and not marker.with_suffix(".gate").exists():
         time.sleep(0.02)
     for number in range(int(options.get("--lines", "0"))):

@@ -18,6 +18,7 @@ from moto.backends import get_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from penumo_assets_tests.aws.emulator import permissions
 from penumo_assets_tests.aws.emulator.api import OPERATIONS, JobApi
 from penumo_assets_tests.aws.emulator.faults import FaultPlan, JobScript
 from penumo_assets_tests.aws.emulator.job import JobHost
@@ -127,6 +128,8 @@ class Emulator:
 
     def _dispatch(self, environ: dict[str, Any], start_response: Callable) -> Iterable[bytes]:
         service, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
+        if simulation := permissions.simulation_of(environ):
+            return self._simulate(simulation, start_response)
         if service not in _TARGETS:
             return self._moto(environ, start_response)
         fault = self._faults.take_api(operation)
@@ -149,6 +152,16 @@ class Emulator:
                 self._show(self.requests[-1])
         start_response(status, [("Content-Type", "application/x-amz-json-1.1")])
         return [json.dumps(body).encode()]
+
+    def _simulate(self, fields: dict[str, str], start_response: Callable) -> Iterable[bytes]:
+        try:
+            if fault := self._faults.take_api(fields["Action"]):
+                raise ApiError(fault.code, fault.message, 403)
+            status, body = "200 OK", permissions.simulate(self.client("iam"), fields)
+        except ApiError as failed:
+            status, body = f"{failed.status} Error", permissions.error_of(failed)
+        start_response(status, [("Content-Type", "text/xml")])
+        return [body]
 
     def _list_quotas(self, params: dict[str, Any]) -> dict[str, Any]:
         return {"Quotas": [{"QuotaName": name, "Value": value} for name, value in self.limits.quotas.items()]}

@@ -63,7 +63,7 @@ def job_environment(settings: SageMakerSettings, spec: JobSpec) -> dict[str, str
     instance_type = settings.instance_type(spec)
     own = _given(
         PIP_INDEX_URL=settings.pip_index_url,
-        **{GPU_VARIABLE: instance_type if spec.kind == "training" and has_gpu(instance_type) else ""},
+        **{GPU_VARIABLE: instance_type if has_gpu(instance_type) else ""},
     )
     if spec.kind == "training" and settings.instance_count(spec) > 1:
         own |= network_variables(instance_type)

@@ -19,6 +19,7 @@ import tarfile
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from urllib.parse import urlparse
 
 BUNDLE_NAME = "bundle.tar.gz"
@@ -34,6 +35,7 @@ CHECKPOINTS_VARIABLE = "PENUMO_CHECKPOINTS_URI"  # where SageMaker keeps the che
 _KEPT_FROM_PIP = ("AWS_", "MLFLOW_", "PENUMO_", "SM_")
 FETCHES = 16  # at a time
 MESSAGE_BYTES = 1000  # SageMaker shows the first 1,024
+stopping = Event()  # somebody has asked the container to stop
 
 
 def main() -> None:
@@ -58,7 +60,7 @@ def main() -> None:
             command = [sys.executable, "-m", f"{PACKAGE}.jobs.{program}", *arguments]
             written, code, _ = run(command, environment, opt_ml)
             lines += written
-            if trial and code == 0:
+            if trial and not stopping.is_set():  # else it goes on from them
                 remove_checkpoints(opt_ml, environment)
         if code < 0:
             explain(failure, f"killed by signal {-code}" + (", out of memory?" if code == -signal.SIGKILL else ""))
@@ -207,7 +209,7 @@ def require_cuda(environment: dict[str, str], failure: Path) -> int:
 
 
 def remove_checkpoints(opt_ml: Path, environment: dict[str, str]) -> None:
-    """Remove a finished trial's checkpoints here and in S3: each later trial would be given them when it starts."""
+    """Remove the checkpoints of a trial that has ended, here and in S3: each later one would be given them."""
     name, uri = environment.get("PENUMO_CHECKPOINT_FOLDER"), environment.get(CHECKPOINTS_VARIABLE)
     if not name or not uri:
         return
@@ -259,8 +261,13 @@ def run(command: list[str], environment: dict[str, str], folder: Path) -> tuple[
     process = subprocess.Popen(
         command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
+
+    def stop(*_: object) -> None:
+        stopping.set()
+        process.terminate()
+
     # SageMaker asks the container to stop two minutes before it takes the machine: the program shall know.
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    signal.signal(signal.SIGTERM, stop)
     assert process.stdout
     count, tail = 0, deque[str](maxlen=20)
     for line in process.stdout:
