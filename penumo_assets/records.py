@@ -152,17 +152,17 @@ class ReportRecord(Record):
     model: ModelRecord
     values: dict[str, Any] = {}
 
+    @classmethod
+    def folder(cls, about: str) -> str:
+        """Where the reports of an architecture or a cohort lie, each in a folder of its own."""
+        return cls.key(about).rpartition("/")[0]
 
-class ExternalRecord(Record):
-    """A cohort's newest external validation: objects ``prefix/name``, the training job of the model that it judges, and
-    its headline figures."""
+
+class ExternalRecord(ReportRecord):
+    """The same of a cohort's newest external validation."""
 
     KEY = "external_validation/{}/current.json"
-
-    prefix: str
-    names: tuple[str, ...] = ()
-    model: str
-    values: dict[str, Any] = {}
+    MADE_BY = "external_validation"
 
 
 class LooksRecord(Record):

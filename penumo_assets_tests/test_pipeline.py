@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from dagster import AssetCheckSeverity, AssetKey, DagsterInstance, ExecuteInProcessResult
 
+from penumo_assets.cli.main import main
 from penumo_assets.cli.predict_files import load_endpoint
 from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.imaging.pack import load_npz
@@ -304,23 +306,36 @@ def test_a_failed_gate_fails_its_architectures_run_and_leaves_the_other_to_win(t
     assert comparison["images"] == challenger["values"]["test_images"]
 
 
-def test_batch_endpoint_and_command_give_one_answer(trained: House) -> None:
-    """Raw DICOM bytes through the served archive, against the row of predictions.parquet that the job wrote."""
+@pytest.mark.parametrize("coverage", [1.0, 0.5])
+def test_batch_endpoint_and_command_give_one_answer(trained: House, coverage: float, tmp_path: Path) -> None:
+    """Raw DICOM bytes through the served archive and through the command, against the row of predictions.parquet that
+    the job wrote; with a model that answers every film, and with one that withholds answers."""
+    if coverage < 1:
+        judged = {"evaluation_report": LENIENT["evaluation_report"] | {"coverage": coverage}}
+        architecture = trained.store.read_json("models/champion.json")["architecture"]
+        trained.materialize("evaluation_report", partition=architecture, config=judged)
+        trained.materialize("champion_model")
     trained.materialize("predictions", partition="dicom")
     record = trained.store.read_json("predictions/dicom/current.json")
     table = pd.read_parquet(io.BytesIO(trained.store.read(f"{record['prefix']}/predictions.parquet")))
     table = table.set_index("image_id")
+    assert ("not decided" in set(table["decision"])) is (coverage < 1)
     endpoint = load_endpoint(trained.store, record["model_version"])
-    rows = [row for row in read_manifest(trained.store, "dicom") if "npz" in row.stages]
-    for row in rows[:4]:
-        data = trained.store.read(f"landing/dicom/{row.source}")
-        found = predict_fn(input_fn(data, "application/dicom"), endpoint)
-        for kind in ("probability", "calibrated_probability"):
-            values = found["probabilities" if kind == "probability" else "calibrated_probabilities"]
-            assert values["pneumonia"] == pytest.approx(table.loc[row.image_id, f"{kind}_pneumonia"], abs=1e-5)
-        assert found["decision"] == table.loc[row.image_id, "decision"]
-        assert found["quality_flags"] == [flag for flag in table.loc[row.image_id, "quality_flags"].split(";") if flag]
-        assert found["model_version"] == table.loc[row.image_id, "model_version"]
+    films = {row.image_id: row for row in read_manifest(trained.store, "dicom") if "npz" in row.stages}
+    # Four films, of each decision one at least.
+    chosen = list(dict.fromkeys([*table.groupby("decision").head(1).index, *table.index]))[:4]
+    for image_id in chosen:
+        data = trained.store.read(f"landing/dicom/{films[image_id].source}")
+        (tmp_path / f"{image_id}.dcm").write_bytes(data)
+        command = CliRunner().invoke(main, ["predict", "--json", str(tmp_path / f"{image_id}.dcm")])
+        assert command.exit_code == 0, command.output
+        for found in (predict_fn(input_fn(data, "application/dicom"), endpoint), json.loads(command.stdout)):
+            for kind in ("probability", "calibrated_probability"):
+                values = found["probabilities" if kind == "probability" else "calibrated_probabilities"]
+                assert values["pneumonia"] == pytest.approx(table.loc[image_id, f"{kind}_pneumonia"], abs=1e-5)
+            assert found["decision"] == table.loc[image_id, "decision"]
+            assert found["quality_flags"] == [flag for flag in table.loc[image_id, "quality_flags"].split(";") if flag]
+            assert found["model_version"] == table.loc[image_id, "model_version"]
 
 
 def test_predictions_say_how_far_the_cohort_is_from_the_training_data(trained: House) -> None:

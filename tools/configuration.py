@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from penumo_assets.assets.champion import ChampionConfig
 from penumo_assets.assets.evaluation import EvaluationConfig
+from penumo_assets.assets.external import ExternalConfig
 from penumo_assets.checks.dataset import ClassBalanceConfig, DuplicatesConfig, SamePreparationConfig
 from penumo_assets.checks.identity import PatientIdentityConfig
 from penumo_assets.checks.objects import SampleConfig, TensorSampleConfig
@@ -36,12 +37,14 @@ How images are prepared has [a page of its own](prepare_configuration.md), with 
 
 @dataclass(frozen=True)
 class Section:
-    """A configuration and the asset or check whose launchpad shows it."""
+    """A configuration and the asset or check whose launchpad shows it; ``elsewhere`` are parts that other sections
+    describe."""
 
     title: str
     asset: str
     model: BaseModel
     note: str = ""
+    elsewhere: tuple[str, ...] = ()
 
 
 SECTIONS = (
@@ -67,6 +70,14 @@ SECTIONS = (
         "A gate that is `null` asks for nothing. What the gates mean: [evaluation](evaluation.md).",
     ),
     Section("Champion", "champion_model", ChampionConfig()),
+    Section(
+        "External validation",
+        "external_validation",
+        ExternalConfig(),
+        "`evaluation` holds the keys of `evaluation_report`, `dataset` those of `training_set` (`classes` and `map` "
+        "count always, the rest with `leave_out`), and `train` those of `trained_model` (with `leave_out`).",
+        ("evaluation", "dataset", "train"),
+    ),
     Section("Inference", "predictions", InferenceConfig()),
 )
 CHECKS = (
@@ -203,20 +214,21 @@ def page() -> str:
         parts.append(f"## {section.title} (`{section.asset}`)\n\n")
         parts.append(section.note + "\n\n" if section.note else "")
         parts.append("| key | default | meaning |\n|---|---|---|\n")
-        parts += [*rows(section.model), "\n"]
+        parts += [*rows(section), "\n"]
     parts.append(CHECKS_NOTE)
     for check in CHECKS:
-        parts += rows(check.model, f"`{check.asset}` | ")
+        parts += rows(check, f"`{check.asset}` | ")
     parts.append(ENVIRONMENT_NOTE + "| variable | default | meaning |\n|---|---|---|\n")
     parts += [f"| `{name}` | {default} | {meaning} |\n" for name, default, meaning in ENVIRONMENT]
     return "".join(parts)
 
 
-def rows(model: BaseModel, start: str = "") -> list[str]:
+def rows(section: Section, start: str = "") -> list[str]:
     """A line of the table for each key."""
     return [
         f"| {start}`{key}` | {shown(default)} | {meaning.replace('|', '&#124;')}{choices(default)} |\n"
-        for key, default, meaning in leaves(model)
+        for key, default, meaning in leaves(section.model)
+        if key.partition(".")[0] not in section.elsewhere
     ]
 
 

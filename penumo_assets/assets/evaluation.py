@@ -5,7 +5,6 @@ Enters: `trained_model`, `training_set`. Leaves: `evaluation_report` (report.jso
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from dagster import (
 )
 from pydantic import Field
 
+from penumo_assets.assets.report_context import report_context
 from penumo_assets.assets.report_page import report_metadata, tracked_report
 from penumo_assets.assets.shared import (
     LEARNING,
@@ -29,7 +29,6 @@ from penumo_assets.assets.shared import (
     run_job,
 )
 from penumo_assets.automation import INPUTS_UPDATED, REPORT_FRESHNESS
-from penumo_assets.cohort.publish import open_manifest, read_settings
 from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.report.content import read_report
 from penumo_assets.metrics.report.context import Study
@@ -37,7 +36,7 @@ from penumo_assets.partitions import architectures
 from penumo_assets.promotion import NoChampion, read_champion
 from penumo_assets.records import LooksRecord, ModelRecord, ReportRecord, TrainingSetRecord
 from penumo_assets.resources.compute.runner import JobRunner
-from penumo_assets.resources.compute.spec import JobInput, JobSpec, bundle_digest
+from penumo_assets.resources.compute.spec import JobInput, JobSpec
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 from penumo_assets.resources.storage.root import Storage
 from penumo_assets.resources.tracking import Tracking
@@ -82,26 +81,53 @@ def evaluation_report(
     context: AssetExecutionContext, config: EvaluationConfig, storage: Storage, tracking: Tracking, jobs: JobRunner
 ) -> MaterializeResult:
     """Evaluate the partition's newest model, publish its report, and put it on the model's MLflow run."""
-    architecture, store = context.partition_key, storage.store
-    model, dataset = ModelRecord.need(store, architecture), TrainingSetRecord.need(store)
-    known = statements(config.study) | report_context(store, dataset.cohorts) | count_look(store, dataset, model)
-    known["mlflow_run_id"] = model.mlflow_run_id
-    known["gates"] = parsed(Gates, config.gates).model_dump()
-    settings = config.model_dump_json() + json.dumps(known["prepared_with"], sort_keys=True)
-    known["config_digest"] = hashlib.sha256(settings.encode()).hexdigest()[:16]
+    store, model = storage.store, ModelRecord.need(storage.store, context.partition_key)
+    dataset = TrainingSetRecord.need(store)
+    test = hashlib.sha256(store.read(f"{dataset.prefix}/test/index.parquet")).hexdigest()
+    known = evaluation_context(store, config, model, dataset.cohorts, test)
     inputs = {"model": model.archive, "dataset": dataset.files, **_reference(store, model)}
-    documents = {"context": {"context.json": json.dumps(known, sort_keys=True).encode()}}
-    result = run_job(context, jobs, evaluate_spec(architecture, config, inputs, documents))
-    prefix = f"reports/{architecture}/{result.job_name}"
+    spec = evaluate_spec(context.partition_key, config, inputs, known)
+    return published_report(context, jobs, storage, tracking, ReportRecord, model, spec)
+
+
+def evaluation_context(
+    store: ObjectStore, config: EvaluationConfig, model: ModelRecord, cohorts: Sequence[str], test: str
+) -> dict[str, Any]:
+    """What the report says beside the job's figures, which follows `Context`; ``test`` is the digest of the images that
+    the model is measured on, which counts as a look at them."""
+    known = statements(config.study) | report_context(store, cohorts)
+    settings = config.model_dump_json() + json.dumps(known["prepared_with"], sort_keys=True)
+    return known | {
+        "mlflow_run_id": model.mlflow_run_id,
+        "gates": parsed(Gates, config.gates).model_dump(),
+        "config_digest": hashlib.sha256(settings.encode()).hexdigest()[:16],
+        "test_digest": test,
+        "test_looks": LooksRecord.add(store, test[:16], model.job_name),
+    }
+
+
+def published_report(
+    context: AssetExecutionContext,
+    jobs: JobRunner,
+    storage: Storage,
+    tracking: Tracking,
+    record: type[ReportRecord],
+    model: ModelRecord,
+    spec: JobSpec,
+) -> MaterializeResult:
+    """Run the job that measures ``model``, keep its report as the newest of the partition, and show it."""
+    store, partition = storage.store, context.partition_key
+    result = run_job(context, jobs, spec)
+    prefix = f"{record.folder(partition)}/{result.job_name}"
     names = result.outputs["report"]
     store.copy_all((result.key("report", name), f"{prefix}/{name}") for name in names)
-    ReportRecord(prefix=prefix, names=names, model=model, values=result.values).write(store, architecture)
+    record(prefix=prefix, names=names, model=model, values=result.values).write(store, partition)
     jobs.discard(result.job_name)
     report = read_report(store.read(f"{prefix}/report.json"))
     return MaterializeResult(
         metadata={
             **report_metadata(storage, prefix, report, result.values),
-            "mlflow_run": tracked_report(context, storage.store, tracking, model, prefix, report, result.values),
+            "mlflow_run": tracked_report(context, store, tracking, model, prefix, report, result.values),
             "model_job": model.job_name,
             **result.metadata,
         },
@@ -113,24 +139,19 @@ def evaluate_spec(
     partition: str,
     config: EvaluationConfig,
     inputs: Mapping[str, JobInput],
-    documents: Mapping[str, Mapping[str, bytes]],
+    known: Mapping[str, Any],
+    documents: Mapping[str, Mapping[str, bytes]] | None = None,
 ) -> JobSpec:
-    """The job that measures a model; see jobs/evaluate for its inputs and documents."""
+    """The job that measures a model; ``known`` is `evaluation_context`, see jobs/evaluate for inputs and documents."""
+    settings = {"bootstrap": config.bootstrap, "seed": config.seed, "coverage": config.coverage}
     return JobSpec(
         kind="processing",
         program="evaluate",
         asset="evaluate",
         partition=partition,
-        arguments=(
-            "--bootstrap",
-            str(config.bootstrap),
-            "--seed",
-            str(config.seed),
-            "--coverage",
-            str(config.coverage),
-        ),
+        arguments=tuple(text for name, value in settings.items() for text in (f"--{name}", str(value))),
         inputs=inputs,
-        documents=documents,
+        documents={"context": {"context.json": json.dumps(known, sort_keys=True).encode()}, **(documents or {})},
         outputs=("report",),
         result_output="report",
     )
@@ -159,50 +180,6 @@ def _reference(store: ObjectStore, model: ModelRecord) -> dict[str, JobInput]:
     known = store.exists(f"{champion.report}/predictions.parquet")
     own = champion.training_job == model.job_name
     return {"reference": JobInput(champion.report, ("predictions.parquet",))} if known and not own else {}
-
-
-def report_context(store: ObjectStore, names: Sequence[str]) -> dict[str, Any]:
-    """What the report says of the way the data came: counts and exclusions per cohort, Dice, versions."""
-    flow: dict[str, dict[str, Any]] = {}
-    dices, phantoms = [], False
-    for cohort in names:
-        manifest = open_manifest(store, cohort)
-        rows = manifest.rows
-        rejected = Counter(row.code or "" for row in rows if row.status == "rejected")
-        labelled = sum(row.label is not None for row in rows if "npz" in row.stages)
-        usable = sum("npz" in row.stages for row in rows)
-        flow[cohort] = {
-            "landed": len(rows),
-            "accepted": usable,
-            "rejected": dict(rejected.most_common()),
-            "unlabelled": usable - labelled,
-        }
-        for row in rows:
-            facts = row.stages["masks"].facts if "masks" in row.stages else {}
-            if "dice" in facts:
-                dices.append(
-                    {
-                        "cohort": cohort,
-                        "patient_id": row.patient_id,
-                        "image_id": row.image_id,
-                        "dice": facts["dice"],
-                        "iou": facts["iou"],
-                    }
-                )
-        phantoms = phantoms or manifest.phantoms
-    return {
-        "flow": flow,
-        "dice": dices,
-        "prepared_with": {cohort: read_settings(store, cohort) for cohort in names},
-        "code_version": bundle_digest()[:16],
-        "phantoms": phantoms,
-    }
-
-
-def count_look(store: ObjectStore, dataset: TrainingSetRecord, model: ModelRecord) -> dict[str, Any]:
-    """The digest of the test images, and how many models were measured on them, this one included."""
-    digest = hashlib.sha256(store.read(f"{dataset.prefix}/test/index.parquet")).hexdigest()
-    return {"test_digest": digest, "test_looks": LooksRecord.add(store, digest[:16], model.job_name)}
 
 
 def existing_reports(store: ObjectStore) -> dict[str, ReportRecord]:

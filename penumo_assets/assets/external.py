@@ -5,7 +5,6 @@ predictions.parquet of the cohort).
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,27 +12,23 @@ from typing import Any
 from dagster import (
     AssetExecutionContext,
     Config,
-    DataVersion,
     Failure,
     MaterializeResult,
-    MetadataValue,
     ResourceParam,
     asset,
 )
 from pydantic import Field
 
 from penumo_assets.assets.dataset import DatasetLaunchpad, pack_spec, trainable
-from penumo_assets.assets.evaluation import EvaluationConfig, evaluate_spec, report_context, statements
-from penumo_assets.assets.report_page import report_metadata, tracked_report
+from penumo_assets.assets.evaluation import EvaluationConfig, evaluate_spec, evaluation_context, published_report
 from penumo_assets.assets.shared import LEARNING, OWNERS, TRAINING_POOL, parsed, refusals, run_job
 from penumo_assets.assets.training import SPLITS, TrainLaunchpad, train_spec
 from penumo_assets.cohort.retire import refuse_retired, retired_cohorts
 from penumo_assets.cohort.training_items import ItemsRecord, fresh_files, read_items
-from penumo_assets.configs.train import DatasetConfig, Gates, TrainConfig
-from penumo_assets.metrics.report.content import read_report
+from penumo_assets.configs.train import DatasetConfig, TrainConfig
 from penumo_assets.partitions import cohorts
 from penumo_assets.promotion import NoChampion, read_champion
-from penumo_assets.records import ExternalRecord, LooksRecord, ModelRecord, TrainingSetRecord
+from penumo_assets.records import ExternalRecord, ModelRecord, TrainingSetRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.spec import JobInput, JobResult
 from penumo_assets.resources.dagster_run_log import DagsterRunLog, end_mlflow_on_run_finished
@@ -96,32 +91,15 @@ def external_validation(
             context, jobs, store, others, settings, parsed(TrainConfig, config.train), reporting
         )
     items = read_items(store, found.items[cohort])
-    looked = hashlib.sha256(items).hexdigest()
-    known = statements(config.evaluation.study) | report_context(store, [cohort])
-    known |= {"external": cohort, "gates": parsed(Gates, config.evaluation.gates).model_dump(), "test_digest": looked}
-    known["test_looks"] = LooksRecord.add(store, looked[:16], model.job_name)
+    known = evaluation_context(store, config.evaluation, model, [cohort], hashlib.sha256(items).hexdigest())
     inputs["npz"] = JobInput("npz", tuple(fresh_files(store, found.items, ItemsRecord())))
-    documents = {
-        "context": {"context.json": json.dumps(known, sort_keys=True).encode()},
-        "index": {"items.jsonl": items},
-    }
-    result = run_job(context, jobs, evaluate_spec(cohort, config.evaluation, inputs, documents))
-    prefix = f"external_validation/{cohort}/{result.job_name}"
-    names = result.outputs["report"]
-    store.copy_all((result.key("report", item), f"{prefix}/{item}") for item in names)
-    ExternalRecord(prefix=prefix, names=names, model=model.job_name, values=result.values).write(store, cohort)
-    for job in (*done, result):
-        jobs.discard(job.job_name)
-    report = read_report(store.read(f"{prefix}/report.json"))
-    return MaterializeResult(
-        metadata={
-            "model": MetadataValue.text(model.job_name),
-            **report_metadata(storage, prefix, report, result.values),
-            "mlflow_run": tracked_report(context, store, tracking, model, prefix, report, result.values),
-            **result.metadata,
-        },
-        data_version=DataVersion(result.job_name),
+    spec = evaluate_spec(
+        cohort, config.evaluation, inputs, known | {"external": cohort}, {"index": {"items.jsonl": items}}
     )
+    report = published_report(context, jobs, storage, tracking, ExternalRecord, model, spec)
+    for job in done:
+        jobs.discard(job.job_name)
+    return report
 
 
 Model = tuple[dict[str, JobInput], ModelRecord, tuple[JobResult, ...]]

@@ -13,12 +13,15 @@ from penumo_assets.cohort.errors import LandingError
 from penumo_assets.cohort.names import NO_NAME, as_key, source_name
 from penumo_assets.cohort.table import MAX_ROWS, read_table
 from penumo_assets.configs.prepare import LabelsConfig
+from penumo_assets.imaging.boxes import Box, parse_boxes
 from penumo_assets.imaging.person import age_as_written, is_missing, same_but_zeros, sex_code
 from penumo_assets.imaging.view import view_code
 from penumo_assets.jobs.identity import PLACEHOLDER_ID, TABLE_ZEROS
 
 REQUIRED = ("file", "patient_id", "label")
 COLUMNS = (*REQUIRED, "view", "sex", "age", "split")
+BOXES = "boxes"
+BOXES_UNUSABLE = "boxes:unusable"  # no boxes, or not on this film: none of them counts
 SPLITS = {"train": "train", "train_val": "train_val", "validation": "validation", "val": "validation", "test": "test"}
 _BLANK = string.whitespace + "\u00a0\u2007\u202f\u200b\u2060\ufeff"
 _MAX_TEXT = 256
@@ -30,9 +33,9 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 class Label:
     """One row of labels.csv: coded facts, and in ``extra`` the columns that the settings keep.
 
-    Age in whole years, capped at 90; ``split`` where the row names the part of a data set that it belongs to; ``notes``
-    as `ManifestRow` has them; ``problem`` says why the row cannot be used. ``name`` is the file's as `LandedFile` has
-    it.
+    Age in whole years, capped at 90; ``split`` where the row names the part of a data set that it belongs to; ``boxes``
+    as `imaging.boxes.parse_boxes` reads them, ``notes`` as `ManifestRow` has them; ``problem`` says why the row cannot
+    be used. ``name`` is the file's as `LandedFile` has it.
     """
 
     source: str
@@ -42,6 +45,7 @@ class Label:
     sex: str | None = None
     age: int | None = None
     split: str | None = None
+    boxes: tuple[Box, ...] = ()
     extra: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     problem: tuple[str, str] | None = None
@@ -49,7 +53,7 @@ class Label:
 
 
 def parse_labels(data: bytes, cohort: str, config: LabelsConfig, key: bytes | None) -> dict[str, Label]:
-    """Read labels.csv by source: ``file, patient_id, label``, optionally ``view, sex, age, split`` and what the
+    """Read labels.csv by source: ``file, patient_id, label``, optionally ``view, sex, age, split, boxes`` and what the
     settings keep.
 
     Raises
@@ -59,7 +63,7 @@ def parse_labels(data: bytes, cohort: str, config: LabelsConfig, key: bytes | No
     """
     called = f"labels.csv of cohort {cohort!r}"
     table = read_table(data, called, REQUIRED, MAX_ROWS)
-    if twice := sorted({name for name in COLUMNS if table.columns.count(name) > 1}):
+    if twice := sorted({name for name in (*COLUMNS, BOXES) if table.columns.count(name) > 1}):
         raise LandingError(f"{called} has more than one column {', '.join(twice)}")
     named = source_name(config, key)
     labels: dict[str, Label] = {}
@@ -107,6 +111,12 @@ def _parse_row(columns: tuple[str, ...], cells: list[str], config: LabelsConfig,
     kept = {column: text[:_MAX_TEXT] for column, text in by_column.items() if text}
     patient_id, sex = texts["patient_id"], texts.get("sex", "")
     missing = is_missing(patient_id)
+    notes: tuple[str, ...] = (PLACEHOLDER_ID,) if missing and patient_id else ()
+    boxes: tuple[Box, ...] = ()
+    try:
+        boxes = parse_boxes(texts.get(BOXES, ""))
+    except ValueError:
+        notes += (BOXES_UNUSABLE,)
     return Label(
         source=source,
         patient_id=None if missing else patient_id,
@@ -116,7 +126,8 @@ def _parse_row(columns: tuple[str, ...], cells: list[str], config: LabelsConfig,
         age=age_as_written(texts.get("age", "")),
         split=SPLITS.get(texts.get("split", "").casefold()),
         extra=kept | ({"phantom": "true"} if texts.get("phantom") == "true" else {}),
-        notes=(PLACEHOLDER_ID,) if missing and patient_id else (),
+        boxes=boxes,
+        notes=notes,
         name=name,
     )
 

@@ -9,10 +9,11 @@ from itertools import count
 from typing import Any
 
 from penumo_assets.cohort.errors import LandingError
-from penumo_assets.cohort.labels import Label
+from penumo_assets.cohort.labels import BOXES_UNUSABLE, Label
 from penumo_assets.cohort.landing import LandedFile, Landing
 from penumo_assets.cohort.truths import FILM_NOTES
 from penumo_assets.configs.prepare import PrepareConfig
+from penumo_assets.imaging.boxes import lie_within
 from penumo_assets.imaging.formats.files import not_a_file, too_large
 from penumo_assets.jobs.identity import AGE_DIFFERS, PLACEHOLDER_ID, SEX_DIFFERS, TABLE_ZEROS, contradictions
 from penumo_assets.jobs.manifest import STAGES, ManifestRow, fingerprint
@@ -22,8 +23,9 @@ from penumo_assets.resources.storage.object_store import UNSAFE_NAME, is_key
 LANDING = "landing"
 _SECOND_FILM = "duplicate_patient_id"  # for which earlier versions rejected a patient's second film
 UNPAIRED = "unpaired_mask"
+MISSING_FILE = "missing_file"
 # Notes that are made anew whenever a cohort is planned, from its labels.csv and the names of its masks.
-TABLE_NOTES = frozenset({PLACEHOLDER_ID, TABLE_ZEROS, SEX_DIFFERS, AGE_DIFFERS, *FILM_NOTES})
+TABLE_NOTES = frozenset({PLACEHOLDER_ID, TABLE_ZEROS, SEX_DIFFERS, AGE_DIFFERS, BOXES_UNUSABLE, *FILM_NOTES})
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,11 @@ def apply_landing(row: ManifestRow, landing: Landing) -> None:
     row.split = label.split
     row.notes = [note for note in row.notes if note not in TABLE_NOTES]
     row.notes += [*label.notes, *contradictions(row), *([mask_note] if mask_note else [])]
+    row.boxes = list(label.boxes)
+    if row.height and row.width and not lie_within(row.boxes, row.height, row.width):
+        # Drawn on the film at another size, for one.
+        row.boxes = []
+        row.notes.append(BOXES_UNUSABLE)
 
 
 def _bare(source: str) -> ManifestRow:
@@ -199,7 +206,7 @@ def _unpaired(mask: LandedFile, reason: str) -> ManifestRow:
 
 def _absent(label: Label) -> ManifestRow:
     row = _bare(label.source)
-    row.reject(LANDING, "missing_file", "labels.csv names this file, but it has not landed")
+    row.reject(LANDING, MISSING_FILE, "labels.csv names this file, but it has not landed")
     return row
 
 

@@ -23,7 +23,7 @@ from penumo_assets.records import Record, TrainingSetRecord
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 
 ITEMS = "training_set/items"
-FORMAT = "1"  # to be raised when `pack_item` says something else of the same row
+FORMAT = "2"  # to be raised when `pack_item` says something else of the same row
 
 
 class CohortItems(BaseModel):
@@ -123,7 +123,9 @@ def _make(store: ObjectStore, cohort: str, class_of: Mapping[str, str], made_fro
 
 def pack_item(cohort: str, row: ManifestRow, class_of: Mapping[str, str]) -> dict:
     """A labelled tensor as jobs/pack takes it: which file, whose, of what label, and how it landed."""
-    return film_item(row) | {
+    facts = row.stages["preprocessed"].facts if row.boxes else {}
+    more: dict[str, Any] = {"boxes": row.boxes, "crop_box": facts["crop_box"]} if row.boxes else {}
+    return film_item(row) | more | {
         "label": class_of.get(row.label or "", row.label),
         "cohort": cohort,
         "view": row.view,

@@ -11,6 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from penumo_assets.imaging.boxes import Box
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -110,8 +112,9 @@ class ManifestRow(BaseModel):
     ``source`` is what the landed file is called outside landing: a pseudonym of its key below ``landing/{cohort}/``, or
     that key where ``labels.file_names`` says keep. Width and height are the decoded pixels'.
     ``split_key`` is the pseudonym of the patient's id, whatever ``patient_id`` shows of it: one patient has one key in
-    every format. It is ``None`` without PENUMO_DEID_KEY. ``split`` is what labels.csv says of it; ``notes`` are short
-    codes of what was decided, or is doubtful.
+    every format. It is ``None`` without PENUMO_DEID_KEY. ``split`` is what labels.csv says of it; ``boxes`` are what a
+    reader drew around the finding, as `imaging.boxes.parse_boxes` gives them; ``notes`` are short codes of what was
+    decided, or is doubtful.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -129,6 +132,7 @@ class ManifestRow(BaseModel):
     sex: str | None = None
     age: int | None = None
     split: str | None = None
+    boxes: list[Box] = Field(default_factory=list)
     extra: dict[str, str] = Field(default_factory=dict)
     status: str = "accepted"
     stage: str | None = None
@@ -189,7 +193,11 @@ def stage_version(rows: Iterable[ManifestRow], stage: str) -> str:
     over what is known of each film: a corrected label is another version, and computes nothing."""
     made = [(row.stages[stage], row) for row in rows if stage in row.stages]
     outputs = sorted(
-        (output.key.rsplit("/", 1)[-1], output.identity, json.dumps([row.label, row.view, row.sex, row.age]))
+        (
+            output.key.rsplit("/", 1)[-1],
+            output.identity,
+            json.dumps([row.label, row.view, row.sex, row.age, *row.boxes]),
+        )
         for output, row in made
     )
     return hashlib.sha256(json.dumps(outputs).encode()).hexdigest()

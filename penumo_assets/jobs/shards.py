@@ -5,7 +5,7 @@
     dataset.json                 classes, counts, salt, digest (DatasetFile)
     train/  validation/  test/   one folder per split, each whole in itself:
         dataset.json             the same file again
-        index.parquet            one row per image (INDEX_COLUMNS and `metrics.preparation.QUANTITIES`)
+        index.parquet            one row per image (INDEX_COLUMNS, `metrics.preparation.QUANTITIES`, BOXES)
         shard-00000.npy ...      (n, 224, 224, 4) uint8
 
 Reading a batch is one copy out of the page cache: nothing is decompressed or decoded.
@@ -45,6 +45,7 @@ INDEX_COLUMNS = (
     "pixel_sha256",
     "perceptual_hash",
 )
+BOXES = "boxes"  # JSON of `imaging.boxes.in_tensor`; nothing where no reader drew one, or before there was the column
 
 
 class SplitCounts(BaseModel):
@@ -68,6 +69,7 @@ class DatasetFile(BaseModel):
     splits: dict[str, SplitCounts]
     image_shape: list[int]
     salt: str = Field(description="The salt, and what else decided the split: equal ones put no patient elsewhere.")
+    split: str | None = Field(default=None, description="`configs.train.SplitRule`; null in sets of earlier versions.")
     fractions: dict[str, float]
     cohorts: list[str]
     digest: str = Field(description="SHA-256 over every image's pixels, label, patient and split.")

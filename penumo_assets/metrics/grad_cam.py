@@ -1,4 +1,4 @@
-"""Grad-CAM: which regions of an image moved a class's score, and how much of that lies in the lungs."""
+"""Grad-CAM: which regions of an image moved a class's score, and how much of that lies in the lungs or in a box."""
 
 import numpy as np
 import torch
@@ -58,31 +58,32 @@ def grad_cam(model: nn.Module, images: torch.Tensor, targets: torch.Tensor) -> t
     return torch.where(peak > 0, maps / peak.clamp_min(1e-12), torch.zeros_like(maps)).detach()
 
 
-def inside_lungs(maps: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
-    """How much of each map lies within the lungs.
+def inside(maps: np.ndarray, regions: np.ndarray) -> dict[str, np.ndarray]:
+    """How much of each map lies within a region: the lungs, or the boxes that readers drew.
 
     Parameters
     ----------
     maps : (N, h, w) float of 0 or more, as ``grad_cam`` gives them.
-    masks : (N, H, W) uint8 lung masks, 255 inside.
+    regions : (N, H, W) uint8, 255 inside.
 
     Returns
     -------
     ``energy``, the share of the map's sum (Wang et al. 2020, arXiv:1910.01279); ``pointing``, 1 where its highest cell
-    lies in the lungs by half or more (the pointing game, Zhang et al. 2018, arXiv:1608.00507); ``lungs``, the share of
-    the picture that is lungs, which an even map would have. (N,) float64 each; NaN where a map is all 0.
+    lies in the region by half or more (the pointing game, Zhang et al. 2018, arXiv:1608.00507); ``even``, the share of
+    the picture that is the region, which an even map would have. (N,) float64 each; NaN where the map is all 0 or there
+    is no region.
     """
-    share = torch.from_numpy(masks.astype(np.float32) / 255)[:, None]
+    share = torch.from_numpy(regions.astype(np.float32) / 255)[:, None]
     cells = (
         functional.adaptive_avg_pool2d(share, maps.shape[1:])[:, 0].numpy().reshape(len(maps), -1).astype(np.float64)
     )
     flat = maps.reshape(len(maps), -1).astype(np.float64)
     total = flat.sum(axis=1)
-    known = total > 0
+    known = (total > 0) & cells.any(axis=1)
     highest = cells[np.arange(len(maps)), flat.argmax(axis=1)]
     energy = np.divide((flat * cells).sum(axis=1), total, out=np.full(len(maps), np.nan), where=known)
     return {
         "energy": energy,
         "pointing": np.where(known, highest >= 0.5, np.nan),
-        "lungs": np.where(known, cells.mean(axis=1), np.nan),
+        "even": np.where(known, cells.mean(axis=1), np.nan),
     }

@@ -154,8 +154,8 @@ def test_rsna(ward: Ward) -> None:
         "p-2.dcm": ("p-2", "pneumonia"),
         "p-3.dcm": ("p-3", "normal"),
     }
-    boxes = ward.table["stage_2_train_images/p-2.dcm"]["boxes"]
-    assert boxes == "264.0 152.0 213.0 379.0; 562.0 152.0 256.0 453.0"
+    boxes = {label.source.rpartition("/")[2]: label.boxes for label in labels.values()}
+    assert boxes == {"p-1.dcm": (), "p-2.dcm": ((264, 152, 213, 379), (562, 152, 256, 453)), "p-3.dcm": ()}
     mapping = [
         {"subset_img_id": "p-2", "img_id": "00016606_003.png"},
         {"subset_img_id": "p-3", "img_id": "00016606_004.png"},

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from penumo_assets.cohort.errors import LandingError
-from penumo_assets.cohort.labels import Label
+from penumo_assets.cohort.labels import Label, parse_labels
 from penumo_assets.cohort.landing import LandedFile, Landing
 from penumo_assets.cohort.plan import PlanSettings, PreparePlan, image_id_of, plan_cohort
 from penumo_assets.cohort.publish import Manifest, plan_publication
-from penumo_assets.configs.prepare import EnhanceConfig, NpzConfig, PrepareConfig
+from penumo_assets.configs.prepare import EnhanceConfig, LabelsConfig, NpzConfig, PrepareConfig
 from penumo_assets.jobs.manifest import (
     STAGES,
     ManifestRow,
@@ -360,3 +360,17 @@ def test_a_name_that_cannot_be_a_files_is_rejected_alone(name: str) -> None:
     assert computed(plan) == {"a.png": list(STAGES)}
     assert {row.source: row.code for row in rows} == {"a.png": None, name: "unsafe_name"}
     assert materialize(landing_of("a.png", name), rows)[0].items == ()
+
+
+def test_boxes_stand_in_the_manifest_as_long_as_they_lie_on_the_film() -> None:
+    table = b"file,patient_id,label,boxes\na.png,p,normal,1 2 30 40; 5 6 7 8\nb.png,q,normal,1 2 30\nc.png,r,normal,\n"
+    names = ("a.png", "b.png", "c.png")
+    labels = parse_labels(table, "c", LabelsConfig.parse({"file_names": "keep"}), None)
+    plan, _, rows = materialize(landing_of(*names, labels=labels), [])
+    assert [row.boxes for row in rows] == [[(1, 2, 30, 40), (5, 6, 7, 8)], [], []]
+    assert [row.notes for row in rows] == [[], ["boxes:unusable"], []]
+    before = stage_version(rows, "npz")
+    rows[0].height, rows[0].width = 30, 40  # the boxes were drawn on a larger copy of the film
+    plan, _, after = materialize(landing_of(*names, labels=labels), rows)
+    assert (computed(plan), after[0].boxes, after[0].notes) == ({}, [], ["boxes:unusable"])
+    assert stage_version(after, "npz") != before

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from dagster import AssetsDefinition
 
 from penumo_assets.checks import ASSET_CHECKS
+from penumo_assets.definitions import ASSETS
 from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
 from penumo_assets.resources.profile import _SAGEMAKER_FIELDS
 
@@ -58,6 +60,19 @@ def test_the_defaults_of_jobs_on_aws_are_those_of_the_runner(generator) -> None:
             assert shown[variable] == ("on" if default else "off"), variable
         elif default:
             assert float(default) == float(shown[variable]) if shown[variable].isdigit() else default in shown[variable]
+
+
+def test_every_asset_with_settings_has_a_section(generator) -> None:
+    """Its launchpad's keys: in its own section, or, as the section says, in another's."""
+    fields = {
+        op.name: set(getattr(op.config_schema.config_type, "fields", None) or ())
+        for op in (item.op for item in ASSETS if isinstance(item, AssetsDefinition))
+    }
+    described = {section.asset: section for section in generator.SECTIONS}
+    assert {name for name, keys in fields.items() if keys} - described.keys() == {"prepare_cohort"}  # a page of its own
+    external = described["external_validation"]
+    assert {*external.elsewhere, "leave_out"} == fields["external_validation"]
+    assert [line.split("`")[1] for line in generator.rows(external)] == ["leave_out"]
 
 
 def test_every_check_with_a_tolerance_is_listed(generator) -> None:

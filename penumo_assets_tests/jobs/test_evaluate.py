@@ -180,6 +180,8 @@ def test_grad_cam_is_held_to_the_lungs_at_the_networks_own_resolution(finished):
     assert found.energy.value == pytest.approx(found.lungs, abs=1e-6)
     assert found.lungs == pytest.approx(140 * 140 / 224**2, abs=1e-6)
     assert next(row for row in report.checklist if row.item == 31).section == "explanation"
+    assert found.boxes is None
+    assert "No boxes in these cohorts." in (report_folder(finished) / "report.html").read_text()
 
 
 def test_no_patient_id_reaches_report_page_or_result(finished):

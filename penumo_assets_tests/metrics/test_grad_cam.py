@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from penumo_assets.metrics.grad_cam import NoConvolution, grad_cam, inside_lungs, last_convolutional_stage
+from penumo_assets.metrics.grad_cam import NoConvolution, grad_cam, inside, last_convolutional_stage
 from penumo_assets.models.classifier import build_classifier
 
 
@@ -81,12 +81,12 @@ def test_a_network_without_convolutions_is_refused():
 
 
 def test_energy_and_pointing_game_by_hand():
-    masks = np.zeros((3, 8, 8), np.uint8)
-    masks[:, :4, :4] = 255  # the upper left of four cells
-    maps = np.zeros((3, 2, 2), np.float32)
-    maps[0] = [[0.6, 0.2], [0.2, 0.0]]
+    masks = np.zeros((4, 8, 8), np.uint8)
+    masks[:3, :4, :4] = 255  # the upper left of four cells; the last image has no region
+    maps = np.zeros((4, 2, 2), np.float32)
+    maps[0] = maps[3] = [[0.6, 0.2], [0.2, 0.0]]
     maps[1] = [[0.1, 0.0], [0.0, 0.9]]  # a blob on the abdomen
-    found = inside_lungs(maps, masks)
-    np.testing.assert_allclose(found["energy"], [0.6, 0.1, np.nan], atol=1e-6)
-    np.testing.assert_array_equal(found["pointing"], [1, 0, np.nan])
-    np.testing.assert_array_equal(found["lungs"], [0.25, 0.25, np.nan])
+    found = inside(maps, masks)
+    np.testing.assert_allclose(found["energy"], [0.6, 0.1, np.nan, np.nan], atol=1e-6)
+    np.testing.assert_array_equal(found["pointing"], [1, 0, np.nan, np.nan])
+    np.testing.assert_array_equal(found["even"], [0.25, 0.25, np.nan, np.nan])

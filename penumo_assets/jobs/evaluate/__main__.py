@@ -12,7 +12,6 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import torch
 
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
+from penumo_assets.jobs.evaluate.explain import draw_failures, explain
 from penumo_assets.jobs.evaluate.external import read_external
 from penumo_assets.jobs.evaluate.inputs import (
     PREDICTIONS_NAME,
@@ -34,22 +34,17 @@ from penumo_assets.jobs.evaluate.inputs import (
 from penumo_assets.jobs.infer.predictor import class_columns, decisions, score_images
 from penumo_assets.jobs.shards import Split, TrainingSet
 from penumo_assets.metrics.calibration import softmax
-from penumo_assets.metrics.grad_cam import NoConvolution, grad_cam, inside_lungs
 from penumo_assets.metrics.performance import DecisionRule
 from penumo_assets.metrics.records import Settings
 from penumo_assets.metrics.report.assemble import build_report, headline
 from penumo_assets.metrics.report.content import SCHEMA, InvalidReport, Report, read_report
-from penumo_assets.metrics.report.html import Picture, render_html
-from penumo_assets.metrics.report.inputs import Evaluation, Explained
-from penumo_assets.metrics.report.measured import Failure
-from penumo_assets.metrics.report.pictures import jpeg_data_uri, with_contour, with_heat
+from penumo_assets.metrics.report.html import render_html
+from penumo_assets.metrics.report.inputs import Evaluation
 from penumo_assets.metrics.scores import ScoreError
-from penumo_assets.models.inputs import normalise
 
 SCORED_SPLITS = ("validation", "test")
 REPORT_NAME = "report.json"
 PAGE_NAME = "report.html"
-MAX_EXPLAINED = 200
 
 logger = logging.getLogger(__name__)
 
@@ -145,54 +140,6 @@ def predictions(evaluation: Evaluation, report: Report) -> pd.DataFrame:
         frame["decision"] = decisions(scored.probabilities, rule, evaluation.classes, scored.positive)
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
-
-
-def explain(
-    model: torch.nn.Module, metadata: dict[str, Any], test: Split, positive: int | None, batch_size: int
-) -> Explained | None:
-    """Grad-CAM of at most ``MAX_EXPLAINED`` test images, evenly chosen, for their own class, held to their lungs.
-
-    With a positive class, of the images that have it. None without such an image, or if the network has no convolution.
-    """
-    rows = np.arange(len(test)) if positive is None else np.flatnonzero(test.targets == positive)
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), MAX_EXPLAINED)).round().astype(int))]
-    device, parts, grid = next(model.parameters()).device, [], (0, 0)
-    for start in range(0, len(rows), batch_size):
-        chosen = rows[start : start + batch_size]
-        images = test.gather(chosen)
-        batch = normalise(torch.from_numpy(images).to(device), metadata)
-        try:
-            maps = grad_cam(model, batch, torch.from_numpy(test.targets[chosen]).to(device)).cpu().numpy()
-        except NoConvolution:
-            return None
-        grid = maps.shape[1:]
-        parts.append(inside_lungs(maps, images[..., 3]))
-    if not parts:
-        return None
-    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return Explained(patients=test.index["patient_id"].to_numpy(str)[rows], grid=grid, **found)
-
-
-def draw_failures(
-    model: torch.nn.Module, metadata: dict[str, Any], test: Split, failures: Sequence[Failure]
-) -> list[Picture | None]:
-    """The image and the Grad-CAM overlay of each failure."""
-    if not failures:
-        return []
-    images = test.gather(np.array([row.row for row in failures]))
-    targets = torch.tensor([metadata["classes"].index(row.called) for row in failures])
-    device = next(model.parameters()).device
-    drawn = [with_contour(image) for image in images]
-    try:
-        batch = normalise(torch.from_numpy(images).to(device), metadata)
-        heats = grad_cam(model, batch, targets.to(device)).cpu().numpy()
-    except NoConvolution as error:
-        logger.warning("no Grad-CAM: %s", error)
-        return [Picture(jpeg_data_uri(image), None) for image in drawn]
-    return [
-        Picture(jpeg_data_uri(image), jpeg_data_uri(with_heat(image, heat)))
-        for image, heat in zip(drawn, heats, strict=True)
-    ]
 
 
 def write_outputs(folder: Path, report: Report, page: str, rows: pd.DataFrame, values: dict[str, Any]) -> None:

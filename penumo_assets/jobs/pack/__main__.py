@@ -22,6 +22,8 @@ import pandas as pd
 
 from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.train import DatasetConfig
+from penumo_assets.imaging.boxes import Box, in_tensor
+from penumo_assets.imaging.letterbox import Letterbox
 from penumo_assets.imaging.pack import NpzError, load_npz
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError, read_json_lines
@@ -30,6 +32,7 @@ from penumo_assets.jobs.pack.duplicates import duplicates_across_patients, perce
 from penumo_assets.jobs.pack.shard_writer import ShardWriter
 from penumo_assets.jobs.pack.splits import assign_splits, recorded_salt, too_small
 from penumo_assets.jobs.shards import (
+    BOXES,
     DATASET_NAME,
     IMAGE_SHAPE,
     SPLITS,
@@ -46,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 
 class Item(FilmItem):
-    """A line of a cohort's items: one labelled image."""
+    """A line of a cohort's items: a labelled image; ``boxes`` in pixels of the film, ``crop_box`` of its letterbox."""
 
     split_key: str | None = None
     cohort: str
@@ -55,6 +58,15 @@ class Item(FilmItem):
     view: str | None = None
     sex: str | None = None
     age: float | None = None
+    boxes: list[Box] = []
+    crop_box: tuple[int, int, int, int] | None = None
+
+    @property
+    def boxes_in_tensor(self) -> list[Box]:
+        """The boxes as `imaging.boxes.in_tensor` gives them."""
+        if not (self.boxes and self.crop_box and self.source_height and self.source_width):
+            return []
+        return in_tensor(self.boxes, Letterbox.fit(self.source_height, self.source_width), self.crop_box)
 
 
 @dataclass(frozen=True)
@@ -167,7 +179,8 @@ def pack(
 def index_row(item: Item, image: np.ndarray, classes: list[str]) -> dict[str, Any]:
     """What the index of a split says of an image."""
     return {
-        **item.model_dump(exclude={"declared_split", "split_key"}),
+        **item.model_dump(exclude={"declared_split", "split_key", "boxes", "crop_box"}),
+        BOXES: json.dumps(item.boxes_in_tensor) if item.boxes_in_tensor else None,
         "target": classes.index(item.label),
         "pixel_sha256": hashlib.sha256(image.tobytes()).hexdigest(),
         "perceptual_hash": perceptual_hash(image[..., :3].mean(axis=2).astype(np.uint8)),
@@ -178,7 +191,10 @@ def index_row(item: Item, image: np.ndarray, classes: list[str]) -> dict[str, An
 def _describe(frames: dict[str, pd.DataFrame], classes: list[str], config: DatasetConfig, salt: str) -> DatasetFile:
     digest = hashlib.sha256()
     lines = [
-        json.dumps([name, row.pixel_sha256, row.label, row.patient_id, row.image_id, row.cohort])
+        json.dumps(
+            [name, row.pixel_sha256, row.label, row.patient_id, row.image_id, row.cohort]
+            + [row.boxes] * isinstance(row.boxes, str)
+        )
         for name, frame in frames.items()
         for row in frame.itertuples()
     ]
@@ -199,6 +215,7 @@ def _describe(frames: dict[str, pd.DataFrame], classes: list[str], config: Datas
         },
         image_shape=list(IMAGE_SHAPE),
         salt=salt,
+        split=config.split,
         fractions={"train": train_fraction, "validation": config.validation_fraction, "test": config.test_fraction},
         cohorts=sorted(everything["cohort"].unique()),
         digest=digest.hexdigest(),

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from penumo_assets.jobs.shards import IMAGE_SHAPE, INDEX_COLUMNS, INDEX_NAME, shard_name
+from penumo_assets.jobs.shards import BOXES, IMAGE_SHAPE, INDEX_COLUMNS, INDEX_NAME, shard_name
 from penumo_assets.metrics.preparation import QUANTITIES
 
-_TEXT_COLUMNS = ("image_id", "patient_id", "cohort", "label", "view", "sex", "sha256", "file", "pixel_sha256")
+_TEXT_COLUMNS = ("image_id", "patient_id", "cohort", "label", "view", "sex", "sha256", "file", "pixel_sha256", BOXES)
 _INDEX_TYPES = {
     "shard": "int64",
     "row": "int64",
@@ -64,7 +64,7 @@ class ShardWriter:
             os.replace(path.with_suffix(".tmp"), path)
         if self._shard is not None:
             self._finish_shard()
-        frame = pd.DataFrame(self._rows, columns=[*INDEX_COLUMNS, *QUANTITIES]).astype(_INDEX_TYPES)
+        frame = pd.DataFrame(self._rows, columns=[*INDEX_COLUMNS, *QUANTITIES, BOXES]).astype(_INDEX_TYPES)
         frame.to_parquet(self.folder / INDEX_NAME, index=False)
         return frame
 

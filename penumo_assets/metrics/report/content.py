@@ -94,8 +94,21 @@ class Splits(Record):
     test: Split
 
 
+class ClassFlow(Record):
+    """The films of one class that landed, and what became of them."""
+
+    landed: Count
+    rejected: Count
+    accepted: Count
+
+
 class CohortFlow(Record):
-    """From the images that arrived to those that were used; ``rejected`` by reason, ``unlabelled`` of the accepted."""
+    """From the images that arrived to those that were used.
+
+    ``rejected`` by reason; of the accepted ``unlabelled``, and labelled ``without_patient``. ``whole_image_masks``: no
+    plausible lungs, so the whole image was used. Not among the images: ``unpaired_masks``, and rows of labels.csv whose
+    files are missing.
+    """
 
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
@@ -103,6 +116,11 @@ class CohortFlow(Record):
     rejected: dict[str, Count] = Field(default_factory=dict)
     landed: Count | None = None
     unlabelled: Count | None = None
+    without_patient: Count | None = None
+    whole_image_masks: Count | None = None
+    unpaired_masks: Count | None = None
+    missing_files: Count | None = None
+    classes: dict[str, ClassFlow] | None = None
 
     @model_serializer(mode="wrap")
     def _what_is_known(self, dump: SerializerFunctionWrapHandler):
@@ -114,6 +132,7 @@ class Data(Record):
 
     digest: str | None
     salt: str | None
+    split: str | None = Field(default=None, description="What decided the split: hash, stratified or column.")
     classes: tuple[str, ...]
     positive_class: str | None
     splits: Splits

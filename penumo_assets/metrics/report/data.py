@@ -13,6 +13,7 @@ def data_section(evaluation: Evaluation) -> Data:
     return Data(
         digest=evaluation.dataset.get("digest"),
         salt=evaluation.dataset.get("salt"),
+        split=evaluation.dataset.get("split"),
         classes=tuple(evaluation.classes),
         positive_class=None if evaluation.positive is None else evaluation.classes[evaluation.positive],
         splits=Splits(**{split: _split(evaluation, evaluation.index[split]) for split in SPLITS}),

@@ -1,6 +1,7 @@
 """The parts of a report that look at groups of images: subgroups, cohorts, ground-truth masks, worst errors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from penumo_assets.metrics.proportions import proportion
 from penumo_assets.metrics.records import Estimate, Settings
 from penumo_assets.metrics.report.context import DiceRow
 from penumo_assets.metrics.report.inputs import Evaluation, Explained
-from penumo_assets.metrics.report.measured import CohortOverlaps, Explanation, Failure, Segmentation, Subgroup
+from penumo_assets.metrics.report.measured import CohortOverlaps, Explanation, Failure, InBoxes, Segmentation, Subgroup
 from penumo_assets.metrics.subgroups import group_order, subgroup_labels
 
 AREAS = ("roc_auc", "pr_auc")
@@ -111,19 +112,28 @@ def segmentation_section(rows: Sequence[DiceRow], settings: Settings) -> Segment
 
 
 def explanation_section(found: Explained | None, settings: Settings) -> Explanation | None:
-    """How much of Grad-CAM lies within the lungs, over images with a map that is not empty."""
+    """How much of Grad-CAM lies within the lungs, and within readers' boxes, over images with a map that is not empty
+    and, for boxes, with one."""
     if found is None:
         return None
-    known = np.isfinite(found.energy)
-    patients = found.patients[known]
-    why = "no map is other than empty"
+
+    def means(region: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        known = np.isfinite(region["energy"])
+        patients, why = found.patients[known], "no map is other than empty"
+        return {
+            "images": int(known.sum()),
+            "energy": PatientBootstrap.of(patients, settings).mean(region["energy"][known], why),
+            "pointing": proportion(region["pointing"][known] == 1, patients, why, settings.confidence),
+            "even": float(region["even"][known].mean()) if known.any() else None,
+        }
+
+    lungs, boxes = means(found.lungs), means(found.boxes)
     return Explanation(
-        looked_at=len(known),
-        images=int(known.sum()),
+        looked_at=len(found.patients),
         grid=found.grid,
-        energy=PatientBootstrap.of(patients, settings).mean(found.energy[known], why),
-        pointing=proportion(found.pointing[known] == 1, patients, why, settings.confidence),
-        lungs=float(found.lungs[known].mean()) if known.any() else None,
+        lungs=lungs.pop("even"),
+        boxes=InBoxes(**boxes) if boxes["images"] else None,
+        **lungs,
     )
 
 

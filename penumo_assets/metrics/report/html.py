@@ -14,6 +14,7 @@ from penumo_assets.metrics.report.content import CohortFlow, Report
 from penumo_assets.metrics.report.context import Context
 from penumo_assets.metrics.report.groups import MIN_PER_CLASS
 from penumo_assets.metrics.report.measured import OneAgainstRest
+from penumo_assets.metrics.report.methods import flow_notes, partitioning, preparation
 from penumo_assets.metrics.report.svg import bars, interval_bar
 from penumo_assets.metrics.subgroups import group_order
 
@@ -81,6 +82,8 @@ def render_html(report: Report, context: Context | None = None, gallery: Sequenc
         chosen_reliability=None if report.data.positive_class else plots.reliability_chart(report.calibration),
         gallery=pictures,
         flow=_flow(report.data.flow),
+        preparation=preparation(context.prepared_with),
+        partitioning=partitioning(report),
         findings=prose.findings(report),
         limits=prose.limits(report),
         model_facts=_model_facts(report.model.model_dump(mode="json")),
@@ -184,7 +187,11 @@ def _flow(flow: Mapping[str, CohortFlow] | None) -> list[dict[str, Any]]:
         lines.append((f"usable: {counts.accepted}", counts.accepted))
         if counts.unlabelled:
             lines.append((f"of these without a label, so not evaluated: {counts.unlabelled}", counts.unlabelled))
-        rows.append({"cohort": cohort, "bars": bars(lines, arrived)})
+        if counts.without_patient:
+            lines.append(
+                (f"of these without a patient id, so not used: {counts.without_patient}", counts.without_patient)
+            )
+        rows.append({"cohort": cohort, "bars": bars(lines, arrived), "notes": flow_notes(counts)})
     return rows
 
 

@@ -16,13 +16,13 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Explained:
-    """Grad-CAM of some test images: their patients (m,), the maps' size, and what ``inside_lungs`` says of them."""
+    """Grad-CAM of some test images: their patients (m,), the maps' size, and what ``grad_cam.inside`` says of them for
+    their lungs and for the boxes that readers drew."""
 
     patients: np.ndarray
     grid: tuple[int, int]
-    energy: np.ndarray
-    pointing: np.ndarray
-    lungs: np.ndarray
+    lungs: dict[str, np.ndarray]
+    boxes: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)

@@ -217,8 +217,17 @@ class Segmentation(Overlaps):
     cohorts: tuple[CohortOverlaps, ...]
 
 
+class InBoxes(Record):
+    """Grad-CAM held to the boxes that readers drew: as in `Explanation`; ``even`` is an even map's energy."""
+
+    images: Count
+    energy: Estimate
+    pointing: Estimate
+    even: Share
+
+
 class Explanation(Record):
-    """Grad-CAM of test images for their own finding, held to the lungs; see ``metrics.grad_cam.inside_lungs``.
+    """Grad-CAM of test images for their own finding, held to the lungs; see ``metrics.grad_cam.inside``.
 
     ``images`` have a map that is not empty, of those ``looked_at``. ``lungs`` is an even map's energy.
     """
@@ -229,6 +238,7 @@ class Explanation(Record):
     energy: Estimate
     pointing: Estimate
     lungs: Share | None
+    boxes: InBoxes | None = Field(default=None, description="Null where no reader drew a box on these images.")
 
 
 class Failure(Record):

@@ -66,6 +66,11 @@ def findings(report: Report) -> list[str]:
             f"Grad-CAM lies within the lungs by {seen.energy.value:.2f} of its sum, no more than an even map "
             f"({seen.lungs:.2f}): the model does not look at the lungs more than at the rest."
         )
+    if seen and seen.boxes and (seen.boxes.energy.value or 0) <= seen.boxes.even:
+        lines.append(
+            f"Grad-CAM lies within the readers' boxes by {seen.boxes.energy.value:.2f} of its sum, no more than an "
+            f"even map ({seen.boxes.even:.2f}): the model does not look at the finding more than at the rest."
+        )
     if (report.data.test_looks or 0) > 1:
         lines.append(_looks(report))
     if sum(report.data.leakage.values()):
