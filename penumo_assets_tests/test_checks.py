@@ -20,9 +20,10 @@ from penumo_assets.checks.preparation import preparation_reveals
 from penumo_assets.checks.quality import intensity_drift, mask_plausibility, reject_rate
 from penumo_assets.cohort.publish import Manifest, dump_manifest, manifest_key
 from penumo_assets.definitions import build_definitions
-from penumo_assets.imaging.pack import npz_bytes
+from penumo_assets.imaging.pack import load_npz, npz_bytes
 from penumo_assets.jobs.manifest import ManifestRow, StageOutput
 from penumo_assets.jobs.pack.__main__ import Item, index_row
+from penumo_assets.metrics.preparation import border_quantities
 from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage
 
@@ -210,6 +211,31 @@ def test_black_bars_that_tell_classes_apart_are_named(ward: Ward) -> None:
     (line,) = [line for line in lines if line["quantity"] == "bar_height"]
     assert (line["images"], line["low"] > 0.55) == (59, True)
     assert ward.judge(preparation_reveals, "barred", max_auc=0.99).passed
+
+
+def test_of_the_border_only_what_enhancement_added_is_judged(ward: Ward) -> None:
+    """Films of pneumonia are brighter at the border: before any filter, or only after."""
+
+    def films(cohort: str, film_too: bool) -> list[ManifestRow]:
+        rows = tensors(ward.store, cohort, {"normal": 0, "pneumonia": 0})
+        for number, item in enumerate(rows):
+            brighter = 60 * (item.label == "pneumonia")
+            before = load_npz(ward.store.read(item.stages["npz"].key))
+            pixels = before.copy()
+            pixels[:8, :, :3] = np.minimum(pixels[:8, :, :3] // 2 + brighter + number % 30, 255)
+            ward.store.write(item.stages["npz"].key, npz_bytes(pixels))
+            film = pixels if film_too else before
+            facts = {"film_border": border_quantities(film[..., :3].mean(axis=2), film[..., 3] > 0)}
+            item.stages["preprocessed"] = StageOutput(key="p", sha256="s", fingerprint="f", facts=facts)
+        return rows
+
+    for cohort, film_too in (("own", True), ("made", False)):
+        ward.write(cohort, films(cohort, film_too))
+        found = ward.judge(preparation_reveals, cohort)
+        lines = [dict(record.data) for record in found.metadata["quantities"].records]  # type: ignore[union-attr]
+        (line,) = [line for line in lines if line["quantity"] == "border_mean"]
+        assert line["low"] > 0.55
+        assert (line["added_low"] > 0.05, found.passed) == (not film_too, film_too)
 
 
 def test_what_too_few_patients_reveal_is_not_judged(ward: Ward) -> None:

@@ -60,6 +60,9 @@ TRAINING_INDEX = TableSchema(
         TableColumn("border_mean", "float", "Mean of the outermost 8 pixels, the lungs left out, 0 to 255."),
         TableColumn("border_sd", "float", "Their standard deviation."),
         TableColumn("border_black", "float", "The share of them below 16."),
+        TableColumn("film_border_mean", "float", "The border's mean before any filter, where it was measured."),
+        TableColumn("film_border_sd", "float", "Its standard deviation then."),
+        TableColumn("film_border_black", "float", "Its share below 16 then."),
         TableColumn("boxes", "string", "Readers' boxes: [[left, top, right, bottom], …], shares of the side."),
     ]
 )

@@ -21,7 +21,7 @@ def report_context(store: ObjectStore, names: Sequence[str]) -> dict[str, Any]:
         rows = manifest.rows
         flow[cohort] = cohort_flow(rows)
         for row in rows:
-            facts = row.stages["masks"].facts if "masks" in row.stages else {}
+            facts = row.facts_of("masks")
             if "dice" in facts:
                 dices.append(
                     {
@@ -54,7 +54,7 @@ def cohort_flow(rows: Sequence[ManifestRow]) -> dict[str, Any]:
         "rejected": dict(Counter(row.code or "" for row in rejected).most_common()),
         "unlabelled": sum(row.label is None for row in usable),
         "without_patient": sum(row.label is not None and not is_trainable(row) for row in usable),
-        "whole_image_masks": sum("fallback" in row.stages["masks"].facts for row in films if "masks" in row.stages),
+        "whole_image_masks": sum("fallback" in row.facts_of("masks") for row in films),
         "unpaired_masks": codes[UNPAIRED],
         "missing_files": codes[MISSING_FILE],
         "classes": {

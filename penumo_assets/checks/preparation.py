@@ -2,7 +2,7 @@
 
 import contextlib
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeverity, Config
 from pydantic import Field
@@ -14,6 +14,11 @@ from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.storage.object_store import ObjectMissing, ObjectStore
 from penumo_assets.resources.storage.root import Storage
+
+if TYPE_CHECKING:
+    from penumo_assets.metrics.records import Estimate
+
+ADDED = ("added", "added_low", "added_high")  # by the preparation to what the film's own border tells
 
 
 class PreparationConfig(Config):
@@ -27,15 +32,16 @@ class PreparationConfig(Config):
     cohorts,
     asset="npz_tensors",
     description="With the lungs blanked, neither black bars nor the place of the lungs' outline tell the most common "
-    "class of a cohort from the others: the interval of their ROC-AUC reaches down to `max_auc` (default 0.55). A "
-    "warning: a model can learn the film's shape instead of the lungs. The border is the film's own: its figures are "
-    "shown, not judged. Cohorts of fewer than ten patients on either side are not judged.",
+    "class of a cohort from the others: the interval of their ROC-AUC reaches down to `max_auc` (default 0.55). The "
+    "border is the film's own: only what enhancement adds to it is judged, the difference to its ROC-AUC before any "
+    "filter, by as much above 0. A warning: a model can learn the film's shape instead of the lungs. Cohorts of fewer "
+    "than ten patients on either side are not judged.",
 )
 def preparation_reveals(
     context: AssetCheckExecutionContext, config: PreparationConfig, storage: Storage
 ) -> AssetCheckResult:
     rows = _rows(storage.store, partition_of(context), config)
-    columns = ("quantity", "images", "against", "roc_auc", "low", "high", "reveals", "reason")
+    columns = ("quantity", "images", "against", "roc_auc", "low", "high", "reveals", "reason", *ADDED)
     told = [row["quantity"] for row in rows if row["reveals"]]
     return AssetCheckResult(
         passed=not told,
@@ -54,8 +60,8 @@ def _rows(store: ObjectStore, cohort: str, config: PreparationConfig) -> list[di
         return []
     import numpy as np  # this and SciPy take a second, which loading the definitions must not
 
-    from penumo_assets.metrics.preparation import BORDER, QUANTITIES, revealed
-    from penumo_assets.metrics.preparation_together import revealed_together
+    from penumo_assets.metrics.preparation import BORDER, FILM_BORDER, QUANTITIES
+    from penumo_assets.metrics.revealed import added, revealed, revealed_together
 
     measured = _measured(store, random.Random(cohort).sample(films, min(config.sample, len(films))))
     if not measured:
@@ -67,19 +73,28 @@ def _rows(store: ObjectStore, cohort: str, config: PreparationConfig) -> list[di
     made = [name for name in QUANTITIES if name not in BORDER]
     together = revealed_together(np.column_stack([values[name] for name in made]), positive, patients)
     found = {"bars and outline": together, **revealed(values, positive, patients)}
+    unknown = [np.nan] * len(FILM_BORDER)
+    before = np.array([row.facts_of("preprocessed").get("film_border", unknown) for row, _ in measured], float)
+    more = {name: added(values[name], film, positive, patients) for name, film in zip(BORDER, before.T, strict=True)}
     return [
         {
             "quantity": name,
             "images": len(measured),
             "against": usual,
-            "roc_auc": estimate.value and round(estimate.value, 3),
-            "low": estimate.low and round(estimate.low, 3),
-            "high": estimate.high and round(estimate.high, 3),
-            "reveals": name not in BORDER and (estimate.low or 0) > config.max_auc,
-            "reason": estimate.reason,
+            **_rounded(("roc_auc", "low", "high"), estimate),
+            **(_rounded(ADDED, more[name]) if name in more else dict.fromkeys(ADDED, "not judged")),
+            "reveals": (
+                (more[name].low or 0) > config.max_auc - 0.5 if name in more else (estimate.low or 0) > config.max_auc
+            ),
+            "reason": estimate.reason or (more[name].reason if name in more else None),
         }
         for name, estimate in found.items()
     ]
+
+
+def _rounded(names: tuple[str, str, str], estimate: "Estimate") -> dict[str, float | None]:
+    ends = (estimate.value, estimate.low, estimate.high)
+    return {name: value and round(value, 3) for name, value in zip(names, ends, strict=True)}
 
 
 def _measured(store: ObjectStore, films: list[ManifestRow]) -> list[tuple[ManifestRow, dict[str, float]]]:

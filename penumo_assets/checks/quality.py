@@ -94,7 +94,7 @@ def mask_plausibility(
 def _mask_offender(row: ManifestRow) -> dict[str, Any] | None:
     if row.code in IMPLAUSIBLE:
         return {"file": row.source, "problem": row.reason, "outcome": "rejected"}
-    fallback = row.stages["masks"].facts.get("fallback") if "masks" in row.stages else None
+    fallback = row.facts_of("masks").get("fallback")
     return {"file": row.source, "problem": fallback, "outcome": "the whole image was used"} if fallback else None
 
 

@@ -123,8 +123,10 @@ def _make(store: ObjectStore, cohort: str, class_of: Mapping[str, str], made_fro
 
 def pack_item(cohort: str, row: ManifestRow, class_of: Mapping[str, str]) -> dict:
     """A labelled tensor as jobs/pack takes it: which file, whose, of what label, and how it landed."""
-    facts = row.stages["preprocessed"].facts if row.boxes else {}
+    facts = row.facts_of("preprocessed")
     more: dict[str, Any] = {"boxes": row.boxes, "crop_box": facts["crop_box"]} if row.boxes else {}
+    if "film_border" in facts:  # earlier versions did not measure it
+        more["film_border"] = facts["film_border"]
     return film_item(row) | more | {
         "label": class_of.get(row.label or "", row.label),
         "cohort": cohort,

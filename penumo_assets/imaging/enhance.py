@@ -87,15 +87,24 @@ def enhance(
         pixels = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)
     _refuse_flat(pixels, inside)
     filtered = _filter(np.ascontiguousarray(pixels), inside, config)
-    # Black beside a square crop would show the film's shape, and beside the lungs' own box where the film ends.
-    beyond = cv2.BORDER_CONSTANT if config.keep_aspect else cv2.BORDER_REFLECT_101
-    image = resize(_padded(filtered, inner, box, beyond), size, size)
+    image = resize(_padded(filtered, inner, box, _beyond(config)), size, size)
     fitted = fit_mask(mask, box, size)
     if config.apply_mask:
         image[fitted == 0] = 0
     if image.ndim == 2:
         image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
     return Enhanced(image=image, mask=fitted, crop_box=box)
+
+
+def unfiltered(
+    square: np.ndarray, crop_box: Box, content: tuple[slice, slice], config: EnhanceConfig, size: int = 224
+) -> np.ndarray:
+    """What `enhance` cut out of ``square``, before any filter: (size, size) uint8 gray."""
+    inner = _within(crop_box, content)
+    pixels = np.ascontiguousarray(square[inner[0] : inner[2], inner[1] : inner[3]])
+    gray = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    gray = _stretch(gray, None, config.min_max.model_copy(update={"enabled": False}))
+    return resize(_padded(gray, inner, crop_box, _beyond(config)), size, size)
 
 
 def fit_mask(mask: np.ndarray, crop_box: Box, size: int = 224) -> np.ndarray:
@@ -244,6 +253,12 @@ def _binary_content(mask: np.ndarray, content: tuple[slice, slice]) -> np.ndarra
     clean = np.zeros_like(mask)
     clean[content] = _binary(np.ascontiguousarray(mask[content]))
     return clean
+
+
+def _beyond(config: EnhanceConfig) -> int:
+    """Black beside the lungs' own box would show where the film ends, so it is mirrored; a square crop shows its shape
+    anyway."""
+    return cv2.BORDER_CONSTANT if config.keep_aspect else cv2.BORDER_REFLECT_101
 
 
 def _padded(pixels: np.ndarray, inner: Box, box: Box, beyond: int) -> np.ndarray:

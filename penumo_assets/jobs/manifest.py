@@ -56,7 +56,7 @@ STAGE_TABLE = {
         Stage(
             name="preprocessed",
             asset="preprocessed_images",
-            version="4",
+            version="5",
             settings="enhance",
             deps=("raw_images", "lung_masks"),
             kinds=frozenset({"opencv", "png"}),
@@ -148,6 +148,10 @@ class ManifestRow(BaseModel):
     attempted: dict[str, str] = Field(
         default_factory=dict, description="Fingerprint of the stage that rejected the image: no need to try it again."
     )
+
+    def facts_of(self, stage: str) -> dict[str, Any]:
+        """What a stage noted of its output; nothing where there is none."""
+        return self.stages[stage].facts if stage in self.stages else {}
 
     def reject(self, stage: str, code: str, reason: str, fingerprint: str = "") -> None:
         self.status, self.stage, self.code, self.reason = "rejected", stage, code, reason

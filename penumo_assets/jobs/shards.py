@@ -5,7 +5,7 @@
     dataset.json                 classes, counts, salt, digest (DatasetFile)
     train/  validation/  test/   one folder per split, each whole in itself:
         dataset.json             the same file again
-        index.parquet            one row per image (INDEX_COLUMNS, `metrics.preparation.QUANTITIES`, BOXES)
+        index.parquet            one row per image: INDEX_COLUMNS, those of `metrics.preparation`, BOXES
         shard-00000.npy ...      (n, 224, 224, 4) uint8
 
 Reading a batch is one copy out of the page cache: nothing is decompressed or decoded.

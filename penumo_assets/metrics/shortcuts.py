@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special
 
-from penumo_assets.metrics.preparation import BARS, BORDER, OUTLINE, QUANTITIES
+from penumo_assets.metrics.preparation import BARS, BORDER, FILM_BORDER, OUTLINE, QUANTITIES
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,13 @@ SHORTCUTS = (
     Shortcut("bar_share", "Black bars", BARS),
     Shortcut("preparation", "Preparation alone: bars and place of the lungs", (*BARS, *OUTLINE)),
     Shortcut("border", "Border of the picture", BORDER),
+    Shortcut("film_border", "Border of the film, before enhancement", FILM_BORDER),
 )
 
 
 def shortcut_features(index: pd.DataFrame) -> pd.DataFrame:
     """Feature table (n rows) from an index's source_width, source_height, source_bytes, mean_intensity, view, age, sex
-    and `metrics.preparation.QUANTITIES`.
+    and QUANTITIES and FILM_BORDER of `metrics.preparation`.
 
     Ratios and sizes enter as logarithms, so that a logistic fit sees symmetric differences. What is missing, not
     positive, or no AP or PA view, gives NaN.
@@ -58,7 +59,7 @@ def shortcut_features(index: pd.DataFrame) -> pd.DataFrame:
             "is_ap": _either(index, "view", "AP", "PA"),
             "age": _numeric(index, "age"),
             "is_male": _either(index, "sex", "M", "F"),
-            **{name: _numeric(index, name) for name in QUANTITIES},
+            **{name: _numeric(index, name) for name in (*QUANTITIES, *FILM_BORDER)},
         },
         index=index.index,
     )

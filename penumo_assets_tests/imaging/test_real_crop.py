@@ -15,7 +15,8 @@ from penumo_assets.imaging.letterbox import Letterbox
 from penumo_assets.imaging.lung_mask import find_lungs
 from penumo_assets.imaging.pack import pack_tensor
 from penumo_assets.imaging.segment import LungSegmenter
-from penumo_assets.metrics.preparation import BARS, OUTLINE, preparation_quantities, revealed
+from penumo_assets.metrics.preparation import BARS, OUTLINE, preparation_quantities
+from penumo_assets.metrics.revealed import revealed
 
 
 @pytest.mark.real

@@ -19,7 +19,7 @@ from penumo_assets.cohort.landing import read_landing
 from penumo_assets.cohort.plan import PlanSettings, PreparePlan, plan_cohort
 from penumo_assets.cohort.publish import open_manifest, plan_publication, publish, read_manifest
 from penumo_assets.cohort.training_items import pack_item
-from penumo_assets.configs.prepare import DecodeConfig, LabelsConfig, NpzConfig, PrepareConfig
+from penumo_assets.configs.prepare import DecodeConfig, EnhanceConfig, LabelsConfig, NpzConfig, PrepareConfig
 from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.imaging.decode import encode_png, read_back
 from penumo_assets.imaging.film import film_to_tensor
@@ -33,6 +33,7 @@ from penumo_assets.jobs.pack.splits import assign_splits
 from penumo_assets.jobs.prepare import __main__ as prepare
 from penumo_assets.jobs.prepare.rows import merged
 from penumo_assets.jobs.prepare.work import KEY_VARIABLE, dump_work
+from penumo_assets.metrics.preparation import border_quantities
 from penumo_assets.phantoms import draw_phantom
 from penumo_assets.resources.compute.spec import JobResult
 from penumo_assets.resources.storage.object_store import ObjectStore
@@ -179,6 +180,22 @@ def test_a_reduced_raw_image_leads_to_the_same_masks_geometry(house: House) -> N
     assert "reduced:2" in reduced.notes
     boxes = [row.stages["preprocessed"].facts["crop_box"] for row in (whole, reduced)]
     assert np.abs(np.subtract(*boxes)).max() <= 3, "in pixels of the letterbox"
+
+
+def test_the_border_before_any_filter_is_noted_whatever_the_filters_make_of_it(house: House) -> None:
+    film = (draw_phantom(3, height=300, width=330)[0] >> 4).astype(np.uint8)
+    house.land("a.png", cv2.imencode(".png", film)[1].tobytes())
+    off = {"enabled": False}
+    noted, left = [], []
+    for changes in ({"clahe": off, "gaussian_blur": off, "min_max": off}, {}):
+        house.materialize(replace(SETTINGS, config=PrepareConfig(enhance=EnhanceConfig.parse(changes))))
+        row = house.rows["a.png"]
+        noted.append(row.facts_of("preprocessed")["film_border"])
+        tensor = load_npz(house.store.read(row.stages["npz"].key))
+        left.append(border_quantities(tensor[..., 0].astype(float), tensor[..., 3] > 0))
+    assert noted[0] == noted[1]
+    assert left[0] == pytest.approx(noted[0], abs=0.001)
+    assert abs(left[1][0] - noted[1][0]) > 2
 
 
 def test_kept_pictures_lead_to_the_bytes_that_pictures_written_anew_lead_to(house: House, tmp_path: Path) -> None:

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from penumo_assets.metrics.preparation import QUANTITIES, preparation_quantities, revealed
-from penumo_assets.metrics.preparation_together import revealed_together
+from penumo_assets.metrics.preparation import QUANTITIES, border_quantities, preparation_quantities
+from penumo_assets.metrics.revealed import added, revealed, revealed_together
 
 
 def tensor(bars: int = 0, black: int = 0, top: int = 20) -> np.ndarray:
@@ -61,3 +61,32 @@ def test_one_class_or_too_few_patients_are_not_judged() -> None:
     values = np.arange(30.0)
     assert revealed({"x": values}, np.ones(30, bool), np.arange(30))["x"].value is None
     assert revealed_together(values[:, None], values < 4, np.arange(30)).value is None
+
+
+def test_only_what_is_added_to_the_film_is_found() -> None:
+    random = np.random.default_rng(1)
+    positive, patients = np.arange(300) % 2 > 0, np.arange(300)
+    own = random.normal(size=300) + 1.0 * positive  # the film's own: as telling before as after
+    none, made = random.normal(size=300), random.normal(size=300) - 1.5 * positive
+    same = added(own * 3 + 40, own, positive, patients)
+    assert (same.value, same.low) == (0, 0)
+    found = added(made, none, positive, patients)
+    assert found.value == pytest.approx(roc_auc_score(positive, -made) - max_auc(positive, none))
+    assert found.low > 0.2
+    assert added(none, made, positive, patients).high < 0
+    made[:290] = np.nan
+    assert added(made, none, positive, patients).value is None
+
+
+def max_auc(positive: np.ndarray, values: np.ndarray) -> float:
+    return max(roc_auc_score(positive, values), roc_auc_score(positive, -values))
+
+
+def test_the_border_is_that_of_the_outermost_pixels_beside_the_lungs() -> None:
+    gray, lungs = np.full((32, 32), 100.0), np.zeros((32, 32), bool)
+    gray[:, :4], gray[10:20, 10:20] = 0, 255  # what lies inside does not count
+    assert border_quantities(gray, lungs)[0] == pytest.approx(100 * (1 - 4 * 32 / (32**2 - 16**2)))
+    assert border_quantities(gray, lungs)[2] == pytest.approx(4 * 32 / (32**2 - 16**2))
+    lungs[:, :8] = True
+    assert border_quantities(gray, lungs) == (100, 0, 0)
+    assert np.isnan(border_quantities(gray, ~np.zeros_like(lungs))).all()

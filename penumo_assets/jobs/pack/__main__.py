@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ from penumo_assets.jobs.shards import (
     Split,
     SplitCounts,
 )
-from penumo_assets.metrics.preparation import preparation_quantities
+from penumo_assets.metrics.preparation import FILM_BORDER, preparation_quantities
 
 MAX_NAMED = 50
 MISSING = "the file is missing"
@@ -60,6 +61,7 @@ class Item(FilmItem):
     age: float | None = None
     boxes: list[Box] = []
     crop_box: tuple[int, int, int, int] | None = None
+    film_border: tuple[float, float, float] = (math.nan, math.nan, math.nan)
 
     @property
     def boxes_in_tensor(self) -> list[Box]:
@@ -179,7 +181,8 @@ def pack(
 def index_row(item: Item, image: np.ndarray, classes: list[str]) -> dict[str, Any]:
     """What the index of a split says of an image."""
     return {
-        **item.model_dump(exclude={"declared_split", "split_key", "boxes", "crop_box"}),
+        **item.model_dump(exclude={"declared_split", "split_key", "boxes", "crop_box", "film_border"}),
+        **dict(zip(FILM_BORDER, item.film_border, strict=True)),
         BOXES: json.dumps(item.boxes_in_tensor) if item.boxes_in_tensor else None,
         "target": classes.index(item.label),
         "pixel_sha256": hashlib.sha256(image.tobytes()).hexdigest(),

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from penumo_assets.jobs.shards import BOXES, IMAGE_SHAPE, INDEX_COLUMNS, INDEX_NAME, shard_name
-from penumo_assets.metrics.preparation import QUANTITIES
+from penumo_assets.metrics.preparation import FILM_BORDER, QUANTITIES
 
 _TEXT_COLUMNS = ("image_id", "patient_id", "cohort", "label", "view", "sex", "sha256", "file", "pixel_sha256", BOXES)
 _INDEX_TYPES = {
@@ -21,7 +21,7 @@ _INDEX_TYPES = {
     "source_bytes": "float64",
     "mean_intensity": "float64",
     "perceptual_hash": "uint64",
-    **dict.fromkeys(QUANTITIES, "float64"),
+    **dict.fromkeys((*QUANTITIES, *FILM_BORDER), "float64"),
     **dict.fromkeys(_TEXT_COLUMNS, "string"),
 }
 
@@ -64,7 +64,9 @@ class ShardWriter:
             os.replace(path.with_suffix(".tmp"), path)
         if self._shard is not None:
             self._finish_shard()
-        frame = pd.DataFrame(self._rows, columns=[*INDEX_COLUMNS, *QUANTITIES, BOXES]).astype(_INDEX_TYPES)
+        frame = pd.DataFrame(self._rows, columns=[*INDEX_COLUMNS, *QUANTITIES, *FILM_BORDER, BOXES]).astype(
+            _INDEX_TYPES
+        )
         frame.to_parquet(self.folder / INDEX_NAME, index=False)
         return frame
 

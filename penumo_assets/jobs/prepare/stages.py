@@ -9,7 +9,7 @@ import numpy as np
 from penumo_assets.configs.prepare import Deidentify, PrepareConfig, RawFormat
 from penumo_assets.imaging.decode import DecodedImage, decode_image, encode_png, read_back
 from penumo_assets.imaging.deidentify import PICTURE_EXTENSIONS, is_plain_text, is_safe_id, pseudonym
-from penumo_assets.imaging.enhance import enhance, fit_mask
+from penumo_assets.imaging.enhance import enhance, fit_mask, unfiltered
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.formats import jpeg
 from penumo_assets.imaging.formats.files import read_plain_file
@@ -21,6 +21,7 @@ from penumo_assets.jobs.manifest import ManifestRow, fingerprint
 from penumo_assets.jobs.prepare.image import Image, guarded, store, stored
 from penumo_assets.jobs.prepare.masks import MaskStage
 from penumo_assets.jobs.prepare.work import KEY_VARIABLE, WorkItem, key_from_environment
+from penumo_assets.metrics.preparation import border_quantities
 
 
 class Preparer:
@@ -135,7 +136,12 @@ class Preparer:
         result = enhance(image.square, image.mask, image.letterbox.content, self.config.enhance)
         image.enhanced, image.small_mask = result.image, result.mask
         name = f"{image.item.row.image_id}.png"
-        store(image, "preprocessed", name, encode_png(result.image), {"crop_box": list(result.crop_box)})
+        before = unfiltered(image.square, result.crop_box, image.letterbox.content, self.config.enhance)
+        border = border_quantities(before, result.mask > 0)
+        facts: dict[str, list[float]] = {"crop_box": list(result.crop_box)}
+        if np.isfinite(border).all():
+            facts["film_border"] = [round(value, 3) for value in border]
+        store(image, "preprocessed", name, encode_png(result.image), facts)
 
     def _pack(self, image: Image) -> None:
         assert image.enhanced is not None
