@@ -127,16 +127,20 @@ def pack_item(cohort: str, row: ManifestRow, class_of: Mapping[str, str]) -> dic
     more: dict[str, Any] = {"boxes": row.boxes, "crop_box": facts["crop_box"]} if row.boxes else {}
     if "film_border" in facts:  # earlier versions did not measure it
         more["film_border"] = facts["film_border"]
-    return film_item(row) | more | {
-        "label": class_of.get(row.label or "", row.label),
-        "cohort": cohort,
-        "view": row.view,
-        "sex": row.sex,
-        "age": row.age,
-        "declared_split": row.split,
-        # What an earlier version prepared has no key of its own; a DICOM patient's pseudonym is the same.
-        "split_key": row.split_key or (row.patient_id if is_pseudonym(row.patient_id or "") else None),
-    }
+    return (
+        film_item(row)
+        | more
+        | {
+            "label": class_of.get(row.label or "", row.label),
+            "cohort": cohort,
+            "view": row.view,
+            "sex": row.sex,
+            "age": row.age,
+            "declared_split": row.split,
+            # What an earlier version prepared has no key of its own; a DICOM patient's pseudonym is the same.
+            "split_key": row.split_key or (row.patient_id if is_pseudonym(row.patient_id or "") else None),
+        }
+    )
 
 
 def read_items(store: ObjectStore, items: CohortItems) -> bytes:

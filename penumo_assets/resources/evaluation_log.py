@@ -13,7 +13,7 @@ from typing import Any
 from penumo_assets.jobs.tracking_address import redacted
 from penumo_assets.metrics.records import Estimate
 from penumo_assets.metrics.report.content import Report
-from penumo_assets.metrics.report.inline import charts
+from penumo_assets.metrics.report.inline import charts, file_word
 from penumo_assets.metrics.report.prose import words
 from penumo_assets.resources.tracking import Tracking
 
@@ -87,7 +87,8 @@ def _send(tracking: Tracking, evaluated: Evaluated) -> None:
 
 
 def tracked_figures(values: Mapping[str, Any], report: Report) -> dict[str, float | None]:
-    """MLflow's metrics of a report: its headline figures on test and, by cohort, ``cohort/{cohort}/{metric}``.
+    """MLflow's metrics of a report: its headline figures on test, of several classes each one's against the rest as
+    ``class/{class}/{metric}``, and, by cohort, ``cohort/{cohort}/{metric}``.
 
     Validation's are left out: the training logged its own, under these names and by epoch.
     """
@@ -96,6 +97,10 @@ def tracked_figures(values: Mapping[str, Any], report: Report) -> dict[str, floa
         for name, value in values.items()
         if not name.startswith("validation_") and not isinstance(value, bool | str)
     }
+    if report.data.positive_class is None:
+        for part, metrics in report.per_class.items():
+            for name, estimate in metrics.items():
+                figures |= _with_ends(f"class/{file_word(part)}/{name}", estimate)
     if report.external:
         return {f"{EXTERNAL}/{report.external}/{name}": value for name, value in figures.items()}
     for group in report.subgroups:

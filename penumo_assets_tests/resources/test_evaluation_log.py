@@ -63,10 +63,21 @@ def test_every_metric_stands_on_the_run_with_its_interval(tracking: Tracking, mo
     assert {metric.key: metric.value for metric in logged.metrics} == metrics
 
 
-def test_several_classes_have_top_k(tracking: Tracking, model: tuple[str, str]) -> None:
-    report = build_report(evaluation(60, ["normal", "bacterial", "viral"]))
+def test_several_classes_have_top_k_and_each_its_figures_and_curves(tracking: Tracking, model: tuple[str, str]) -> None:
+    report = build_report(evaluation(60, ["normal", "bacterial", "viral (RSV)"]))
     assert record_evaluation(tracking, evaluated(model, "evaluate-1", report)) is None
-    metrics = tracking.client().get_run(model[0]).data.metrics
+    client = tracking.client()
+    metrics = client.get_run(model[0]).data.metrics
+    words = {"normal": "normal", "bacterial": "bacterial", "viral (RSV)": "viral-RSV-"}
+    for name, word in words.items():
+        for metric in ("roc_auc", "recall", "specificity"):
+            assert metrics[f"class/{word}/{metric}"] == report.per_class[name][metric].value
+    curves = ("roc", "precision_recall", "reliability", "decision_curve")
+    figures = {f"{curve}_{word}.svg" for curve in curves for word in words.values()}
+    folder = "evaluation/evaluate-1"
+    assert artifacts(tracking, model[0], folder) == {"report.html", "report.json", "confusion_matrix.svg", *figures}
+    page = Path(client.download_artifacts(model[0], f"{folder}/report.html")).read_text()
+    assert page == "<html>evaluate-1</html>"
     assert metrics["test_top_2_accuracy_low"] < metrics["test_top_2_accuracy"] < metrics["test_top_2_accuracy_high"]
 
 

@@ -69,7 +69,12 @@ def chart_captions(report: Report) -> dict[str, str]:
 
 def _of(report: Report, part: OneAgainstRest) -> str:
     """The class for the name of a file."""
-    return "_" + re.sub(r"[^\w.-]+", "-", part.name) if report.data.positive_class is None else ""
+    return f"_{file_word(part.name)}" if report.data.positive_class is None else ""
+
+
+def file_word(name: str) -> str:
+    """A class's name as the names of files and of MLflow's metrics can hold it."""
+    return re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)
 
 
 def _area(found: Estimate) -> str:
