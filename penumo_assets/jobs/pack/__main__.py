@@ -59,7 +59,7 @@ class Item(FilmItem):
     view: str | None = None
     sex: str | None = None
     age: float | None = None
-    boxes: list[Box] = []
+    boxes: tuple[Box, ...] = ()
     crop_box: tuple[int, int, int, int] | None = None
     film_border: tuple[float, float, float] = (math.nan, math.nan, math.nan)
 
