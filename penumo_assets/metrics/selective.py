@@ -23,10 +23,15 @@ def confidence(probabilities: np.ndarray, threshold: float | None, positive: int
 
 
 def cut_for_coverage(sureness: np.ndarray, coverage: float) -> float | None:
-    """The confidence below which an image is not decided, so that a share ``coverage`` of (n,) is; None for all."""
+    """The confidence below which an image is not decided, so that a share ``coverage`` of (n,) is; None for all.
+
+    Half-way between the least sure image that is decided and the next, so that no image stands on the cut: rounding,
+    which differs with the batch that an image is computed in, would decide it.
+    """
     if coverage >= 1 or not len(sureness):
         return None
-    return float(np.quantile(sureness, 1 - coverage, method="lower"))
+    least = np.quantile(sureness, 1 - coverage, method="lower")
+    return float((least + sureness[sureness < least].max(initial=0)) / 2)
 
 
 def risk_coverage(sureness: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,9 @@ def test_the_cut_leaves_the_share_that_was_asked_for(coverage):
     rule = DecisionRule(0.4, 1.0, "test", undecided_below=cut)
     assert rule.decides(probabilities[:1000], 1).mean() == pytest.approx(coverage, abs=0.002)
     assert rule.decides(probabilities[1000:], 1).mean() == pytest.approx(coverage, abs=0.05)
+    sureness = confidence(probabilities[:1000], 0.4, 1)
+    for nudge in (-1e-9, 1e-9):  # an image computed in another batch
+        assert ((sureness + nudge >= cut) == (sureness >= cut)).all()
     assert cut_for_coverage(p[:, 0], 1.0) is None
     assert DecisionRule(0.4, 1.0, "test").decides(probabilities, 1).all()
 
