@@ -8,6 +8,7 @@ from dagster import BetaWarning, Definitions, LoggerDefinition, in_process_execu
 
 from penumo_assets.assets.champion import champion_model
 from penumo_assets.assets.dataset import training_set
+from penumo_assets.assets.endpoint import endpoint
 from penumo_assets.assets.evaluation import evaluation_report
 from penumo_assets.assets.external import external_validation
 from penumo_assets.assets.inference import predictions
@@ -33,6 +34,7 @@ ASSETS: list[Any] = [
     trained_model,
     evaluation_report,
     champion_model,
+    endpoint,
     external_validation,
     predictions,
 ]
@@ -41,7 +43,8 @@ ASSETS: list[Any] = [
 def build_definitions(
     overrides: Mapping[str, Any] | None = None, loggers: Mapping[str, LoggerDefinition] | None = None
 ) -> Definitions:
-    """The whole application, with resources replaced by name: ``storage, jobs, tracking, mlflow, packages``."""
+    """The whole application, with resources replaced by name: ``storage, jobs, tracking, mlflow, packages,
+    endpoints``."""
     return Definitions(
         assets=ASSETS,
         asset_checks=ASSET_CHECKS,

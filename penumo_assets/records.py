@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from penumo_assets.resources.compute.search import Trial
 from penumo_assets.resources.compute.spec import JobInput
+from penumo_assets.resources.endpoints import Variant
 from penumo_assets.resources.storage.object_store import (
     ObjectChanged,
     ObjectMissing,
@@ -251,6 +252,15 @@ class ChampionRecord(VersionRecord):
     KEY = "models/champion.json"
 
     previous: str | None = None
+
+
+class EndpointRecord(Record):
+    """The variant that the endpoint serves, once it was accepted, and the one that it served before."""
+
+    KEY = "models/endpoint.json"
+
+    variant: Variant
+    previous: Variant | None = None
 
 
 class PredictionsRecord(Record):

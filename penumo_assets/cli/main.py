@@ -80,19 +80,30 @@ def predict(files: tuple[Path, ...], overlay: Path | None, model: str, as_json: 
 @click.option("--to", "version", help="A version number; by default the champion before this one.")
 @click.option("--reason", default="", help="Kept with the version that is left.")
 def rollback(version: str | None, reason: str) -> None:
-    """Make the previous champion the champion again, in MLflow's registry and for every prediction from now on."""
+    """Make the previous champion the champion again: in MLflow's registry, for every prediction, at the endpoint."""
+    from penumo_assets.models.errors import ModelError
     from penumo_assets.promotion import NoChampion, rollback
+    from penumo_assets.records import EndpointRecord
+    from penumo_assets.resources.endpoints import EndpointError
     from penumo_assets.resources.profile import profile_resources
     from penumo_assets.resources.storage.object_store import StorageError
+    from penumo_assets.serving.champion import serve_champion
 
     resources = profile_resources()
+    store, packages = resources["storage"].store, resources["packages"]
     try:
-        record, left = rollback(
-            resources["storage"].store, resources["tracking"], resources["packages"], version, reason
-        )
+        record, left = rollback(store, resources["tracking"], packages, version, reason)
     except (NoChampion, StorageError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"champion: version {record.version} ({record.architecture}); previous: version {left}, withdrawn")
+    if EndpointRecord.find(store) is None:
+        return
+    try:
+        served, _ = serve_champion(store, packages, resources["endpoints"], None, click.echo)
+    except (EndpointError, StorageError, ModelError) as error:
+        remedy = "Materialize endpoint, not this command again: the champion has been rolled back"
+        raise click.ClickException(f"the endpoint has not followed: {error}. {remedy}") from error
+    click.echo(f"endpoint: version {served.variant.version} is in service")
 
 
 @main.command()

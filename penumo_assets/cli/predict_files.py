@@ -4,7 +4,6 @@ Nothing but the storage root is needed: no Dagster instance, no MLflow, and no d
 patient's id in a DICOM header is neither kept nor shown.
 """
 
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,12 @@ from penumo_assets.cohort.names import in_mask_folder, is_hidden, is_labels
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.formats.files import read_plain_file
 from penumo_assets.jobs.contract import write_atomic
-from penumo_assets.jobs.infer.handler import DISCLAIMER, BadRequest, Endpoint, answer, input_fn, model_fn, prepared
+from penumo_assets.jobs.infer.handler import DISCLAIMER, BadRequest, Endpoint, answer, input_fn, prepared
 from penumo_assets.jobs.infer.pictures import overlay, png_bytes
-from penumo_assets.models.archive import extract_model_archive
 from penumo_assets.models.errors import ModelError
 from penumo_assets.promotion import NoChampion, read_version
 from penumo_assets.resources.storage.object_store import ObjectStore, StorageError, printable
+from penumo_assets.serving.canary import load_version
 
 MAX_FILE_BYTES = 256 * 2**20
 NPZ_SUFFIX = ".npz"
@@ -52,15 +51,12 @@ def load_endpoint(store: ObjectStore, wanted: str) -> Endpoint:
         If there is no such model, or its archive cannot be used.
     """
     record = read_version(store, wanted)
-    prefix, name = record.serving.prefix, record.serving.name
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            store.download(f"{prefix}/{name}", Path(scratch) / name)
-            return model_fn(str(extract_model_archive(Path(scratch) / name, Path(scratch) / "model")))
-        except (StorageError, ModelError) as error:
-            raise NoChampion(
-                f"version {record.version} cannot be used: {error}. Materialize champion_model again"
-            ) from error
+    try:
+        return load_version(store, record)
+    except (StorageError, ModelError) as error:
+        raise NoChampion(
+            f"version {record.version} cannot be used: {error}. Materialize champion_model again"
+        ) from error
 
 
 def predict_files(endpoint: Endpoint, files: Iterable[Path], overlays: Path | None = None) -> Iterator[FileAnswer]:

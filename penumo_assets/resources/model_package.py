@@ -42,6 +42,10 @@ class ModelPackages(ConfigurableResource):
         """Register a version's serving archive once; what names it there, or None where there is no such registry."""
 
     @abstractmethod
+    def approval(self, package: str) -> Approval:
+        """The approval of what `register` named, as it stands now."""
+
+    @abstractmethod
     def set_approval(self, package: str, approval: Approval, reason: str) -> None:
         """Change the approval of what `register` named."""
 
@@ -51,6 +55,9 @@ class NoModelPackages(ModelPackages):
 
     def register(self, version: str, archive_uri: str, approval: Approval, facts: Mapping[str, str]) -> str | None:
         return None
+
+    def approval(self, package: str) -> Approval:
+        raise RuntimeError(f"{package} was registered elsewhere: its approval stands there")
 
     def set_approval(self, package: str, approval: Approval, reason: str) -> None:
         raise RuntimeError(f"{package} was registered elsewhere: change its approval there")
@@ -87,6 +94,9 @@ class SageMakerModelPackages(ModelPackages):
             ClientToken=hashlib.sha256(f"{self.group}\0{archive_uri}".encode()).hexdigest()[:36],
         )
         return package["ModelPackageArn"]
+
+    def approval(self, package: str) -> Approval:
+        return Approval(self._client().describe_model_package(ModelPackageName=package)["ModelApprovalStatus"])
 
     def set_approval(self, package: str, approval: Approval, reason: str) -> None:
         self._client().update_model_package(

@@ -12,6 +12,7 @@ from penumo_assets.jobs.tracking_address import experiment_from_environment
 from penumo_assets.resources.compute.local.runner import LocalJobRunner
 from penumo_assets.resources.compute.sagemaker.start import SECRET_SUFFIX
 from penumo_assets.resources.dagster_run_log import dagster_run_log
+from penumo_assets.resources.endpoints import NoEndpoints
 from penumo_assets.resources.model_package import ModelPackages, NoModelPackages, SageMakerModelPackages
 from penumo_assets.resources.storage.file_store import FileStore
 from penumo_assets.resources.storage.object_store import ObjectStore
@@ -105,6 +106,7 @@ def embedded_resources() -> dict[str, Any]:
         ),
         "mlflow": dagster_run_log,
         "packages": NoModelPackages(),
+        "endpoints": NoEndpoints(),
     }
 
 
@@ -114,6 +116,7 @@ def aws_resources() -> dict[str, Any]:
     Nothing is checked here: what is missing is named when a run starts, so that the code location always loads.
     """
     # boto3, which embedded use does without
+    from penumo_assets.resources.compute.sagemaker.endpoints import SageMakerEndpoints
     from penumo_assets.resources.compute.sagemaker.runner import SageMakerJobRunner
     from penumo_assets.resources.compute.sagemaker.settings import SageMakerSettings
 
@@ -125,22 +128,21 @@ def aws_resources() -> dict[str, Any]:
     given: dict[str, Any] = {
         field: os.environ[name] for name, field in _SAGEMAKER_FIELDS.items() if os.environ.get(name)
     }
+    settings = SageMakerSettings(
+        **given,
+        subnets=_words("PENUMO_SUBNETS"),
+        security_group_ids=_words("PENUMO_SECURITY_GROUPS"),
+        tags=dict(word.partition("=")[::2] for word in _words("PENUMO_TAGS")),
+        secret_arns={
+            name.removesuffix(SECRET_SUFFIX): value
+            for name, value in os.environ.items()
+            if name.startswith(("PENUMO_", "MLFLOW_")) and name.endswith(SECRET_SUFFIX)
+        },
+    )
     return {
         "storage": storage,
-        "jobs": SageMakerJobRunner(
-            storage=storage,
-            settings=SageMakerSettings(
-                **given,
-                subnets=_words("PENUMO_SUBNETS"),
-                security_group_ids=_words("PENUMO_SECURITY_GROUPS"),
-                tags=dict(word.partition("=")[::2] for word in _words("PENUMO_TAGS")),
-                secret_arns={
-                    name.removesuffix(SECRET_SUFFIX): value
-                    for name, value in os.environ.items()
-                    if name.startswith(("PENUMO_", "MLFLOW_")) and name.endswith(SECRET_SUFFIX)
-                },
-            ),
-        ),
+        "jobs": SageMakerJobRunner(storage=storage, settings=settings),
+        "endpoints": SageMakerEndpoints(storage=storage, settings=settings),
         "tracking": Tracking(**_tracking_names()),
         "mlflow": dagster_run_log,
         "packages": _model_packages(),

@@ -18,12 +18,17 @@ from moto.backends import get_backend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
+from penumo_assets_tests.aws import programs
 from penumo_assets_tests.aws.emulator import permissions
 from penumo_assets_tests.aws.emulator.api import OPERATIONS, JobApi
 from penumo_assets_tests.aws.emulator.faults import FaultPlan, JobScript
 from penumo_assets_tests.aws.emulator.job import JobHost
 from penumo_assets_tests.aws.emulator.limits import Limits
+from penumo_assets_tests.aws.emulator.model_server import our_serve, torchserve
 from penumo_assets_tests.aws.emulator.rules import ApiError
+from penumo_assets_tests.aws.emulator.runtime import invocation, is_invocation
+from penumo_assets_tests.aws.emulator.serving import OPERATIONS as SERVING_OPERATIONS
+from penumo_assets_tests.aws.emulator.serving import ServingApi
 
 REGION, ACCOUNT = "eu-central-1", "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/penumo-job"
@@ -59,6 +64,7 @@ class Emulator:
         self._scratch = Path(tempfile.mkdtemp(prefix="penumo-sagemaker-"))
         self._clients: dict[str, Any] = {}
         self.api: JobApi
+        self.serving: ServingApi
 
     @property
     def url(self) -> str:
@@ -73,10 +79,13 @@ class Emulator:
         role = CREDENTIALS | {"AWS_REGION": REGION, "AWS_ENDPOINT_URL": self.url}
         host = JobHost(self.client, self._scratch, role, self._grace_seconds)
         self.api = JobApi(host, self._faults, self.limits, REGION, ACCOUNT)
+        start = torchserve if programs.has_torchserve() else our_serve
+        self.serving = ServingApi(self.client, self._scratch, f"arn:aws:sagemaker:{REGION}:{ACCOUNT}", start)
         return self
 
     def stop(self) -> None:
         self.api.stop_all()
+        self.serving.stop_all()
         assert self._server is not None
         self._server.shutdown()
         self._server.server_close()
@@ -127,26 +136,39 @@ class Emulator:
         return [request for request in list(self.requests) if request.operation == operation]
 
     def _dispatch(self, environ: dict[str, Any], start_response: Callable) -> Iterable[bytes]:
+        if is_invocation(environ):
+            self.requests.append(Request("InvokeEndpoint", environ["PATH_INFO"].split("/")[2], {}, ""))
+            status, headers, content = invocation(self.serving, environ)
+            start_response(status, headers)
+            return [content]
         service, _, operation = environ.get("HTTP_X_AMZ_TARGET", "").partition(".")
         if simulation := permissions.simulation_of(environ):
             return self._simulate(simulation, start_response)
         if service not in _TARGETS:
             return self._moto(environ, start_response)
         fault = self._faults.take_api(operation)
-        if fault is None and operation not in (*OPERATIONS, "FilterLogEvents", "ListServiceQuotas"):
+        if fault is None and operation not in {
+            *OPERATIONS,
+            *SERVING_OPERATIONS,
+            "FilterLogEvents",
+            "ListServiceQuotas",
+        }:
             return self._moto(environ, start_response)
         params = json.loads(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)) or b"{}")
         error = ""
         try:
             if fault:
                 raise ApiError(fault.code, fault.message, fault.status)
-            answers = {"SageMaker": partial(self.api.answer, operation), _QUOTAS: self._list_quotas}
+            api = self.serving if operation in SERVING_OPERATIONS else self.api
+            answers = {"SageMaker": partial(api.answer, operation), _QUOTAS: self._list_quotas}
             status, body = "200 OK", answers.get(service, self._filter_log_events)(params)
         except ApiError as failed:
             error = failed.code
             status, body = f"{failed.status} Error", {"__type": failed.code, "message": failed.message}
         if service == "SageMaker":
-            name = next((value for key, value in params.items() if key.endswith("JobName")), "")
+            name = next(
+                (value for key, value in params.items() if key.endswith(("JobName", "EndpointName", "ModelName"))), ""
+            )
             self.requests.append(Request(operation, name, params, error))
             if self._show:
                 self._show(self.requests[-1])

@@ -25,7 +25,12 @@ _CONSOLE = {
     "aws-cn": "console.amazonaws.cn",
     "aws-us-gov": "console.amazonaws-us-gov.com",
 }
-_CONSOLE_PAGES = {"processing": "processing-jobs", "training": "jobs", "tuning": "hyper-tuning-jobs"}
+_CONSOLE_PAGES = {
+    "processing": "processing-jobs",
+    "training": "jobs",
+    "tuning": "hyper-tuning-jobs",
+    "endpoint": "endpoints",
+}
 
 
 @dataclass(frozen=True)
