@@ -15,7 +15,7 @@ CHECKOUT = Path(__file__).parent.parent
 COHORT_ASSETS = {"landing", "raw_images", "lung_masks", "preprocessed_images", "npz_tensors"}
 COHORT_ASSETS |= {"predictions", "external_validation"}
 ARCHITECTURE_ASSETS = {"hyperparameter_search", "trained_model", "evaluation_report"}
-PLAIN_ASSETS = {"training_set", "champion_model", "lung_segmenter"}
+PLAIN_ASSETS = {"training_set", "champion_model", "endpoint", "lung_segmenter"}
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,7 @@ def test_lineage_runs_from_landing_to_predictions(specs: dict[str, AssetSpec]) -
     assert upstream["npz_tensors"] == {"preprocessed_images", "lung_masks"}
     assert upstream["training_set"] == {"npz_tensors"}
     assert upstream["evaluation_report"] == {"trained_model", "training_set"}
+    assert upstream["endpoint"] == {"champion_model"}
     assert upstream["predictions"] == upstream["external_validation"] == {"npz_tensors", "champion_model"}
 
 

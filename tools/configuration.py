@@ -19,6 +19,7 @@ from penumo_assets.checks.objects import SampleConfig, TensorSampleConfig
 from penumo_assets.checks.preparation import PreparationConfig
 from penumo_assets.checks.quality import IntensityDriftConfig, MaskPlausibilityConfig, RejectRateConfig
 from penumo_assets.configs.base import leaves
+from penumo_assets.configs.endpoint import EndpointConfig
 from penumo_assets.configs.inference import InferenceConfig
 from penumo_assets.configs.search import SearchConfig
 from penumo_assets.configs.segmenter import SegmenterConfig
@@ -79,6 +80,12 @@ SECTIONS = (
         ("evaluation", "dataset", "train"),
     ),
     Section("Inference", "predictions", InferenceConfig()),
+    Section(
+        "Endpoint",
+        "endpoint",
+        EndpointConfig(),
+        "On SageMaker alone. What each mode is good for: [operations](operations.md#serve-by-an-endpoint).",
+    ),
 )
 CHECKS = (
     Section("", "raw_images_reject_rate", RejectRateConfig()),
@@ -185,7 +192,11 @@ ENVIRONMENT: tuple[tuple[str, str, str], ...] = (
         "likewise: `MLFLOW_TRACKING_PASSWORD_SECRET_ARN`, `MLFLOW_TRACKING_TOKEN_SECRET_ARN`, and "
         "`MLFLOW_TRACKING_URI_SECRET_ARN` for an address that is neither SQLite nor a plain web address.",
     ),
-    ("PENUMO_INFERENCE_IMAGE", "none", "Container that serves a model: champions then become model packages."),
+    (
+        "PENUMO_INFERENCE_IMAGE",
+        "none",
+        "Container that serves a model: champions then become model packages, which `endpoint` needs.",
+    ),
     ("PENUMO_MODEL_PACKAGE_GROUP", "`pneumonia-classifier`", "Group of those packages in SageMaker's registry."),
     (
         "PENUMO_LOG",

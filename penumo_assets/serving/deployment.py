@@ -17,6 +17,7 @@ from penumo_assets.serving.canary import NO_FILM, Canary, laxity, objection
 
 _INTERRUPTIONS = (DagsterExecutionInterruptedError, KeyboardInterrupt, SystemExit)
 _ASKED = 3  # a container that has only just started may answer by 5xx
+_KNOWN_AFTER = 10  # looks, until what was created is known
 Log = Callable[[str], None]
 
 
@@ -110,7 +111,7 @@ class Deployment:
 
     def _examine(self, variant: Variant, stage: str, canary: Canary, undo: Callable[[Variant, str], None]) -> None:
         self.log(f"Asking version {variant.version} for the canary film")
-        for _ in range(_ASKED):
+        for _ in range(1 if variant.settings.mode is Mode.batch else _ASKED):  # a transform job is paid for
             status, text = self.service.ask(stage, variant, canary.body, canary.content_type)
             if status < 500:
                 break
@@ -142,7 +143,10 @@ class Deployment:
         if state is None or state.variant != variant.name:
             self.log(f"Pointing endpoint {endpoint} at version {variant.version}: {self.service.address(endpoint)}")
             self.service.point(endpoint, variant)
-            state = self._settled(endpoint)
+            for _ in range(_KNOWN_AFTER):
+                if state := self._settled(endpoint):
+                    break
+                self.service.pause()
         if state is None or not state.in_service or state.variant != variant.name:
             reason = f"{state.status}: {state.reason or 'no reason given'}" if state else "it is gone"
             raise _NotInService(f"endpoint {endpoint} is {reason} ({self.service.address(endpoint)})")

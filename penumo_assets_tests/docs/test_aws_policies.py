@@ -35,6 +35,12 @@ VALUES = {
 }
 # Actions that are no operation of the API: what they allow is.
 PERMISSIONS = {"s3:ListBucket": "ListObjectsV2", "iam:PassRole": None}
+# Operations of SageMaker Runtime, whose permissions are SageMaker's.
+RUNTIME_PERMISSIONS = {
+    "invoke_endpoint": "sagemaker:InvokeEndpoint",
+    "invoke_endpoint_async": "sagemaker:InvokeEndpointAsync",
+}
+PERMISSIONS |= dict.fromkeys(RUNTIME_PERMISSIONS.values())
 # Operations whose permission has another name, https://docs.aws.amazon.com/AmazonS3/latest/API/API_Operations.html
 S3_PERMISSIONS = {
     "list_objects_v2": "s3:ListBucket",
@@ -101,11 +107,15 @@ def test_only_what_has_no_resource_is_allowed_on_all(name: str) -> None:
 def called_operations() -> dict[str, set[str]]:
     """The action that each call of an AWS client in the package needs, with the files that make it."""
     session = botocore.session.get_session()
-    operations = {
-        xform_name(operation): f"{service}:{operation}"
-        for service in SERVICES
-        for operation in session.get_service_model(service).operation_names
-    } | S3_PERMISSIONS
+    operations = (
+        {
+            xform_name(operation): f"{service}:{operation}"
+            for service in SERVICES
+            for operation in session.get_service_model(service).operation_names
+        }
+        | S3_PERMISSIONS
+        | RUNTIME_PERMISSIONS
+    )
     found: dict[str, set[str]] = {}
     for path in PACKAGE.rglob("*.py"):
         source = path.read_text(encoding="utf-8")
@@ -150,6 +160,8 @@ def test_every_call_of_the_code_is_allowed() -> None:
             "arn:aws:sagemaker:eu-central-1:123456789012:hyper-parameter-tuning-job/penumo-resnet34-x-1",
         ),
         ("iam:PassRole", VALUES["JOB_ROLE_ARN"]),
+        ("sagemaker:UpdateEndpoint", "arn:aws:sagemaker:eu-central-1:123456789012:endpoint/penumo-realtime"),
+        ("sagemaker:InvokeEndpoint", "arn:aws:sagemaker:eu-central-1:123456789012:endpoint/penumo-realtime-canary"),
         ("logs:FilterLogEvents", "arn:aws:logs:eu-central-1:123456789012:log-group:/aws/sagemaker/TrainingJobs:*"),
     ],
 )
@@ -167,6 +179,8 @@ def test_the_orchestrator_may(action: str, resource: str) -> None:
         ("s3:GetObject", f"{BUCKET}/penumo/code/x/start.py", True),
         ("s3:GetObject", f"{BUCKET}/penumo/inputs/x/code.manifest", True),
         ("s3:DeleteObject", f"{BUCKET}/penumo/jobs/x-checkpoints/last.pt", True),
+        ("s3:GetObject", f"{BUCKET}/penumo/inputs/penumo-async-canary/0f3c", True),
+        ("s3:PutObject", f"{BUCKET}/penumo/jobs/penumo-async/answers/x.out", True),
         ("s3:GetObject", f"{BUCKET}/dagster-logs/x", False),
         ("secretsmanager:GetSecretValue", "arn:aws:secretsmanager:eu-central-1:123456789012:secret:penumo/key-a", True),
         ("secretsmanager:GetSecretValue", "arn:aws:secretsmanager:eu-central-1:123456789012:secret:other", False),

@@ -63,6 +63,7 @@ NOT_RUN = {
         "--partition resnet50": "two trainings at their defaults take minutes; the rest is the tutorial's",
         "hyperparameter_search": "a dozen trainings; penumo_assets_tests/assets/test_search.py runs small ones",
         '"source": "retrain"': "a training of an hour; penumo_assets_tests/assets/test_segmenter.py runs a small one",
+        '"mode": "realtime"': "needs AWS; penumo_assets_tests/aws/test_endpoint.py launches each mode on the emulator",
         "git pull": "changes the checkout",
     },
 }
