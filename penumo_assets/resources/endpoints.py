@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dagster import ConfigurableResource
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from penumo_assets.configs.endpoint import EndpointConfig, Mode
 
@@ -94,8 +94,12 @@ class Endpoints(ConfigurableResource):
 class NoEndpoints(Endpoints):
     """The embedded profile."""
 
+    instead: str = Field(
+        default="python -m penumo_assets.jobs.infer.serve --model ARCHIVE", description="What serves on this machine."
+    )
+
     def open(self) -> EndpointService:
         raise EndpointError(
-            "an endpoint needs SageMaker (PENUMO_PROFILE=aws). On this machine `python -m "
-            "penumo_assets.jobs.infer.serve --model ARCHIVE` answers the same two routes"
+            f"an endpoint needs SageMaker (PENUMO_PROFILE=aws). On this machine `{self.instead}` answers the same two "
+            "routes"
         )

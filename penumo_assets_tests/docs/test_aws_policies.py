@@ -50,7 +50,7 @@ S3_PERMISSIONS = {
     "delete_message_batch": "sqs:DeleteMessage",
 }
 OBSTORE_PERMISSIONS = {"get": "s3:GetObject", "head": "s3:GetObject", "put": "s3:PutObject", "copy": "s3:PutObject"}
-SERVICES = ("sagemaker", "logs", "secretsmanager", "sqs", "sns", "ecr")
+SERVICES = ("logs", "secretsmanager", "sqs", "sns", "ecr", "sagemaker")  # SNS has an operation of one of its names
 BUCKET = "arn:aws:s3:::hospital-films"
 
 

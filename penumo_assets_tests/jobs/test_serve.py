@@ -72,6 +72,7 @@ def post(endpoint):
             response = connection.getresponse()
             return response.status, json.loads(response.read())
 
+        send.port = server.server_port
         yield send
         server.shutdown()
         thread.join()
@@ -187,4 +188,21 @@ def test_an_unknown_content_type_is_refused(post):
 def test_ping_answers_and_other_paths_do_not(post):
     assert post(None, "text/plain", "/ping", "GET")[0] == 200
     assert post(None, "text/plain", "/secret", "GET")[0] == 404
-    assert post(b"", "image/png")[0] == 404
+
+
+def test_an_empty_request_is_refused_with_its_reason(post):
+    status, body = post(b"", "image/png")
+    assert status == 400
+    assert "empty" in body["error"]
+
+
+@pytest.mark.parametrize(("declared", "status"), [(str(65 * 2**20), 413), ("", 411)])
+def test_a_request_that_is_too_large_or_does_not_say_is_not_read(post, declared, status):
+    connection = HTTPConnection("127.0.0.1", post.port, timeout=60)
+    connection.putrequest("POST", "/invocations")
+    if declared:
+        connection.putheader("Content-Length", declared)
+    connection.endheaders()
+    response = connection.getresponse()
+    assert response.status == status
+    assert json.loads(response.read())["error"].startswith("the request")

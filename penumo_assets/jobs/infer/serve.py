@@ -30,12 +30,17 @@ def make_server(endpoint: Endpoint, port: int, host: str = "127.0.0.1") -> HTTPS
 
         def do_POST(self) -> None:
             declared = self.headers.get("Content-Length", "")
-            length = int(declared) if re.fullmatch("[0-9]{1,12}", declared) else 0
-            if self.path != "/invocations" or not 0 < length <= MAX_BODY_BYTES:
-                self._send(413 if length > MAX_BODY_BYTES else 404, '{"error": "not found, empty or too large"}')
+            if self.path != "/invocations":
+                self._send(404, '{"error": "not found"}')
+                return
+            if not re.fullmatch("[0-9]{1,12}", declared):
+                self._send(411, '{"error": "the request does not say its length"}')
+                return
+            if int(declared) > MAX_BODY_BYTES:
+                self._send(413, json.dumps({"error": f"the request has more than {MAX_BODY_BYTES // 2**20} MB"}))
                 return
             try:
-                image = input_fn(self.rfile.read(length), self.headers.get("Content-Type", ""))
+                image = input_fn(self.rfile.read(int(declared)), self.headers.get("Content-Type", ""))
                 self._send(200, output_fn(predict_fn(image, endpoint))[0])
             except BadRequest as error:
                 self._send(400, json.dumps({"error": str(error)}))
