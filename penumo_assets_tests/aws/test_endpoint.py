@@ -43,6 +43,8 @@ def house(emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv("PENUMO_MODEL_PACKAGE_GROUP", bucket)
         monkeypatch.setenv("PENUMO_JOB_NAME_PREFIX", bucket)
         monkeypatch.setenv("PENUMO_POLL_SECONDS", "0.05")
+        monkeypatch.setenv("PENUMO_SUBNETS", "subnet-0a1b2c3d")  # where a serverless endpoint cannot run
+        monkeypatch.setenv("PENUMO_SECURITY_GROUPS", "sg-0a1b2c3d")
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'root' / 'mlflow' / 'mlflow.db'}")
         house.resources |= {
             name: item for name, item in aws_resources().items() if name in ("storage", "packages", "endpoints")

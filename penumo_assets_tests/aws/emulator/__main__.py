@@ -8,7 +8,8 @@ import tempfile
 import threading
 from pathlib import Path
 
-from penumo_assets_tests.aws.emulator.server import Emulator, Request
+from penumo_assets_tests.aws import programs
+from penumo_assets_tests.aws.emulator.server import IMAGE, Emulator, Request
 
 BUCKET = "penumo-emulated"
 DEMO_KEY = "phantoms-have-no-secrets"
@@ -18,6 +19,7 @@ def settings(emulator: Emulator, folder: Path) -> dict[str, str]:
     """What a shell needs; ``folder`` holds what is a file on AWS too: Dagster's instance and MLflow's database."""
     secret = emulator.client("secretsmanager").create_secret(Name="penumo/deid-key", SecretString=DEMO_KEY)
     return emulator.environment(BUCKET) | {
+        "PENUMO_INFERENCE_IMAGE": IMAGE,
         "PENUMO_DEID_KEY": DEMO_KEY,
         "PENUMO_DEID_KEY_SECRET_ARN": secret["ARN"],
         "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
@@ -73,7 +75,8 @@ def main() -> None:
             arguments.write.parent.mkdir(parents=True, exist_ok=True)
             arguments.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
             print(f"\nIn another terminal: . {arguments.write}")
-        print("Requests of the job API follow; Ctrl-C ends it all.", flush=True)
+        server = "AWS's own serve" if programs.has_torchserve() else f"our serve (no {programs.VARIABLE}, or no Java)"
+        print(f"Endpoints are answered by {server}. Requests of the job API follow; Ctrl-C ends it all.", flush=True)
         ended.wait()
         emulator.stop()
         if arguments.write:
