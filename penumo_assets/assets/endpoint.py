@@ -55,11 +55,13 @@ def endpoint(
     settings, store = parsed(EndpointConfig, config), storage.store
     held = EndpointRecord.find(store)
     try:
+        if problem := settings.refusal(_largest_film(store)):
+            raise EndpointError(problem)
         if settings.mode is Mode.off:
             take_down(store, endpoints, context.log.info)
         if settings.mode is Mode.off or (settings.mode is Mode.current and held is None):
             return MaterializeResult(metadata={"state": "off: a launch with a mode, such as realtime, switches it on"})
-        if problem := settings.refusal(_largest_film(store)) or disagreement(store, tracking):
+        if problem := disagreement(store, tracking):
             raise EndpointError(problem)
         wanted = None if settings.mode is Mode.current else settings
         record, moved = serve_champion(store, packages, endpoints, wanted, context.log.info)

@@ -46,7 +46,16 @@ class EndpointConfig(StrictModel):
     )
 
     def refusal(self, largest_bytes: int) -> str | None:
-        """Why films of this size cannot be sent in this mode, and which modes take them; None if they can."""
+        """What is wrong with a launch by these settings; None if nothing is.
+
+        Films of ``largest_bytes`` may not fit into a request of the mode, and settings without a mode would be
+        ignored: those of the endpoint hold.
+        """
+        if self.mode is Mode.current:
+            changed = [
+                name for name in type(self).model_fields if getattr(self, name) != getattr(self.defaults(), name)
+            ]
+            return f"{', '.join(changed)} without a mode would change nothing: name the mode too" if changed else None
         largest = largest_bytes if self.largest_film_mb is None else int(self.largest_film_mb * MB)
         if self.mode not in LARGEST_MB or largest <= LARGEST_MB[self.mode] * MB:
             return None
