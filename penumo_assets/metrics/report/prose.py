@@ -43,7 +43,7 @@ def findings(report: Report) -> list[str]:
     better = [row for row in report.shortcuts.rows if row.verdict == "shortcut better"]
     tied = [row for row in report.shortcuts.rows if row.verdict == "not distinguishable"]
     if better:
-        names = ", ".join(f"{row.title.lower()} ({row.cohort})" for row in better)
+        names = ", ".join(f"{_in_a_sentence(row.title)} ({_of(report, row)}{row.cohort})" for row in better)
         lines.append(f"Shortcuts that rank the test images better than the model: {names}.")
     if tied:
         lines.append(_tied(tied, len(report.shortcuts.rows)))
@@ -78,6 +78,16 @@ def findings(report: Report) -> list[str]:
     return lines
 
 
+def _in_a_sentence(title: str) -> str:
+    """A title within a sentence: abbreviations stay as they are."""
+    return title[:1].lower() + title[1:]
+
+
+def _of(report: Report, row: ShortcutRow) -> str:
+    """The class that a shortcut tells from the rest, where there are several."""
+    return f"{row.finding}, " if report.data.positive_class is None else ""
+
+
 def _looks(report: Report) -> str:
     """What repeated looks at one test set do to its gates."""
     looks = report.data.test_looks or 1
@@ -90,7 +100,7 @@ def _looks(report: Report) -> str:
 
 def _tied(rows: Sequence[ShortcutRow], tried: int) -> str:
     """One sentence however many shortcuts there are; the table names each with its cohort."""
-    names = list(dict.fromkeys(row.title.lower() for row in rows))
+    names = list(dict.fromkeys(_in_a_sentence(row.title) for row in rows))
     return (
         f"The model is not distinguishably better than {len(rows)} of {tried} shortcut baselines "
         f"({', '.join(names)}; see Shortcut baselines)."

@@ -182,6 +182,8 @@ def test_every_gate_stands_on_the_page_with_what_it_says(report, page):
     for gate in report.gates:
         assert f"{gate.status.replace('_', ' ')}" in words(page)
         assert gate.reason in words(page)
+    (leakage,) = [gate for gate in report.gates if gate.gate == "require_no_leakage"]
+    assert f"No leakage between splits passed {leakage.value:.0f} 0 " in words(page)
 
 
 def test_an_error_is_told_by_the_probability_that_the_threshold_cuts(report, page):

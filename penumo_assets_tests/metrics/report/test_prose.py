@@ -26,6 +26,13 @@ def test_a_shortcut_that_beats_the_model_is_named_in_the_summary(report):
     assert any("rank the test images better than the model: aspect ratio (all cohorts)" in line for line in found)
 
 
+def test_of_several_classes_the_one_that_a_shortcut_tells_is_named():
+    report = build_report(evaluation(60, ["normal", "bacterial", "viral"]))
+    row = changed(report.shortcuts.rows[0], verdict="shortcut better", title="View (AP or PA)")
+    both = with_shortcuts(report, *(changed(row, finding=name) for name in ("normal", "viral")))
+    assert any("view (AP or PA) (normal, all cohorts), view (AP or PA) (viral, all" in line for line in findings(both))
+
+
 def test_a_pooled_auc_far_above_the_one_within_cohorts_is_explained(report):
     pooled = report.performance.test["roc_auc"].value
     low, same = Estimate(value=pooled - 0.1), Estimate(value=pooled)
