@@ -268,7 +268,7 @@ def test_labelled_images_are_measured_with_intervals_and_beside_shortcuts(job):
             label = CLASSES[len(items) % 2]
             size = 4e5 * (1 + CLASSES.index(label)) + random.normal(0, 1e5)
             unique = {"image_id": f"{item['image_id']}-{copy}", "patient_id": f"p{len(items)}"}
-            items.append(item | unique | {"label": label, "source_bytes": size})
+            items.append(item | unique | {"label": label, "source_bytes": round(size)})
     write_infer_items(job, items)
     target = np.arange(200) % 2
     training = pd.DataFrame(
