@@ -21,6 +21,7 @@ from penumo_assets.cohort.publish import open_manifest, plan_publication, publis
 from penumo_assets.cohort.training_items import pack_item
 from penumo_assets.configs.prepare import DecodeConfig, EnhanceConfig, LabelsConfig, NpzConfig, PrepareConfig
 from penumo_assets.configs.train import DatasetConfig
+from penumo_assets.imaging.boxes import drawn
 from penumo_assets.imaging.decode import encode_png, read_back
 from penumo_assets.imaging.film import film_to_tensor
 from penumo_assets.imaging.formats import png as png_format
@@ -196,6 +197,25 @@ def test_the_border_before_any_filter_is_noted_whatever_the_filters_make_of_it(h
     assert noted[0] == noted[1]
     assert left[0] == pytest.approx(noted[0], abs=0.001)
     assert abs(left[1][0] - noted[1][0]) > 2
+
+
+def test_a_readers_box_travels_from_the_table_to_its_place_in_the_tensor(house: House) -> None:
+    """The box lies where the films of one patient, with and without opacities, differ."""
+    films = {label: draw_phantom(5, height=420, width=340, label=label)[0] >> 4 for label in ("normal", "pneumonia")}
+    rows, columns = np.nonzero(np.abs(np.subtract(*(films[label].astype(int) for label in films))) > 8)
+    box = f"{columns.min()} {rows.min()} {np.ptp(columns) + 1} {np.ptp(rows) + 1}"
+    lines = [f"{label}.png,{label},{label},{box if label == 'pneumonia' else ''}\n" for label in films]
+    house.land("labels.csv", ("file,patient_id,label,boxes\n" + "".join(lines)).encode())
+    for label, film in films.items():
+        house.land(f"{label}.png", cv2.imencode(".png", film.astype(np.uint8))[1].tobytes())
+    house.materialize()
+    items = {label: Item.model_validate(pack_item(COHORT, house.rows[f"{label}.png"], {})) for label in films}
+    pictures = {label: load_npz(house.store.read(f"npz/{item.file}"))[..., 0] for label, item in items.items()}
+    inside = drawn(items["pneumonia"].boxes_in_tensor, 224) > 0
+    changed = np.abs(pictures["pneumonia"].astype(int) - pictures["normal"])
+    assert 0.02 < inside.mean() < 0.7
+    assert changed[inside].mean() > 3 * changed[~inside].mean()
+    assert items["normal"].boxes_in_tensor == []
 
 
 def test_kept_pictures_lead_to_the_bytes_that_pictures_written_anew_lead_to(house: House, tmp_path: Path) -> None:
