@@ -82,11 +82,15 @@ def job_resources(settings: SageMakerSettings, images: Iterable[str]) -> dict[st
 
 
 def orchestrator_resources(settings: SageMakerSettings, account: str, region: str) -> dict[str, list[str]]:
-    """What the orchestrator's statements are about here: jobs by their prefix, the queue, the topic."""
-    jobs = ("processing-job", "training-job", "hyper-parameter-tuning-job")
+    """What the orchestrator's statements are about here: what has the jobs' prefix, the queue, the topic."""
+
+    def named(*kinds: str) -> list[str]:
+        return [f"arn:aws:sagemaker:{region}:{account}:{kind}/{settings.job_name_prefix}-*" for kind in kinds]
+
     queue = os.environ.get(QUEUE_VARIABLE, "").rsplit("/", 1)[-1]
     return {
-        "RunJobs": [f"arn:aws:sagemaker:{region}:{account}:{kind}/{settings.job_name_prefix}-*" for kind in jobs],
+        "RunJobs": named("processing-job", "training-job", "hyper-parameter-tuning-job"),
+        "ServeTheChampion": named("model", "endpoint-config", "endpoint", "transform-job"),
         "TakeTheBucketsEvents": [f"arn:aws:sqs:{region}:{account}:{queue}"],
         "TellOfFailedRuns": [os.environ.get(TOPIC_VARIABLE, "")],
     }
