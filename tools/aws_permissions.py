@@ -21,12 +21,14 @@ SAMPLE = "check-aws"  # stands for any name
 # What the orchestrator's host does and its programs do not.
 _OF_THE_HOST = ("GetTheOrchestratorsImage", "LogInToTheRegistry")
 # Statements that only some installations need, and the variable that says so.
+_SERVING = "PENUMO_INFERENCE_IMAGE"
 _NEEDED_WITH = {
-    "RegisterModels": "PENUMO_INFERENCE_IMAGE",
-    "ServeTheChampion": "PENUMO_INFERENCE_IMAGE",
+    "RegisterModels": _SERVING,
+    "ServeTheChampion": _SERVING,
     "TakeTheBucketsEvents": QUEUE_VARIABLE,
     "TellOfFailedRuns": TOPIC_VARIABLE,
 }
+_LOGS_OF_SERVING = re.compile("/aws/sagemaker/(TransformJobs|Endpoints)")
 
 
 def principal_of(iam: Any, arn: str) -> str:
@@ -70,6 +72,8 @@ def policy(name: str, names: dict[str, str], resources: dict[str, list[str]]) ->
         sid = statement["Sid"]
         given = resources.get(sid, statement["Resource"])
         arns = [arn for arn in ([given] if isinstance(given, str) else given) if arn]
+        if not os.environ.get(_SERVING):
+            arns = [arn for arn in arns if not _LOGS_OF_SERVING.search(arn)]
         unused = sid in _NEEDED_WITH and not os.environ.get(_NEEDED_WITH[sid])
         if arns and not unused and not (name == "iam_orchestrator.json" and sid in _OF_THE_HOST):
             found.append(statement | {"Resource": arns})
