@@ -28,7 +28,7 @@ def test_a_table_of_what_choices_are_worth(tmp_path: Path) -> None:
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     head, _, *rows = answer.stdout.splitlines()
-    assert head == "| variant | ward | all | worth |"
+    assert head == "| variant | ward | within | worth |"
     cells = {row.split(" | ")[0].strip("| "): [cell.strip(" |") for cell in row.split(" | ")[1:]] for row in rows}
     shortcuts = ["aspect ratio alone", "mean intensity alone", "source bytes alone"]
     assert list(cells) == [*shortcuts, "shipped", "again", "another seed"]
