@@ -26,6 +26,7 @@ WORDS = {
     "require_no_leakage": "No leakage between splits",
     "beat_shortcuts": "No shortcut is better",
 }
+CHANCE = 0.5  # ROC-AUC of a guess
 SMALL_TEST = 100  # patients; below, intervals are wide enough to say so in words
 
 
@@ -39,7 +40,7 @@ def words(name: str) -> str:
 
 def findings(report: Report) -> list[str]:
     """What a reader must not miss, in whole sentences."""
-    lines = []
+    lines = _no_use(report)
     better = [row for row in report.shortcuts.rows if row.verdict == "shortcut better"]
     tied = [row for row in report.shortcuts.rows if row.verdict == "not distinguishable"]
     if better:
@@ -47,6 +48,8 @@ def findings(report: Report) -> list[str]:
         lines.append(f"Shortcuts that rank the test images better than the model: {names}.")
     if tied:
         lines.append(_tied(tied, len(report.shortcuts.rows)))
+    if reversed_ := [row for row in report.shortcuts.rows if (row.shortcut_auc.high or 1.0) < CHANCE]:
+        lines.append(_reversed(report, reversed_))
     test = report.performance.test
     pooled, within = test["roc_auc"].value, report.within_cohorts_roc_auc.value
     if pooled is not None and within is not None and len(report.data.cohorts) > 1:
@@ -86,6 +89,30 @@ def _in_a_sentence(title: str) -> str:
 def _of(report: Report, row: ShortcutRow) -> str:
     """The class that a shortcut tells from the rest, where there are several."""
     return f"{row.finding}, " if report.data.positive_class is None else ""
+
+
+def _no_use(report: Report) -> list[str]:
+    """That the model cannot be shown to rank at all, or that it calls every image the same."""
+    lines, auc, confusion = [], report.performance.test["roc_auc"], report.confusion_matrix.test
+    if auc.value is not None and auc.low is not None and auc.high is not None and auc.low <= CHANCE:
+        lines.append(
+            f"The model is not shown to rank these images better than chance: ROC-AUC {auc.value:.3f}, "
+            f"{auc.low:.3f} to {auc.high:.3f}."
+        )
+    columns = zip(confusion.labels, *confusion.counts, strict=True)
+    called = [name for name, *counts in columns if sum(counts)]
+    if len(called) == 1:
+        lines.append(f"Every test image is called {called[0]}: a threshold chosen on validation does not fit them.")
+    return lines
+
+
+def _reversed(report: Report, rows: Sequence[ShortcutRow]) -> str:
+    """Shortcuts that were learnt one way and hold the other way round: beating them proves nothing."""
+    names = ", ".join(
+        f"{_in_a_sentence(row.title)} {1 - (row.shortcut_auc.value or 0):.2f} ({_of(report, row)}{row.cohort})"
+        for row in rows
+    )
+    return f"Shortcuts that hold here the other way round than in training, and would then reach: {names}."
 
 
 def _looks(report: Report) -> str:

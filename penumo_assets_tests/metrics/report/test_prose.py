@@ -52,6 +52,28 @@ def test_calibration_that_got_worse_is_said_aloud(report):
     assert any("ECE 0.100 before, 0.200 after" in line for line in findings(worse))
 
 
+def test_a_model_that_ranks_by_chance_or_calls_all_alike_is_named_first(report):
+    metrics = {**report.performance.test, "roc_auc": Estimate(value=0.43, low=0.35, high=0.5)}
+    matrix = changed(report.confusion_matrix.test, counts=((0, 45), (0, 45)))
+    useless = changed(
+        report,
+        performance=changed(report.performance, test=metrics),
+        confusion_matrix=changed(report.confusion_matrix, test=matrix),
+    )
+    first, second, *_ = findings(useless)
+    assert "not shown to rank these images better than chance: ROC-AUC 0.430, 0.350 to 0.500" in first
+    assert "Every test image is called pneumonia" in second
+    assert not any("chance" in line or "Every test image" in line for line in findings(report))
+
+
+def test_a_shortcut_that_turns_round_is_said_not_to_be_beaten(report):
+    row = changed(report.shortcuts.rows[0], shortcut_auc=Estimate(value=0.19, low=0.14, high=0.25))
+    assert any(
+        "the other way round" in line and "aspect ratio 0.81" in line for line in findings(with_shortcuts(report, row))
+    )
+    assert not any("the other way round" in line for line in findings(report))
+
+
 def test_a_small_test_set_and_unknown_attributes_are_limits(report):
     splits = report.data.splits
     groups = {name: counts for name, counts in splits.test.groups.items() if name != "sex"}
