@@ -1,6 +1,6 @@
 """How often do the report's 95 % intervals hold the truth? Simulated, per metric, size, prevalence and films a patient.
 
-    python benchmarks/coverage.py [--simulations 400] [--resamples 400] [--patients 20 50 100 200 300]
+    python benchmarks/coverage.py [--simulations 1000] [--patients 20 50 100 200 300]
 
 Scores are normal, shifted by 1.5 standard deviations where the finding is present; a patient's films share the label
 and half of the noise. The truth is that of infinitely many films. ``shown`` is the share of simulations with an
@@ -16,7 +16,6 @@ import numpy as np
 from scipy import stats
 
 from penumo_assets.metrics.calibration import softmax
-from penumo_assets.metrics.intervals import PatientBootstrap
 from penumo_assets.metrics.performance import (
     DecisionRule,
     Scored,
@@ -34,7 +33,7 @@ METRICS = (
     *("roc_auc", "pr_auc", "accuracy", "recall", "specificity", "precision", "negative_predictive_value"),
     *("f1", "macro_f1", "matthews_correlation", "balanced_accuracy", "youden_index", "brier"),
 )
-Cell = tuple[int, float, int, int, int]
+Cell = tuple[int, float, int, int]
 
 
 def film_scores(patients: int, prevalence: float, films: int, random: np.random.Generator) -> Scored:
@@ -54,10 +53,10 @@ def threshold_of(prevalence: float) -> float:
     return prevalence
 
 
-def estimates(scored: Scored, threshold: float, bootstrap: PatientBootstrap) -> dict[str, Estimate]:
+def estimates(scored: Scored, threshold: float) -> dict[str, Estimate]:
     rule = DecisionRule(threshold, 1.0, "fixed")
-    found = decision_estimates(scored, rule, bootstrap) | area_estimates(scored, bootstrap)
-    return found | calibration_estimates(scored, rule, bootstrap)
+    found = decision_estimates(scored, rule, 0.95) | area_estimates(scored, 0.95)
+    return found | calibration_estimates(scored, rule, 0.95)
 
 
 def truths(prevalence: float) -> dict[str, float]:
@@ -86,13 +85,12 @@ def truths(prevalence: float) -> dict[str, float]:
 
 def coverage(cell: Cell) -> dict[str, object]:
     """One row: of each metric the share of shown intervals that hold the truth, and the share that is shown."""
-    patients, prevalence, films, simulations, resamples = cell
+    patients, prevalence, films, simulations = cell
     random = np.random.default_rng([patients, films, round(1000 * prevalence)])
     truth, hits = truths(prevalence), defaultdict(list)
-    for number in range(simulations):
+    for _ in range(simulations):
         scored = film_scores(patients, prevalence, films, random)
-        bootstrap = PatientBootstrap(scored.patients, resamples, seed=number)
-        for name, found in estimates(scored, threshold_of(prevalence), bootstrap).items():
+        for name, found in estimates(scored, threshold_of(prevalence)).items():
             if name in METRICS and found.low is not None and found.high is not None:
                 hits[name].append(found.low <= truth[name] <= found.high)
     covered = {name: round(float(np.mean(hits[name])), 3) if hits[name] else None for name in METRICS}
@@ -115,14 +113,13 @@ def table(rows: list[dict]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--simulations", type=int, default=400)
-    parser.add_argument("--resamples", type=int, default=400)
+    parser.add_argument("--simulations", type=int, default=1000)
     parser.add_argument("--patients", type=int, nargs="+", default=[20, 50, 100, 200, 300])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="every cell, instead of the table")
     options = parser.parse_args()
     cells = [
-        (patients, prevalence, films, options.simulations, options.resamples)
+        (patients, prevalence, films, options.simulations)
         for patients in options.patients
         for prevalence in PREVALENCES
         for films in FILMS

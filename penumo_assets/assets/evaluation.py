@@ -48,7 +48,7 @@ STUDY = frozenset(Study.model_fields)
 class EvaluationConfig(Config):
     """How a model is evaluated, what it must reach, and what only the owner of the study can say of it."""
 
-    bootstrap: int = Field(default=2000, description="Resamples (by patient) behind every 95 % interval.")
+    bootstrap: int = Field(default=500, description="Resamples (by patient) behind the band of the ROC curve.")
     seed: int = Field(default=0, description="Seed of the resampling.")
     coverage: float = Field(
         default=1.0,
@@ -74,7 +74,7 @@ class EvaluationConfig(Config):
     code_version="2",
     pool=PROCESSING_POOL,
     description="The newest model of an architecture on the current test split: every metric with a patient-level "
-    "bootstrap interval, the threshold chosen by Youden's index on validation, shortcut baselines beside the model, "
+    "interval, the threshold chosen by Youden's index on validation, shortcut baselines beside the model, "
     "and a paired comparison with the champion.",
 )
 def evaluation_report(

@@ -32,7 +32,10 @@ def delong(
     auc, variance = float(found[0][0]), float(found[1][0, 0])
     if variance <= 0 or auc in (0.0, 1.0):
         return AucVariance(auc=auc, variance=max(variance, 0.0), low=None, high=None)
-    half = stats.norm.ppf(0.5 + confidence / 2) * np.sqrt(variance) / (auc * (1 - auc))
+    names = np.arange(len(labels)) if patients is None else patients
+    fewest = min(len(np.unique(names[labels == side])) for side in (0, 1))
+    quantile = stats.t.ppf(0.5 + confidence / 2, fewest - 1)
+    half = quantile * np.sqrt(variance) / (auc * (1 - auc))
     centre = special.logit(auc)
     low, high = (float(special.expit(centre + step)) for step in (-half, half))
     return AucVariance(auc=auc, variance=variance, low=low, high=high)

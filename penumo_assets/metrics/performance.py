@@ -10,7 +10,7 @@ from scipy import special
 from penumo_assets.metrics import calibration, classification
 from penumo_assets.metrics.auc import MIN_PATIENTS, Part, mean_auc
 from penumo_assets.metrics.calibration import AS_IT_IS, Calibration
-from penumo_assets.metrics.intervals import PatientBootstrap
+from penumo_assets.metrics.jackknife import SHARE, PatientJackknife
 from penumo_assets.metrics.proportions import mean_proportion, proportion
 from penumo_assets.metrics.ranking import Ranking
 from penumo_assets.metrics.records import Estimate, Settings
@@ -18,6 +18,7 @@ from penumo_assets.metrics.scores import check_labels_and_scores
 from penumo_assets.metrics.selective import confidence
 
 TOP_K = (2, 3, 5)
+ENDS = {"matthews_correlation": (-1.0, 1.0)}  # of metrics that are no shares
 RATES = ("recall", "specificity", "precision", "negative_predictive_value", "f1")
 
 
@@ -111,35 +112,35 @@ def performance(scored: Scored, rule: DecisionRule, settings: Settings) -> dict[
     ``brier`` of the calibrated probabilities and ``ece_uncalibrated`` and ``brier_uncalibrated``
     of the others, and ``top_k`` for more than two classes. Undefined ones say why.
     """
-    bootstrap = PatientBootstrap.of(scored.patients, settings)
-    found = decision_estimates(scored, rule, bootstrap)
-    found |= area_estimates(scored, bootstrap)
-    found |= calibration_estimates(scored, rule, bootstrap)
+    found = decision_estimates(scored, rule, settings.confidence)
+    found |= area_estimates(scored, settings.confidence)
+    found |= calibration_estimates(scored, rule, settings.confidence)
     return found
 
 
-def decision_estimates(scored: Scored, rule: DecisionRule, bootstrap: PatientBootstrap) -> dict[str, Estimate]:
+def decision_estimates(scored: Scored, rule: DecisionRule, confidence: float) -> dict[str, Estimate]:
     """Metrics of the decisions: accuracy, sensitivity and the like, and top-k.
 
     Proportions have Wilson's interval, balanced accuracy and Youden's index Agresti and Caffo's, F1 Wilson's of the
-    share of hits among what is positive or called so; the rest the bootstrap's.
+    share of hits among what is positive or called so; the rest the jackknife's.
     """
     count = len(scored.classes)
     decision = classification.decide(scored.probabilities, rule.threshold, scored.positive)
     matrix = classification.confusion_matrix(scored.labels, decision, count)
     cells = np.eye(count * count)[scored.labels * count + decision]
+    jackknife = PatientJackknife(scored.patients, confidence)
     found = {}
     for name, metric in classification.decision_metrics(count, scored.positive).items():
         why = classification.why_undefined(name, matrix, scored.classes)
         if not np.isfinite(metric(matrix)):
             found[name] = Estimate.undefined(why)
-        elif interval := _interval(name, scored, decision, bootstrap.confidence):
+        elif interval := _interval(name, scored, decision, confidence):
             found[name] = interval
         else:
-            found[name] = bootstrap.of_sums(cells, _of_matrices(metric, count), why)
+            found[name] = jackknife.of_sums(cells, _of_matrices(metric, count), why, ENDS.get(name, SHARE))
     for k in (k for k in TOP_K if k < count):
         hits = classification.top_k_hits(scored.labels, scored.probabilities, k)
-        found[f"top_{k}_accuracy"] = proportion(hits, scored.patients, "no labelled images", bootstrap.confidence)
+        found[f"top_{k}_accuracy"] = proportion(hits, scored.patients, "no labelled images", confidence)
     return found
 
 
@@ -148,7 +149,7 @@ def _of_matrices(metric: classification.Metric, count: int) -> classification.Me
 
 
 def _interval(name: str, scored: Scored, decision: np.ndarray, confidence: float) -> Estimate | None:
-    """The metric's own interval; None if only the bootstrap has one."""
+    """The metric's own interval; None if only the jackknife has one."""
     hits, positive = decision == scored.labels, scored.positive
     if name in ("balanced_accuracy", "youden_index"):
         sides = [scored.labels == i for i in range(len(scored.classes))]
@@ -182,7 +183,7 @@ def _stretched(estimate: Estimate, function: Callable[[float], float]) -> Estima
     return estimate.model_copy(update={name: None if end is None else function(end) for name, end in ends.items()})
 
 
-def area_estimates(scored: Scored, bootstrap: PatientBootstrap) -> dict[str, Estimate]:
+def area_estimates(scored: Scored, confidence: float) -> dict[str, Estimate]:
     """``roc_auc`` and ``pr_auc``; means over the classes, one against the rest, without a positive class."""
     absent = [name for i, name in enumerate(scored.classes) if not (scored.labels == i).any()]
     if absent:
@@ -191,8 +192,8 @@ def area_estimates(scored: Scored, bootstrap: PatientBootstrap) -> dict[str, Est
     parts = class_parts(scored)
     rankings = [Ranking.of(part.present.astype(np.int64), part.scores) for part in parts]
     return {
-        "roc_auc": mean_auc(parts, bootstrap.confidence),
-        "pr_auc": _average_precision(rankings, parts, bootstrap),
+        "roc_auc": mean_auc(parts, confidence),
+        "pr_auc": _average_precision(rankings, parts, confidence),
     }
 
 
@@ -202,8 +203,8 @@ def class_parts(scored: Scored) -> list[Part]:
     return [Part(scored.labels == target, scores_of(scored, target), scored.patients) for target in targets]
 
 
-def _average_precision(rankings: list[Ranking], parts: list[Part], bootstrap: PatientBootstrap) -> Estimate:
-    found = bootstrap.average_precision(rankings)
+def _average_precision(rankings: list[Ranking], parts: list[Part], confidence: float) -> Estimate:
+    found = PatientJackknife(parts[0].patients, confidence).average_precision(rankings)
     if found.value is not None and min(min(part.sides) for part in parts) < MIN_PATIENTS:
         return Estimate(
             value=found.value, reason=f"no interval: fewer than {MIN_PATIENTS} patients with or without a class"
@@ -211,12 +212,12 @@ def _average_precision(rankings: list[Ranking], parts: list[Part], bootstrap: Pa
     return found
 
 
-def calibration_estimates(scored: Scored, rule: DecisionRule, bootstrap: PatientBootstrap) -> dict[str, Estimate]:
+def calibration_estimates(scored: Scored, rule: DecisionRule, confidence: float) -> dict[str, Estimate]:
     """ECE and Brier score, of the calibrated and of the uncalibrated probabilities."""
     found: dict[str, Estimate] = {}
     for suffix, by in (("", rule.calibration), ("_uncalibrated", AS_IT_IS)):
         found[f"ece{suffix}"] = _ece(scored, by)
-        found[f"brier{suffix}"] = _brier(scored, by, bootstrap)
+        found[f"brier{suffix}"] = _brier(scored, by, confidence)
     return found
 
 
@@ -236,11 +237,13 @@ def _ece(scored: Scored, by: Calibration | None) -> Estimate:
     return Estimate(value=value, reason=f"{chance.mean():.3f} by chance alone, up to {np.quantile(chance, 0.95):.3f}")
 
 
-def _brier(scored: Scored, by: Calibration | None, bootstrap: PatientBootstrap) -> Estimate:
+def _brier(scored: Scored, by: Calibration | None, confidence: float) -> Estimate:
     if why := _why_uncalibrated(scored, by):
         return Estimate.undefined(why)
     probabilities = calibration.softmax(scored.logits, by)
-    found = bootstrap.mean(calibration.brier_per_image(scored.labels, probabilities, scored.positive), "no images")
+    errors = calibration.brier_per_image(scored.labels, probabilities, scored.positive)
+    ends = SHARE if scored.positive is not None else (0.0, 2.0)
+    found = PatientJackknife(scored.patients, confidence).mean(errors, "no images", ends)
     if found.low is not None and min(min(part.sides) for part in class_parts(scored)) < MIN_PATIENTS:
         why = f"no interval: fewer than {MIN_PATIENTS} patients with or without a class"
         return Estimate(value=found.value, reason=why)
@@ -255,7 +258,6 @@ def _why_uncalibrated(scored: Scored, by: Calibration | None) -> str | None:
 
 def per_class(scored: Scored, rule: DecisionRule, settings: Settings) -> dict[str, dict[str, Estimate]]:
     """Precision, recall, specificity, F1, ROC-AUC and PR-AUC of each class against the rest."""
-    bootstrap = PatientBootstrap.of(scored.patients, settings)
     decision = classification.decide(scored.probabilities, rule.threshold, scored.positive)
     found: dict[str, dict[str, Estimate]] = {}
     for i, name in enumerate(scored.classes):
@@ -270,7 +272,7 @@ def per_class(scored: Scored, rule: DecisionRule, settings: Settings) -> dict[st
             continue
         found[name]["roc_auc"] = mean_auc([part], settings.confidence)
         ranking = Ranking.of(present.astype(np.int64), part.scores)
-        found[name]["pr_auc"] = _average_precision([ranking], [part], bootstrap)
+        found[name]["pr_auc"] = _average_precision([ranking], [part], settings.confidence)
     return found
 
 

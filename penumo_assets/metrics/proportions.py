@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
+from penumo_assets.metrics.jackknife import degrees_of_freedom
 from penumo_assets.metrics.records import Estimate
 
 Trials = tuple[np.ndarray, np.ndarray]
@@ -63,5 +64,5 @@ def effective_images(hits: np.ndarray, patients: np.ndarray) -> float:
     effect = variance / (value * (1 - value) / count)
     images = count / min(max(effect, 1.0), films.max())
     if 1 < films.max() > effect:  # the variance by patient is itself estimated, from few patients badly
-        images *= (stats.t.ppf(0.975, count - 1) / stats.t.ppf(0.975, clusters - 1)) ** 2
+        images *= (stats.t.ppf(0.975, count - 1) / stats.t.ppf(0.975, degrees_of_freedom(spread))) ** 2
     return float(images)

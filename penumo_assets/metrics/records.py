@@ -26,14 +26,12 @@ class Estimate(Record):
     ``value`` is None where the metric is undefined (a class is absent, nothing was called
     positive ...); ``reason`` then says why. An undefined metric is never reported as 0.
     ``low`` and ``high`` are None where there is no interval; ``method`` names how they were made.
-    ``resamples`` counts the bootstrap resamples in which the metric was defined.
     """
 
     value: float | None
     low: float | None = None
     high: float | None = None
     method: str | None = None
-    resamples: Count | None = None
     reason: str | None = Field(default=None, validate_default=True)
 
     @field_validator("reason")
@@ -80,6 +78,6 @@ class AucComparison(Record):
 class Settings(Record):
     """How intervals are made."""
 
-    resamples: int = Field(default=2000, ge=1)
+    resamples: int = Field(default=500, ge=1)
     seed: int = 0
     confidence: float = Field(default=0.95, gt=0, lt=1)

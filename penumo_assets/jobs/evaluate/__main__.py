@@ -181,7 +181,9 @@ def _positive(data: TrainingSet) -> int | None:
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m penumo_assets.jobs.evaluate", description=__doc__)
-    parser.add_argument("--bootstrap", type=int, default=2000, help="bootstrap resamples of patients")
+    parser.add_argument(
+        "--bootstrap", type=int, default=500, help="resamples of patients behind the band of the ROC curve"
+    )
     parser.add_argument("--batch-size", type=int, default=64, help="images per forward pass")
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap")
     parser.add_argument("--coverage", type=float, default=1.0, help="share of images that get an answer; 1: all")

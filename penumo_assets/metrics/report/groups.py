@@ -8,7 +8,7 @@ import pandas as pd
 
 from penumo_assets.metrics import classification
 from penumo_assets.metrics.auc import Part, mean_auc
-from penumo_assets.metrics.intervals import PatientBootstrap
+from penumo_assets.metrics.jackknife import PatientJackknife
 from penumo_assets.metrics.performance import (
     DecisionRule,
     Scored,
@@ -52,17 +52,16 @@ def _few(part: Scored) -> str | None:
 
 
 def _group(attribute: str, name: str, part: Scored, rule: DecisionRule, settings: Settings, level: float) -> Subgroup:
-    bootstrap = PatientBootstrap.of(part.patients, settings)
-    found = decision_estimates(part, rule, bootstrap)
+    found = decision_estimates(part, rule, settings.confidence)
     metrics = {name: found[name] for name in ("recall", "specificity", "balanced_accuracy")}
     metrics["ece"] = expected_calibration_error(part, rule)
     why = _few(part)
-    metrics |= dict.fromkeys(AREAS, Estimate.undefined(why)) if why else area_estimates(part, bootstrap)
+    metrics |= dict.fromkeys(AREAS, Estimate.undefined(why)) if why else area_estimates(part, settings.confidence)
     return Subgroup(
         attribute=attribute,
         group=name,
         images=len(part.labels),
-        patients=bootstrap.patients,
+        patients=len(np.unique(part.patients)),
         counts={name: int((part.labels == i).sum()) for i, name in enumerate(part.classes)},
         metrics=metrics,
         roc_auc_upper=None if why else mean_auc(class_parts(part), level).high,
@@ -100,9 +99,9 @@ def segmentation_section(rows: Sequence[DiceRow], settings: Settings) -> Segment
     table = pd.DataFrame([row.model_dump() for row in rows])
 
     def means(part: pd.DataFrame) -> dict[str, Estimate]:
-        bootstrap = PatientBootstrap.of(part["patient_id"].to_numpy(str), settings)
+        jackknife = PatientJackknife(part["patient_id"].to_numpy(str), settings.confidence)
         why = "no image with a ground-truth mask"
-        return {name: bootstrap.mean(part[name].to_numpy(np.float64), why) for name in ("dice", "iou")}
+        return {name: jackknife.mean(part[name].to_numpy(np.float64), why) for name in ("dice", "iou")}
 
     cohorts = tuple(
         CohortOverlaps(cohort=str(name), images=len(part), **means(part))
@@ -122,7 +121,7 @@ def explanation_section(found: Explained | None, settings: Settings) -> Explanat
         patients, why = found.patients[known], "no map is other than empty"
         return {
             "images": int(known.sum()),
-            "energy": PatientBootstrap.of(patients, settings).mean(region["energy"][known], why),
+            "energy": PatientJackknife(patients, settings.confidence).mean(region["energy"][known], why),
             "pointing": proportion(region["pointing"][known] == 1, patients, why, settings.confidence),
             "even": float(region["even"][known].mean()) if known.any() else None,
         }

@@ -122,14 +122,13 @@ def operating_point_rows(
     for sensitivity in SENSITIVITIES:
         threshold = operating_points.threshold_at_sensitivity(validation.present, scores, sensitivity)
         chosen.append((f"sensitivity {sensitivity:.2f} on validation", threshold))
-    bootstrap = PatientBootstrap.of(test.patients, settings)
     rows = []
     for name, threshold in chosen:
         if threshold is None:
             why = "the validation images do not hold both classes"
             rows.append(OperatingPoint(name=name, threshold=None, metrics=None, reason=why))
             continue
-        found = decision_estimates(test, replace(rule, threshold=threshold, source=name), bootstrap)
+        found = decision_estimates(test, replace(rule, threshold=threshold, source=name), settings.confidence)
         metrics = {key: found[key] for key in POINT_METRICS}
         rows.append(OperatingPoint(name=name, threshold=threshold, metrics=metrics, reason=None))
     return tuple(rows)
@@ -229,7 +228,7 @@ def selective_section(test: Scored, rule: DecisionRule, coverage: float, setting
         answered = rule.decides(test.probabilities, test.positive)
         reached = proportion(answered, test.patients, "no labelled images", settings.confidence)
         rest = test.subset(answered)
-        found = decision_estimates(rest, rule, PatientBootstrap.of(rest.patients, settings))
+        found = decision_estimates(rest, rule, settings.confidence)
         metrics = {name: found[name] for name in ("accuracy", *POINT_METRICS)}
     return Selective(
         coverage=tuple(shares[keep].tolist()),
@@ -241,7 +240,7 @@ def selective_section(test: Scored, rule: DecisionRule, coverage: float, setting
 
 
 def delong_section(test: Scored, settings: Settings) -> AucVariance | None:
-    """DeLong's variance of the test AUC, clustered by patient, beside the bootstrap."""
+    """DeLong's variance of the test AUC, clustered by patient."""
     if test.positive is None or not len(test.labels):
         return None
     return delong(test.present, ranking_scores(test), test.patients, settings.confidence)

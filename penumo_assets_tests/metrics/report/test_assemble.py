@@ -281,8 +281,9 @@ def test_the_same_seed_gives_the_same_report():
 
 
 def test_more_resamples_are_used_when_asked_for():
-    report = build_report(replace(evaluation(40), settings=Settings(resamples=33)))
-    assert report.performance.test["brier"].resamples == 33
+    few, many = (build_report(replace(evaluation(40), settings=Settings(resamples=n))) for n in (33, 66))
+    assert (few.settings.resamples, many.settings.resamples) == (33, 66)
+    assert few.curves.roc.low != many.curves.roc.low
 
 
 def test_every_checklist_item_is_answered_or_says_why_not(report):
