@@ -21,12 +21,14 @@ SAMPLE = "check-aws"  # stands for any name
 # What the orchestrator's host does and its programs do not.
 _OF_THE_HOST = ("GetTheOrchestratorsImage", "LogInToTheRegistry")
 # Statements that only some installations need, and the variable that says so.
+_SERVING = "PENUMO_INFERENCE_IMAGE"
 _NEEDED_WITH = {
-    "RegisterModels": "PENUMO_INFERENCE_IMAGE",
-    "ServeTheChampion": "PENUMO_INFERENCE_IMAGE",
+    "RegisterModels": _SERVING,
+    "ServeTheChampion": _SERVING,
     "TakeTheBucketsEvents": QUEUE_VARIABLE,
     "TellOfFailedRuns": TOPIC_VARIABLE,
 }
+_LOGS_OF_SERVING = re.compile("/aws/sagemaker/(TransformJobs|Endpoints)")
 
 
 def principal_of(iam: Any, arn: str) -> str:
@@ -70,6 +72,8 @@ def policy(name: str, names: dict[str, str], resources: dict[str, list[str]]) ->
         sid = statement["Sid"]
         given = resources.get(sid, statement["Resource"])
         arns = [arn for arn in ([given] if isinstance(given, str) else given) if arn]
+        if not os.environ.get(_SERVING):
+            arns = [arn for arn in arns if not _LOGS_OF_SERVING.search(arn)]
         unused = sid in _NEEDED_WITH and not os.environ.get(_NEEDED_WITH[sid])
         if arns and not unused and not (name == "iam_orchestrator.json" and sid in _OF_THE_HOST):
             found.append(statement | {"Resource": arns})
@@ -82,11 +86,15 @@ def job_resources(settings: SageMakerSettings, images: Iterable[str]) -> dict[st
 
 
 def orchestrator_resources(settings: SageMakerSettings, account: str, region: str) -> dict[str, list[str]]:
-    """What the orchestrator's statements are about here: jobs by their prefix, the queue, the topic."""
-    jobs = ("processing-job", "training-job", "hyper-parameter-tuning-job")
+    """What the orchestrator's statements are about here: what has the jobs' prefix, the queue, the topic."""
+
+    def named(*kinds: str) -> list[str]:
+        return [f"arn:aws:sagemaker:{region}:{account}:{kind}/{settings.job_name_prefix}-*" for kind in kinds]
+
     queue = os.environ.get(QUEUE_VARIABLE, "").rsplit("/", 1)[-1]
     return {
-        "RunJobs": [f"arn:aws:sagemaker:{region}:{account}:{kind}/{settings.job_name_prefix}-*" for kind in jobs],
+        "RunJobs": named("processing-job", "training-job", "hyper-parameter-tuning-job"),
+        "ServeTheChampion": named("model", "endpoint-config", "endpoint", "transform-job"),
         "TakeTheBucketsEvents": [f"arn:aws:sqs:{region}:{account}:{queue}"],
         "TellOfFailedRuns": [os.environ.get(TOPIC_VARIABLE, "")],
     }

@@ -87,6 +87,12 @@ def give_caller(iam: Any) -> dict[str, str]:
     return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
 
 
+def put_job_role_policy(emulator: Emulator, document: dict[str, Any]) -> None:
+    emulator.client("iam").put_role_policy(
+        RoleName=ROLE.rsplit("/", 1)[-1], PolicyName="iam_job_role", PolicyDocument=json.dumps(document)
+    )
+
+
 def put_caller_policy(iam: Any, document: dict[str, Any]) -> None:
     iam.put_user_policy(UserName=CALLER, PolicyName="orchestrator", PolicyDocument=json.dumps(document))
 
@@ -151,11 +157,8 @@ def _orchestrator_without(*sids: str) -> Callable[[Emulator, pytest.MonkeyPatch]
 
 
 def _job_role_without(*sids: str) -> Callable[[Emulator, pytest.MonkeyPatch], None]:
-    document = json.dumps(without(policy_of("iam_job_role.json"), *sids))
-    name = ROLE.rsplit("/", 1)[-1]
-    return lambda emulator, _: emulator.client("iam").put_role_policy(
-        RoleName=name, PolicyName="iam_job_role", PolicyDocument=document
-    )
+    document = without(policy_of("iam_job_role.json"), *sids)
+    return lambda emulator, _: put_job_role_policy(emulator, document)
 
 
 def _nobody_may_ask(emulator: Emulator, _: pytest.MonkeyPatch) -> None:
@@ -263,6 +266,18 @@ def test_what_an_installation_does_not_use_needs_no_permission(
     for variable, value in optional.values():
         monkeypatch.setenv(variable, value)
     assert found() == []
+
+
+def test_logs_of_an_endpoint_matter_where_there_may_be_one(account: Emulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = policy_of("iam_job_role.json")
+    (logs,) = [item for item in document["Statement"] if item["Sid"] == "WriteLogs"]
+    logs["Resource"] = [arn for arn in logs["Resource"] if "ingJobs" in arn]
+    put_job_role_policy(account, document)
+    assert found() == []
+    monkeypatch.setenv("PENUMO_INFERENCE_IMAGE", "an-image")
+    ((name, text),) = found()
+    assert name == "permissions"
+    assert "Endpoints" in text
 
 
 def test_a_caller_who_has_assumed_a_role_is_asked_about_by_the_role(account: Emulator) -> None:
