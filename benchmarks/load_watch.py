@@ -97,7 +97,7 @@ class AssetPage:
     def _ask(self, body: bytes) -> Answer:
         started = time.monotonic()
         request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=2 * PATIENCE_SECONDS) as answer:
             content = answer.read()
         return Answer(json.loads(body)["operationName"], time.monotonic() - started, len(content))
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special, stats
+from scipy import special  # scipy.stats takes longer to import, and a check of every cohort's run needs this module
 
 from penumo_assets.metrics.delong import auc_influence
 from penumo_assets.metrics.ranking import roc_auc
@@ -49,7 +49,7 @@ def mean_auc(parts: Sequence[Part], confidence: float = 0.95) -> Estimate:
             return Estimate(value=value, reason="no interval: every image is ranked alike")
         low, high = newcombe_interval(value, *parts[0].sides, confidence)
         return Estimate(value=value, low=low, high=high, method="Newcombe score, patients")
-    quantile = stats.t.ppf(0.5 + confidence / 2, fewest - 1)
+    quantile = special.stdtrit(fewest - 1, 0.5 + confidence / 2)
     half = quantile * np.sqrt(variance) / (value * (1 - value))
     low, high = (float(special.expit(special.logit(value) + step)) for step in (-half, half))
     return Estimate(value=value, low=low, high=high, method="DeLong on the logit scale, by patient")
@@ -75,7 +75,9 @@ def newcombe_interval(value: float, positives: int, negatives: int, confidence: 
     The bound solves (A - theta)^2 = z^2 V(theta) with Hanley & McNeil's variance taken at theta, which is Newcombe's
     method 5 (2006, doi:10.1002/sim.2324) with the exact group sizes.
     """
-    z2 = stats.norm.ppf(0.5 + confidence / 2) ** 2
+    from scipy import optimize  # for what is rare
+
+    z2 = special.ndtri(0.5 + confidence / 2) ** 2
 
     def excess(theta: float) -> float:
         return (1 - theta) ** 2 - z2 * hanley_mcneil_variance(theta, positives, negatives)
