@@ -6,7 +6,7 @@ DeLong, DeLong & Clarke-Pearson 1988 (doi:10.2307/2531595), computed with mid-ra
 """
 
 import numpy as np
-from scipy import special, stats
+from scipy import special  # not scipy.stats: see metrics.auc
 
 from penumo_assets.metrics.records import AucComparison, AucVariance
 from penumo_assets.metrics.scores import ScoreError, check_labels_and_scores
@@ -34,7 +34,7 @@ def delong(
         return AucVariance(auc=auc, variance=max(variance, 0.0), low=None, high=None)
     names = np.arange(len(labels)) if patients is None else patients
     fewest = min(len(np.unique(names[labels == side])) for side in (0, 1))
-    quantile = stats.t.ppf(0.5 + confidence / 2, fewest - 1)
+    quantile = special.stdtrit(fewest - 1, 0.5 + confidence / 2)
     half = quantile * np.sqrt(variance) / (auc * (1 - auc))
     centre = special.logit(auc)
     low, high = (float(special.expit(centre + step)) for step in (-half, half))
@@ -59,9 +59,9 @@ def compare_aucs(
     aucs, covariance = found
     difference = float(aucs[0] - aucs[1])
     error = float(np.sqrt(max(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1], 0.0)))
-    half = stats.norm.ppf(0.5 + confidence / 2) * error
+    half = special.ndtri(0.5 + confidence / 2) * error
     z = difference / error if error > 1e-12 else None
-    p_value = float(2 * stats.norm.sf(abs(z))) if z is not None else None
+    p_value = float(2 * special.ndtr(-abs(z))) if z is not None else None
     return AucComparison(
         first=float(aucs[0]),
         second=float(aucs[1]),
@@ -125,9 +125,9 @@ def _structural_components(present: np.ndarray, scores: np.ndarray) -> tuple:
     if m == 0 or n == 0:
         return None, None, None
     positive, negative = scores[:, present], scores[:, ~present]
-    all_ranks = stats.rankdata(np.concatenate([positive, negative], axis=1), axis=1)
-    v10 = (all_ranks[:, :m] - stats.rankdata(positive, axis=1)) / n
-    v01 = 1 - (all_ranks[:, m:] - stats.rankdata(negative, axis=1)) / m
+    all_ranks = _ranks(np.concatenate([positive, negative], axis=1))
+    v10 = (all_ranks[:, :m] - _ranks(positive)) / n
+    v01 = 1 - (all_ranks[:, m:] - _ranks(negative)) / m
     return v10.mean(1), v10, v01
 
 
@@ -154,3 +154,12 @@ def _sums_by_cluster(values: np.ndarray, codes: np.ndarray, clusters: int) -> np
 
 def _cov(components: np.ndarray) -> np.ndarray:
     return np.atleast_2d(np.cov(components))
+
+
+def _ranks(rows: np.ndarray) -> np.ndarray:
+    """The rank of each value in its row from 1 on; equal values share the mean of theirs."""
+    found = np.empty(rows.shape)
+    for row, ranks in zip(rows, found, strict=True):
+        _, at, counts = np.unique(row, return_inverse=True, return_counts=True)
+        ranks[:] = (np.cumsum(counts) - (counts - 1) / 2)[at]
+    return found

@@ -1,18 +1,12 @@
-"""What the quantities of `preparation` tell of a class: each alone, all together, and more than the film did.
-
-A module apart, because jobs/prepare and jobs/pack, which measure them, have no scikit-learn.
-"""
+"""What the quantities of `preparation` tell of a class: each alone, all together, and more than the film did."""
 
 from collections.abc import Mapping
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from penumo_assets.metrics.auc import MIN_PATIENTS, Part, mean_auc
 from penumo_assets.metrics.delong import compare_aucs
+from penumo_assets.metrics.logistic import out_of_fold_scores
 from penumo_assets.metrics.ranking import roc_auc
 from penumo_assets.metrics.records import Estimate
 
@@ -38,14 +32,7 @@ def revealed_together(table: np.ndarray, positive: np.ndarray, patients: np.ndar
     table, positive, patients = table[known], positive[known], patients[known]
     if min(len(np.unique(patients[side])) for side in (positive, ~positive)) < MIN_PATIENTS:
         return Estimate.undefined(f"fewer than {MIN_PATIENTS} patients with or without the class")
-    scores = cross_val_predict(
-        make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
-        table,
-        positive,
-        groups=patients,
-        cv=StratifiedGroupKFold(5, shuffle=True, random_state=0),
-        method="decision_function",
-    )
+    scores = out_of_fold_scores(table, positive, patients)
     return mean_auc([Part(positive, scores, patients)])
 
 
