@@ -65,7 +65,7 @@ STAGE_TABLE = {
         Stage(
             name="npz",
             asset="npz_tensors",
-            version="1",
+            version="2",
             settings="npz",
             deps=("lung_masks", "preprocessed_images"),
             kinds=frozenset({"numpy"}),

@@ -16,8 +16,6 @@ from penumo_assets.imaging.segment_weights import BUNDLED, Tensors, read_weights
 from penumo_assets.models import lung_unet, lung_unet_arrays
 from penumo_assets.phantoms import draw_phantom
 
-pytest.importorskip("onnxruntime")
-
 
 @pytest.fixture(scope="module")
 def tensors() -> Tensors:
