@@ -126,9 +126,11 @@ def engines(arguments: argparse.Namespace) -> None:
     """Time the network alone, at its working size, under each way to run it that is here."""
     import torch
 
+    from penumo_assets.imaging.segment_engine import OnnxEngine
     from penumo_assets.imaging.segment_torch import fold_batch_norms, load_lung_unet
-    from penumo_assets.imaging.segment_weights import BUNDLED
+    from penumo_assets.imaging.segment_weights import BUNDLED, read_weights
     from penumo_assets.models.lung_unet import LungUNetConfig
+    from penumo_assets.models.lung_unet_onnx import INPUT, LOGITS
 
     torch.set_num_threads(arguments.threads)
 
@@ -151,6 +153,8 @@ def engines(arguments: argparse.Namespace) -> None:
         "eager, channels last": lambda: ordered(last),
         "eager, channels last, folded": lambda: folded(last),
     }
+    session, array = OnnxEngine(read_weights(BUNDLED)[0], arguments.threads).session, x.numpy()
+    ways["ONNX Runtime"] = lambda: session.run([LOGITS], {INPUT: array})
     with torch.inference_mode():
         frozen = torch.jit.optimize_for_inference(torch.jit.trace(folded, last))
         ways["jit frozen"] = lambda: frozen(last)

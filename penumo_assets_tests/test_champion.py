@@ -286,7 +286,7 @@ def test_the_archive_serves_with_its_own_code_and_nothing_else_of_ours(house: Ho
     program = (
         "import sys; sys.modules['dagster'] = None; sys.modules['boto3'] = None\n"
         "import numpy as np, inference, penumo_assets\n"
-        "from penumo_assets.imaging.pack import npz_bytes\n"
+        "from penumo_assets.imaging.npz_writer import npz_bytes\n"
         "from penumo_assets_tests.models.tiny import use_tiny_networks\n"
         "use_tiny_networks()\n"
         "endpoint = inference.model_fn(sys.argv[1])\n"

@@ -20,7 +20,8 @@ from penumo_assets.checks.preparation import preparation_reveals
 from penumo_assets.checks.quality import intensity_drift, mask_plausibility, reject_rate
 from penumo_assets.cohort.publish import Manifest, dump_manifest, manifest_key
 from penumo_assets.definitions import build_definitions
-from penumo_assets.imaging.pack import load_npz, npz_bytes
+from penumo_assets.imaging.npz_writer import npz_bytes
+from penumo_assets.imaging.pack import load_npz
 from penumo_assets.jobs.manifest import ManifestRow, StageOutput
 from penumo_assets.jobs.pack.__main__ import Item, index_row
 from penumo_assets.metrics.preparation import border_quantities

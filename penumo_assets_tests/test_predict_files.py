@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from penumo_assets.cli.main import main
-from penumo_assets.imaging.pack import npz_bytes
+from penumo_assets.imaging.npz_writer import npz_bytes
 from penumo_assets.phantoms import write_cohort
 from penumo_assets.phantoms.cohort import PLANTED_BIRTH_DATE, PLANTED_NAME
 from penumo_assets_tests.house import open_house

@@ -8,7 +8,7 @@ import numpy as np
 from dagster import AssetExecutionContext, EnvVar
 
 from penumo_assets.definitions import build_definitions
-from penumo_assets.imaging.pack import npz_bytes
+from penumo_assets.imaging.npz_writer import npz_bytes
 from penumo_assets.jobs.manifest import STAGES, StageOutput, dump_rows
 from penumo_assets.jobs.prepare.work import WorkItem, parse_item, work_lines
 from penumo_assets.resources.compute.runner import JobRunner

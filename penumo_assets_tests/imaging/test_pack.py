@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penumo_assets.imaging.pack import NpzError, load_npz, npz_bytes, pack_tensor
+from penumo_assets.imaging.npz_writer import npz_bytes
+from penumo_assets.imaging.pack import NpzError, load_npz, pack_tensor
 
 
 def tensor(seed: int = 0) -> np.ndarray:

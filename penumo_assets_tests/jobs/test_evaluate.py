@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from penumo_assets.imaging.pack import npz_bytes
+from penumo_assets.imaging.npz_writer import npz_bytes
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.evaluate import __main__ as evaluate

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from penumo_assets.configs.prepare import OnBadMask, PrepareConfig
-from penumo_assets.imaging.pack import npz_bytes
+from penumo_assets.imaging.npz_writer import npz_bytes
 from penumo_assets.jobs.infer import handler, serve
 from penumo_assets.models.classifier import build_classifier, save_classifier
 from penumo_assets.models.inputs import default_normalisation

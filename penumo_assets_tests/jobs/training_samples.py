@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from penumo_assets.imaging.pack import npz_bytes
+from penumo_assets.imaging.npz_writer import npz_bytes
 from penumo_assets.jobs.pack import __main__ as pack
 
 CONFIG = {

@@ -16,7 +16,8 @@ import torch
 
 from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.train import TrainConfig
-from penumo_assets.imaging.pack import NpzError, load_npz, npz_bytes
+from penumo_assets.imaging.npz_writer import npz_bytes
+from penumo_assets.imaging.pack import NpzError, load_npz
 from penumo_assets.imaging.segment_weights import WeightsError, parse_weights
 from penumo_assets.jobs.infer.handler import BadRequest, input_fn
 from penumo_assets.models.archive import extract_model_archive, read_member

@@ -13,7 +13,8 @@ from penumo_assets.imaging.enhance import enhance, fit_mask, unfiltered
 from penumo_assets.imaging.errors import ImageRejected
 from penumo_assets.imaging.formats import jpeg
 from penumo_assets.imaging.formats.files import read_plain_file
-from penumo_assets.imaging.pack import npz_bytes, pack_tensor
+from penumo_assets.imaging.npz_writer import npz_bytes
+from penumo_assets.imaging.pack import pack_tensor
 from penumo_assets.imaging.view import view_code
 from penumo_assets.jobs.contract import JobError, processing_input
 from penumo_assets.jobs.identity import patient_of
