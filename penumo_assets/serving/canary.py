@@ -57,7 +57,7 @@ def make_canary(store: ObjectStore, record: VersionRecord) -> Canary:
     """
     import numpy as np
 
-    from penumo_assets.imaging.pack import npz_bytes
+    from penumo_assets.imaging.npz_writer import npz_bytes
     from penumo_assets.jobs.infer.handler import BadRequest, input_fn, predict_fn
     from penumo_assets.phantoms import write_cohort
 

@@ -10,7 +10,7 @@ import pytest
 from dagster import ExecuteInProcessResult
 
 from penumo_assets.cohort.publish import ManifestHead, dump_manifest, manifest_key
-from penumo_assets.imaging.pack import npz_bytes
+from penumo_assets.imaging.npz_writer import npz_bytes
 from penumo_assets.jobs.manifest import ManifestRow, StageOutput
 from penumo_assets.metrics.report.content import Report, read_report
 from penumo_assets.promotion import read_champion
