@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:  # numpy and OpenCV, which reading a table of labels or a manifest does not need
+    import numpy as np
 
-if TYPE_CHECKING:  # OpenCV, which reading a table of labels does not need
     from penumo_assets.imaging.letterbox import Letterbox
 
 Box = tuple[float, float, float, float]
@@ -59,8 +59,10 @@ def in_tensor(boxes: Iterable[Box], letterbox: "Letterbox", crop_box: Sequence[i
     return found
 
 
-def drawn(boxes: Iterable[Sequence[float]], size: int) -> np.ndarray:
+def drawn(boxes: Iterable[Sequence[float]], size: int) -> "np.ndarray":
     """(size, size) uint8: 255 in the boxes that `in_tensor` gives, 0 elsewhere. Each is at least a pixel."""
+    import numpy as np
+
     picture = np.zeros((size, size), np.uint8)
     for box in boxes:
         left, top, right, bottom = (round(share * size) for share in box)
