@@ -120,6 +120,7 @@ def test_a_champion_is_brought_into_service_and_shown_and_an_unchanged_one_costs
     assert answered_by(house) == "1"
 
 
+@pytest.mark.slow
 def test_traffic_moves_after_the_canary_and_a_rollback_moves_it_back(house: House, emulator: Emulator) -> None:
     launch(house, mode="realtime")
     promote(house, emulator, "resnet50", "train-b", 0.95)
@@ -139,6 +140,7 @@ def test_traffic_moves_after_the_canary_and_a_rollback_moves_it_back(house: Hous
     assert launch(house)["model_version"] == "1"
 
 
+@pytest.mark.slow
 def test_a_rollback_that_the_endpoint_cannot_follow_says_what_to_do(house: House, emulator: Emulator) -> None:
     launch(house, mode="realtime")
     promote(house, emulator, "resnet50", "train-b", 0.95)
@@ -153,6 +155,7 @@ def test_a_rollback_that_the_endpoint_cannot_follow_says_what_to_do(house: House
     assert answered_by(house) == "1"
 
 
+@pytest.mark.slow
 def test_a_container_that_answers_otherwise_than_its_archive_gets_no_traffic(
     house: House, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,6 +184,7 @@ def _halved(status: int, text: bytes) -> tuple[int, bytes]:
     return status, json.dumps(answer).encode()
 
 
+@pytest.mark.slow
 def test_a_container_that_does_not_start_leaves_its_reason(house: House, emulator: Emulator) -> None:
     def dead(folder: Path, environment: Mapping[str, str]) -> ModelServer:
         raise RuntimeError("no module named penumo_assets")
@@ -192,6 +196,7 @@ def test_a_container_that_does_not_start_leaves_its_reason(house: House, emulato
     assert EndpointRecord.find(house.store) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "limit"), [("serverless", 4), ("async", 1024), ("batch", 100)])
 def test_the_other_modes_are_served_and_taken_down(house: House, emulator: Emulator, mode: str, limit: int) -> None:
     page = launch(house, mode=mode)
@@ -232,6 +237,7 @@ def test_a_champion_that_waits_for_a_person_is_not_served(house: House, emulator
     assert changes(emulator) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "text", "said"),
     [

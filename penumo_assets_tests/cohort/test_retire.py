@@ -108,7 +108,7 @@ def test_erasing_counts_asks_and_leaves_landing_unless_that_is_agreed_to_as_well
     ward.penumo("land", "ward-7", ward.films("c.png"))
 
 
-@pytest.mark.parametrize("last", [0, 1, 6])
+@pytest.mark.parametrize("last", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(6, marks=pytest.mark.slow)])
 def test_an_erasure_that_was_killed_is_finished_by_a_second_call(
     ward: Desk, monkeypatch: pytest.MonkeyPatch, last: int
 ) -> None:

@@ -216,6 +216,7 @@ def on_two_hosts(roots, options):
     ]
 
 
+@pytest.mark.slow
 def test_two_hosts_without_a_common_disk_end_and_resume_with_the_same_model(tmp_path, dataset, monkeypatch, processes):
     options = [*OPTIONS, "--amp", "fp32", "--epochs", "12", "--early-stopping-patience", "0", "--checkpoint-steps", "1"]
     use_channels(monkeypatch, tmp_path / "one", dataset)

@@ -32,6 +32,7 @@ def assert_healed(outcome: Outcome) -> None:
     assert outcome.unclear == []
 
 
+@pytest.mark.slow
 def test_a_cohort_survives_kills_of_the_runner_of_the_program_and_of_all_processes() -> None:
     """In a process of its own: launches are forks, and this one has threads."""
     command = [sys.executable, "benchmarks/faults.py", "--families", "kills", "--kills", "3", "--stages", "prepare"]

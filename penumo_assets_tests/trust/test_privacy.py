@@ -30,7 +30,7 @@ from penumo_assets_tests.test_pipeline import LENIENT, STAGES, TRAINING
 from penumo_assets_tests.trust.planting import DIGITS, Planter, write_planted_cohort
 from penumo_assets_tests.trust.search import search, word
 
-pytestmark = pytest.mark.trust
+pytestmark = [pytest.mark.trust, pytest.mark.slow]
 
 KEY = "a key for phantoms only"
 PREPARE = {

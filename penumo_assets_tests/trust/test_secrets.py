@@ -37,7 +37,7 @@ from penumo_assets_tests.resources.s3_server import running_s3
 from penumo_assets_tests.test_pipeline import STAGES
 from penumo_assets_tests.trust.search import search, word
 
-pytestmark = pytest.mark.trust
+pytestmark = [pytest.mark.trust, pytest.mark.slow]
 
 SECRETS = (
     KEY_VARIABLE,
