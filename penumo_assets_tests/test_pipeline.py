@@ -402,6 +402,7 @@ def test_dicom_files_without_a_key_are_refused_in_words(house: House, monkeypatc
     assert "PENUMO_DEID_KEY" not in os.environ
 
 
+@pytest.mark.slow
 def test_a_cohort_on_s3_becomes_the_same_tensors(prepared: House, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")

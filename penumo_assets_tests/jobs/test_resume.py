@@ -241,6 +241,7 @@ def test_two_hosts_without_a_common_disk_end_and_resume_with_the_same_model(tmp_
     assert losses[1] == pytest.approx(losses[0])
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_one_process_refuses_stops_all_of_them(tmp_path, dataset, monkeypatch, processes):
     use_channels(monkeypatch, tmp_path, dataset)
     train.main([*OPTIONS, "--epochs", "2", "--processes-per-host", "2"])
