@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from penumo_assets.cohort.publish import read_manifest
+from penumo_assets.cohort.publish import manifest_tags, read_manifest
 from penumo_assets.cohort.training_items import pack_item
 from penumo_assets.configs.train import AugmentConfig, TrainConfig
 from penumo_assets.jobs.optimisation import rate_factor
@@ -68,7 +68,7 @@ def run(program: str, opt_ml: Path, arguments: list[str], **environment: str) ->
 def pack(root: str, salt: str, folder: Path) -> Path:
     """The training set of one split of the patients: all labelled tensors under a storage root."""
     store = open_store(root)
-    cohorts = [Path(info.key).stem for info in store.list_objects("manifests") if info.key.endswith(".jsonl")]
+    cohorts = list(manifest_tags(store))
     rows = [(cohort, row) for cohort in cohorts for row in read_manifest(store, cohort)]
     items = [pack_item(cohort, row, {}) for cohort, row in rows if row.label and "npz" in row.stages]
     given = folder / "processing" / "input"

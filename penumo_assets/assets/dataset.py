@@ -33,7 +33,7 @@ from penumo_assets.assets.shared import (
     run_job,
 )
 from penumo_assets.automation import WEEKLY_IF_COHORTS_CHANGED
-from penumo_assets.cohort.publish import TRIES
+from penumo_assets.cohort.publish import TRIES, manifest_tags
 from penumo_assets.cohort.retire import cohorts_in_use
 from penumo_assets.cohort.training_items import (
     ITEMS,
@@ -41,7 +41,6 @@ from penumo_assets.cohort.training_items import (
     ItemsRecord,
     cohort_items,
     fresh_files,
-    manifest_tags,
 )
 from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.records import TrainingSetRecord

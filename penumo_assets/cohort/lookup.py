@@ -3,13 +3,13 @@
 What is told here can name a patient: it goes to whoever asks, and into no log.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from penumo_assets.cohort.errors import LandingError
 from penumo_assets.cohort.landing import read_landing
 from penumo_assets.cohort.names import as_key, source_name
-from penumo_assets.cohort.publish import Manifest, open_manifest
+from penumo_assets.cohort.publish import Manifest, manifest_tags, open_manifest
 from penumo_assets.configs.prepare import PrepareConfig
 from penumo_assets.imaging.deidentify import pseudonym
 from penumo_assets.jobs.manifest import ManifestRow
@@ -64,7 +64,7 @@ def lookup(store: ObjectStore, wanted: Sequence[str], key: bytes | None) -> Foun
     films: list[Film] = []
     known: set[str] = set()
     unsearched = []
-    for cohort in _cohorts(store):
+    for cohort in manifest_tags(store):
         manifest = open_manifest(store, cohort, lambda found: _meant(wanted, found, key))
         meant, rows = _meant(wanted, manifest, key), []
         for row in manifest.rows:
@@ -76,11 +76,6 @@ def lookup(store: ObjectStore, wanted: Sequence[str], key: bytes | None) -> Foun
         if manifest.other_key:
             unsearched.append(cohort)
     return Found(tuple(films), tuple(each for each in wanted if each not in known), tuple(unsearched))
-
-
-def _cohorts(store: ObjectStore) -> Iterator[str]:
-    keys = [info.key for info in store.list_objects("manifests")]
-    return (key.split("/", 1)[1].removesuffix(".jsonl") for key in keys if key.endswith(".jsonl"))
 
 
 def _meant(wanted: Sequence[str], manifest: Manifest, key: bytes | None) -> dict[str, list[str]]:

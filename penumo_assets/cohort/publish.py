@@ -127,6 +127,12 @@ def read_manifest(store: ObjectStore, cohort: str) -> list[ManifestRow]:
     return list(open_manifest(store, cohort).rows)
 
 
+def manifest_tags(store: ObjectStore) -> dict[str, str]:
+    """The entity tag of each cohort's manifest."""
+    found = {info.key: info.etag for info in store.list_objects(manifest_key("").split("/")[0])}
+    return {key.split("/", 1)[1].removesuffix(".jsonl"): tag for key, tag in found.items() if key.endswith(".jsonl")}
+
+
 def read_settings(store: ObjectStore, cohort: str) -> dict[str, Any]:
     """How a cohort was prepared, as `PrepareConfig` parses it; empty, which means the defaults, before it was."""
     return dict(open_manifest(store, cohort).head.settings)

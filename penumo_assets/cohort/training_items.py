@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from penumo_assets.cohort.publish import manifest_key, open_manifest
+from penumo_assets.cohort.publish import manifest_tags, open_manifest
 from penumo_assets.imaging.deidentify import is_pseudonym
 from penumo_assets.jobs.contract import json_lines
 from penumo_assets.jobs.identity import is_trainable, why_untrainable
@@ -91,12 +91,6 @@ def cohort_items(
         fits = kept and kept.made_from == made_from and (not kept.name or f"{ITEMS}/{kept.name}" in there)
         found[cohort] = kept if kept and fits else _make(store, cohort, class_of, made_from)
     return found
-
-
-def manifest_tags(store: ObjectStore) -> dict[str, str]:
-    """The entity tag of each cohort's manifest."""
-    found = {info.key: info.etag for info in store.list_objects(manifest_key("").split("/")[0])}
-    return {key.split("/", 1)[1].removesuffix(".jsonl"): tag for key, tag in found.items()}
 
 
 def _make(store: ObjectStore, cohort: str, class_of: Mapping[str, str], made_from: str) -> CohortItems:
