@@ -55,7 +55,7 @@ def endpoint(
     settings, store = parsed(EndpointConfig, config), storage.store
     held = EndpointRecord.find(store)
     try:
-        if problem := settings.refusal(_largest_film(store)):
+        if problem := settings.refusal(_largest_film(store) if settings.mode in LARGEST_MB else 0):
             raise EndpointError(problem)
         if settings.mode is Mode.off:
             take_down(store, endpoints, context.log.info)

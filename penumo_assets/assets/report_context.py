@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from penumo_assets.cohort.plan import MISSING_FILE, UNPAIRED
-from penumo_assets.cohort.publish import open_manifest, read_settings
+from penumo_assets.cohort.publish import open_manifest
 from penumo_assets.jobs.identity import is_trainable
 from penumo_assets.jobs.manifest import ManifestRow
 from penumo_assets.resources.compute.spec import bundle_digest
@@ -15,11 +15,11 @@ from penumo_assets.resources.storage.object_store import ObjectStore
 def report_context(store: ObjectStore, names: Sequence[str]) -> dict[str, Any]:
     """What the report says of the way the data came: counts and exclusions per cohort, Dice, versions."""
     flow: dict[str, dict[str, Any]] = {}
-    dices, phantoms = [], False
+    dices, prepared_with, phantoms = [], {}, False
     for cohort in names:
         manifest = open_manifest(store, cohort)
         rows = manifest.rows
-        flow[cohort] = cohort_flow(rows)
+        flow[cohort], prepared_with[cohort] = cohort_flow(rows), dict(manifest.head.settings)
         for row in rows:
             facts = row.facts_of("masks")
             if "dice" in facts:
@@ -36,7 +36,7 @@ def report_context(store: ObjectStore, names: Sequence[str]) -> dict[str, Any]:
     return {
         "flow": flow,
         "dice": dices,
-        "prepared_with": {cohort: read_settings(store, cohort) for cohort in names},
+        "prepared_with": prepared_with,
         "code_version": bundle_digest()[:16],
         "phantoms": phantoms,
     }

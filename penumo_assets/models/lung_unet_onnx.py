@@ -1,4 +1,4 @@
-"""The lung U-Net as an ONNX model, made of its tensors without torch: what OpenCV runs on a CPU.
+"""The lung U-Net as an ONNX model, made of its tensors without torch: what ONNX Runtime runs on a CPU.
 
 The graph is that of `lung_unet.LungUNet` with its batch normalisations folded into the convolutions before them.
 
