@@ -39,6 +39,22 @@ def penumo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Penumo:
         (["training_set", "--config-json", "{"], "the configuration cannot be read"),
         (["training_set", "--config-json", "[]"], "must be a mapping"),
         (["training_set", "--config-json", '{"ops": {"training_set": {"config": {"cohort": []}}}}'], '"cohort"'),
+        (
+            ["training_set", "--config-json", '{"ops": {"training_set": {"config": {"external": ["a"]}}}}'],
+            'ops.training_set.config has no setting "external". Did you mean dataset.external? '
+            "It has: cohorts, dataset, incremental",
+        ),
+        (["training_set", "--config-json", '{"op": {}}'], 'the run config has no setting "op". Did you mean ops?'),
+        (
+            [
+                "trained_model",
+                "--partition",
+                "resnet34",
+                "--config-json",
+                '{"ops": {"trained_model": {"config": {"epochs": "many"}}}}',
+            ],
+            "Invalid scalar at path root:ops:trained_model:config:epochs",
+        ),
     ],
 )
 def test_what_cannot_run_is_refused_in_a_sentence(penumo: Penumo, arguments: list[str], words: str) -> None:

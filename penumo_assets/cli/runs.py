@@ -26,6 +26,7 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatu
 from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarget
 
 from penumo_assets.automation import JOBS
+from penumo_assets.cli import refused_config
 from penumo_assets.partitions import cohorts
 from penumo_assets.resources.profile import home
 
@@ -62,8 +63,8 @@ class Runs:
                 job, run_config=config, tags=tags, remote_job_origin=self._origin.get_job_origin(job.name)
             )
         except DagsterInvalidConfigError as error:
-            reasons = "\n".join(f"  {item.message}" for item in error.errors)
-            raise click.ClickException(f"the configuration is refused:\n{reasons}") from error
+            lines = "\n".join(f"  {reason}" for reason in refused_config.reasons(job, error.errors))
+            raise click.ClickException(f"the configuration is refused:\n{lines}") from error
         return execute_run(InMemoryJob(job), run, self.instance)
 
     def job_of(self, selection: str) -> JobDefinition:
