@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from dagster import DagsterInstance
+from dagster import DagsterExecutionInterruptedError, DagsterInstance
 
 from penumo_assets.cli.main import main
 from penumo_assets.instance import dagster_home
 from penumo_assets.phantoms import write_cohort
+from penumo_assets.resources.compute.local.job import LocalJob
 
 Penumo = Callable[..., Result]
 
@@ -83,6 +84,20 @@ def test_a_launch_ends_in_counts_reasons_and_verdicts(penumo: Penumo, tmp_path: 
         (run,) = instance.get_runs()
         assert run.job_name == "prepare"
         assert run.remote_job_origin is not None
+
+
+def test_a_run_that_is_interrupted_says_so(penumo: Penumo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cohort(tmp_path / "films", "ward-7", patients=1, seed=1, dicom=False)
+    penumo("land", "ward-7", str(tmp_path / "films"))
+
+    def interrupted(_: LocalJob) -> str:
+        raise DagsterExecutionInterruptedError
+
+    monkeypatch.setattr(LocalJob, "describe", interrupted)
+    result = penumo("launch", "group:imaging", "--partition", "ward-7")
+    assert result.exit_code == 1
+    assert "failed: it was interrupted; launch it again to go on" in result.output
+    assert "DagsterExecutionInterruptedError" not in result.output
 
 
 @pytest.mark.slow

@@ -135,6 +135,11 @@ ENVIRONMENT: tuple[tuple[str, str, str], ...] = (
         "refused. With another key a patient and an image get other ids: "
         "a cohort takes one only from a launch with `rekey: true`.",
     ),
+    (
+        "OMP_NUM_THREADS",
+        "one per core",
+        "CPU threads of a training and of predictions. Set it to 1 where several jobs run on the same cores at once.",
+    ),
     ("PENUMO_SETTLE_SECONDS", "60", "How long a landing folder must be unchanged before a sensor runs it."),
     ("PENUMO_EVENTS_QUEUE_URL", "none", "SQS queue with the bucket's event notifications, for `landing_events`."),
     ("PENUMO_ALERT_WEBHOOK_URL", "none", "Where the sensor `run_failure` posts (JSON) when a run fails."),

@@ -22,7 +22,7 @@ from dagster import (
 )
 from dagster._core.execution.plan.objects import StepFailureData
 
-from penumo_assets.cli.runs import by_a_check
+from penumo_assets.cli.runs import by_a_check, sentence
 
 LOG_VARIABLE = "PENUMO_LOG"
 _COUNTED = {"dagster/row_count": "images", "rejected": "rejected", "computed": "computed", "removed": "removed"}
@@ -142,8 +142,8 @@ def reason(check: AssetCheckEvaluation) -> str:
 
 def _failure(failure: StepFailureData) -> Iterator[str]:
     """The reason that a user can act on; a fault of ours keeps its stack trace."""
-    if failure.user_failure_data and failure.user_failure_data.description:
-        yield f"failed: {failure.user_failure_data.description}"
+    if said := sentence(failure):
+        yield f"failed: {said}"
     elif by_a_check(failure):
         yield "stopped: a blocking check did not pass"
     elif failure.error:

@@ -10,6 +10,7 @@ from dagster import (
     AssetSelection,
     BetaWarning,
     DagsterError,
+    DagsterExecutionInterruptedError,
     DagsterInstance,
     DagsterInvalidConfigError,
     Definitions,
@@ -135,11 +136,20 @@ def by_a_check(failure: StepFailureData) -> bool:
     return failure.error is not None and failure.error.cls_name == DagsterAssetCheckFailedError.__name__
 
 
+def sentence(failure: StepFailureData) -> str | None:
+    """What a user can act on; None for a fault of ours, whose stack trace tells more."""
+    if failure.user_failure_data and failure.user_failure_data.description:
+        return failure.user_failure_data.description
+    if failure.error and failure.error.cls_name == DagsterExecutionInterruptedError.__name__:
+        return "it was interrupted; launch it again to go on"
+    return None
+
+
 def why(found: Sequence[StepFailureData]) -> str:
     """The first reason that a person can act on, or else the first error."""
     for failure in found:
-        if failure.user_failure_data and failure.user_failure_data.description:
-            return failure.user_failure_data.description
+        if said := sentence(failure):
+            return said
         if failure.error:
             return (failure.error.cause or failure.error).message.strip()
     return "the run ended before its first step"

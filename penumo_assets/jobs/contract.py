@@ -103,6 +103,17 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads(processes: int = 1) -> int:
+    """CPU threads for each of ``processes`` on this host to compute with.
+
+    ``OMP_NUM_THREADS`` where it is set, as for any program on torch, else a fair share of the cores. It matters on a
+    shared machine: the threads of one convolution wait for each other by spinning, so that two of them on a busy
+    core take several times the processor time of one.
+    """
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdigit() and int(wanted) else max(1, cores() // processes)
+
+
 def write_atomic(path: Path, data: bytes, *, durable: bool = False) -> None:
     """Write ``data`` under a temporary name, then give it its own: readers see all or nothing.
 

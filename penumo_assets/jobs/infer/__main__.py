@@ -156,7 +156,7 @@ def find_drift(
 
 def main(argv: list[str] | None = None) -> None:
     arguments = _options(argv)
-    threads = arguments.threads or contract.cores()
+    threads = arguments.threads or contract.threads()
     torch.set_num_threads(threads)
     npz, output = contract.processing_input("npz"), contract.processing_output("predictions")
     items = read_items(contract.processing_input("index") / "items.jsonl")
@@ -218,7 +218,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--overlay-limit", type=int, default=200, help="most pictures: the likeliest positives")
     parser.add_argument("--max-psi", type=float, default=0.25, help="population stability index that counts as drift")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to compute")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: one per core")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: OMP_NUM_THREADS, else one per core")
     return parser.parse_args(argv)
 
 

@@ -58,7 +58,9 @@ def build_parser() -> argparse.ArgumentParser:
         text = f"{field.description} (default: {defaults[name]})".replace("%", "%%")
         parser.add_argument(*spellings(name), default=defaults[name], metavar="VALUE", help=text)
     machine = parser.add_argument_group("the machine, which does not change what is learnt")
-    machine.add_argument("--threads", type=int, default=0, help="CPU threads per process; 0: the cores shared out")
+    machine.add_argument(
+        "--threads", type=int, default=0, help="CPU threads per process; 0: OMP_NUM_THREADS, else the cores shared out"
+    )
     machine.add_argument(
         *spellings("processes-per-host"),
         type=int,
@@ -238,7 +240,7 @@ def main(argv: list[str] | None = None) -> None:
     per_host = processes or processes_per_host()
     if launch(MODULE, argv, per_host):
         return
-    torch.set_num_threads(threads or max(1, contract.cores() // per_host))
+    torch.set_num_threads(threads or contract.threads(per_host))
     torch.backends.cudnn.benchmark = True
     world = join_world()
     try:

@@ -104,6 +104,7 @@ def launch(module: str, arguments: list[str], per_host: int) -> bool:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
+    os.environ["OMP_NUM_THREADS"] = str(contract.threads(per_host))  # torchrun would set 1
     options = [
         f"--nnodes={len(hosts)}",
         f"--node-rank={hosts.index(current)}",
