@@ -8,7 +8,7 @@ degrees of freedom of its variance: where a few patients decide a metric, only t
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import special, stats
+from scipy import special  # not scipy.stats: see metrics.auc
 
 from penumo_assets.metrics.ranking import Ranking
 from penumo_assets.metrics.records import Estimate
@@ -80,7 +80,8 @@ class PatientJackknife:
         deviation, span = without - without.mean(), ends[1] - ends[0]
         error = np.sqrt((self.patients - 1) * (deviation**2).mean()) / span
         share = np.clip((value - ends[0]) / span, 1e-9, 1 - 1e-9)
-        half = stats.t.ppf(0.5 + self.confidence / 2, degrees_of_freedom(deviation)) * error / (share * (1 - share))
+        quantile = special.stdtrit(degrees_of_freedom(deviation), 0.5 + self.confidence / 2)
+        half = quantile * error / (share * (1 - share))
         low, high = (ends[0] + span * float(special.expit(special.logit(share) + step)) for step in (-half, half))
         return Estimate(value=value, low=low, high=high, method="jackknife on the logit scale, by patient")
 

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from pydantic import Field
-from scipy import stats
+from scipy import special  # not scipy.stats: see metrics.auc
 
 from penumo_assets.metrics.delong import auc_influence
 from penumo_assets.metrics.records import Count, Record, Share
@@ -79,7 +79,7 @@ def compare_paired(
         influence += by_patient / len(targets)
     difference = float(aucs[1] - aucs[0])
     error = float(np.sqrt(((influence[1] - influence[0]) ** 2).sum()))
-    half = float(stats.norm.ppf(0.5 + confidence / 2)) * error
+    half = float(special.ndtri(0.5 + confidence / 2)) * error
     return PairedComparison(
         champion=float(aucs[0]),
         challenger=float(aucs[1]),
@@ -87,7 +87,7 @@ def compare_paired(
         low=difference - half,
         high=difference + half,
         margin=margin,
-        p_worse=float(stats.norm.cdf((difference + margin) / error)) if error > 1e-12 else None,
+        p_worse=float(special.ndtr((difference + margin) / error)) if error > 1e-12 else None,
         worse=difference + half < -margin,
         images=len(labels),
         patients=influence.shape[1],

@@ -7,7 +7,7 @@ images divided by the design effect, which is the variance by patient over the b
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import special  # not scipy.stats: see metrics.auc
 
 from penumo_assets.metrics.jackknife import degrees_of_freedom
 from penumo_assets.metrics.records import Estimate
@@ -23,7 +23,7 @@ def proportion(hits: np.ndarray, patients: np.ndarray, reason: str, confidence: 
     if not len(hits):
         return Estimate.undefined(reason)
     value, n = float(hits.mean()), effective_images(hits, patients)
-    z = stats.norm.ppf(0.5 + confidence / 2)
+    z = special.ndtri(0.5 + confidence / 2)
     centre = (value + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(value * (1 - value) / n + z**2 / (4 * n**2))
     # At 0 and 1 the ends are the value itself, but for rounding.
@@ -47,7 +47,7 @@ def mean_proportion(trials: Sequence[Trials], reason: str, confidence: float = 0
     sizes = np.array([effective_images(*trial) for trial in trials])
     smoothed = (np.array([hits.mean() for hits, _ in trials]) * sizes + 1) / (sizes + 2)
     error = np.sqrt((smoothed * (1 - smoothed) / (sizes + 2)).sum()) / len(trials)
-    half = stats.norm.ppf(0.5 + confidence / 2) * error
+    half = special.ndtri(0.5 + confidence / 2) * error
     low, high = (min(max(float(smoothed.mean() + step), 0.0), 1.0) for step in (-half, half))
     return Estimate(value=value, low=min(low, value), high=max(high, value), method="Agresti-Caffo, by patient")
 
@@ -64,5 +64,5 @@ def effective_images(hits: np.ndarray, patients: np.ndarray) -> float:
     effect = variance / (value * (1 - value) / count)
     images = count / min(max(effect, 1.0), films.max())
     if 1 < films.max() > effect:  # the variance by patient is itself estimated, from few patients badly
-        images *= (stats.t.ppf(0.975, count - 1) / stats.t.ppf(0.975, degrees_of_freedom(spread))) ** 2
+        images *= (special.stdtrit(count - 1, 0.975) / special.stdtrit(degrees_of_freedom(spread), 0.975)) ** 2
     return float(images)
