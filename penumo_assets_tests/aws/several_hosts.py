@@ -28,8 +28,11 @@ OPTIONS = {
 logger = logging.getLogger(__name__)
 
 
-def train_on(emulator: Emulator, hosts: int) -> dict[str, Any]:
-    """Train on ``hosts``, several of them on spot instances that are taken once; weights and values of the result."""
+def train_on(emulator: Emulator, hosts: int, **changes: int) -> dict[str, Any]:
+    """Train on ``hosts``, several of them on spot instances that are taken once; weights and values of the result.
+
+    ``changes`` are hyperparameters that are not as in ``OPTIONS``.
+    """
     environment = emulator.environment("several-hosts")
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         for name, value in environment.items():
@@ -47,7 +50,7 @@ def train_on(emulator: Emulator, hosts: int) -> dict[str, Any]:
         )
         if hosts > 1:
             emulator.script(settings.job_name_prefix, JobScript(interrupt_at_checkpoint=True))
-        arguments = tuple(text for name, value in OPTIONS.items() for text in (f"--{name}", str(value)))
+        arguments = tuple(text for name, value in (OPTIONS | changes).items() for text in (f"--{name}", str(value)))
         spec = JobSpec("training", "train", "train", "resnet34", arguments, inputs, outputs=("model", "data"))
         context: Any = SimpleNamespace(log=logger, run=SimpleNamespace(run_id="several-hosts"))
         result = SageMakerJobRunner(storage=storage, settings=settings).run(context, spec)

@@ -33,7 +33,7 @@ SPACE = SearchSpace.parse(
 TWO = SearchConfig(trials=2, parallel=2)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _toolkit() -> None:
     """Trials are started by AWS's training toolkit."""
     programs.required()
@@ -96,6 +96,16 @@ def test_what_is_asked_for(emulator: Emulator, make_bench: Any) -> None:
     assert tags["dagster/run_id"] == "a-run"
 
 
+@pytest.fixture(scope="module")
+def asked(emulator: Emulator, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A request that created a search."""
+    with pytest.MonkeyPatch.context() as patch:
+        bench = sagemaker_bench(emulator, tmp_path_factory.mktemp("asked"), patch)
+        tune(bench)
+        (request,) = searches(emulator, bench)
+        return request.params
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -108,10 +118,9 @@ def test_what_is_asked_for(emulator: Emulator, make_bench: Any) -> None:
     ],
 )
 def test_the_emulator_refuses_what_the_service_refuses(
-    emulator: Emulator, bench: Bench, changes: dict[str, Any], message: str
+    asked: dict[str, Any], changes: dict[str, Any], message: str
 ) -> None:
-    tune(bench)
-    params = json.loads(json.dumps(searches(emulator, bench)[0].params))
+    params = json.loads(json.dumps(asked))
     definition = params["TrainingJobDefinition"]
     params |= {key: value for key, value in changes.items() if key[0].isupper()}
     params["HyperParameterTuningJobConfig"]["ResourceLimits"] |= changes.get("limits", {})

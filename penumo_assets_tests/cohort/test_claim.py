@@ -38,8 +38,10 @@ class NotedJobRunner(StubJobRunner):
 
 
 def prepare(root: str, notes: str) -> None:
-    """What `dg launch` does: a run on an instance of its own, outside every queue."""
+    """What `dg launch` does: a run on an instance of its own, outside every queue. Notes that it waits for another."""
     os.environ["PENUMO_DEID_KEY"] = "a key for phantoms only"
+    acquire, noted = claim._acquire, (Path(notes) / "waits").write_text
+    claim._acquire = lambda store, cohort, owner, log: acquire(store, cohort, owner, noted)
     storage = Storage(root=root)
     with DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("cohort", ["ward"])
@@ -65,7 +67,7 @@ def launch(store: FileStore, notes: Path) -> BaseProcess:
 
 def jobs(notes: Path) -> list[int]:
     """How many films each job so far was to compute."""
-    return [int(note.read_text() or 0) for note in sorted(notes.iterdir()) if note.name != "go"]
+    return [int(note.read_text() or 0) for note in sorted(notes.iterdir()) if note.name not in ("go", "waits")]
 
 
 def test_the_second_run_waits_and_computes_what_the_first_did_not(store: FileStore, tmp_path: Path) -> None:
@@ -74,7 +76,8 @@ def test_the_second_run_waits_and_computes_what_the_first_did_not(store: FileSto
     wait(lambda: jobs(notes) == [3] or None, "the first job")
     store.write("landing/ward/late.png", png(9))
     second = launch(store, notes)
-    second.join(8)
+    wait(lambda: (notes / "waits").exists() or None, "the second run, which waits")
+    second.join(2 * claim.LOOK_SECONDS)
     assert second.is_alive()
     assert jobs(notes) == [3]
     (notes / "go").touch()
@@ -94,8 +97,9 @@ def test_what_a_killed_run_claimed_is_taken_over_at_once(store: FileStore, tmp_p
     assert store.exists(claim_key("ward"))
     (notes / "go").touch()
     second = launch(store, notes)
-    second.join(claim.LEASE_SECONDS / 2)
+    second.join(600)
     assert second.exitcode == 0
+    assert not (notes / "waits").exists(), "it did not have to wait"
     assert jobs(notes) == [3, 3]
     assert not store.exists(claim_key("ward"))
     first.join()

@@ -22,6 +22,8 @@ from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage
 
 PROBE = Path(__file__).with_name("probe.py")
+_TINY = PROBE.parents[1] / "models" / "tiny.py"
+_RESNET = "penumo_assets/models/resnet34.py"
 
 
 class Bench:
@@ -81,7 +83,7 @@ def sagemaker_bench(emulator: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
     environment = emulator.environment(bucket)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(bundle, "source_bundle", _bundle_with_probe)
+    monkeypatch.setattr(bundle, "source_bundle", bundle_for_tests)
     storage = Storage(root=environment["PENUMO_ROOT"])
     values = {
         "role_arn": environment["PENUMO_SAGEMAKER_ROLE"],
@@ -99,13 +101,18 @@ _real_bundle = bundle.source_bundle
 
 
 @cache
-def _bundle_with_probe() -> bytes:
+def bundle_for_tests() -> bytes:
+    """The source bundle with the probe among its programs, and a network of three thousand weights as resnet34."""
     target = io.BytesIO()
     with tarfile.open(fileobj=io.BytesIO(_real_bundle())) as source, tarfile.open(fileobj=target, mode="w:gz") as tar:
         for member in source.getmembers():
-            if "weights" not in member.name:
+            if "weights" not in member.name and member.name != _RESNET:
                 tar.addfile(member, source.extractfile(member))
         tar.add(PROBE, "penumo_assets/jobs/probe.py")
+        network = _TINY.read_bytes() + b"\n\nbuild = TinyNetwork\n"
+        member = tarfile.TarInfo(_RESNET)
+        member.size = len(network)
+        tar.addfile(member, io.BytesIO(network))
     return target.getvalue()
 
 
