@@ -10,7 +10,7 @@ Contenders: (a) the script that an engineer would write, one image at a time; (b
 process and as many as the job has; (c) the job's own program, through its own entry. Tasks:
 
 files      from a file to the full-size raw PNG, the enhanced PNG and the tensor, masks given (the job's defaults)
-tensors    (a) and (b) write tensors alone; the job still writes everything, with decode.reduce_to 512
+tensors    (a) and (b) write tensors alone; the job still writes everything, DICOM with decode.reduce_to 512
 segmented  files, with lung masks made by the package's segmenter in every contender
 
 The contenders take turns; figures are medians over the rounds. (a) and (b) are timed behind imports and a first
@@ -61,7 +61,9 @@ class Contest:
 
     @property
     def config(self) -> PrepareConfig:
-        decode = DecodeConfig(reduce_to=REDUCED_TO if self.task == "tensors" else None)
+        # JPEG and PNG are kept as they landed, and a reduced picture would have to be written anew.
+        reduced = self.task == "tensors" and FORMATS[self.kind] == ".dcm"
+        decode = DecodeConfig(reduce_to=REDUCED_TO if reduced else None)
         return PrepareConfig(decode=decode, enhance=EnhanceConfig(keep_aspect=True))  # as the baselines crop
 
     @property

@@ -16,6 +16,7 @@ import numpy as np
 
 from penumo_assets.configs.prepare import ClaheConfig, Colour, EnhanceConfig, MinMaxConfig, SharpenConfig
 from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.formats.decoded import eight_bit
 from penumo_assets.imaging.histogram import level_counts, percentile_levels
 from penumo_assets.imaging.letterbox import resize
 
@@ -102,8 +103,7 @@ def unfiltered(
     """What `enhance` cut out of ``square``, before any filter: (size, size) uint8 gray."""
     inner = _within(crop_box, content)
     pixels = np.ascontiguousarray(square[inner[0] : inner[2], inner[1] : inner[3]])
-    gray = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    gray = _stretch(gray, None, config.min_max.model_copy(update={"enabled": False}))
+    gray = eight_bit(pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
     return resize(_padded(gray, inner, crop_box, _beyond(config)), size, size)
 
 
@@ -200,8 +200,7 @@ def _clahe(pixels: np.ndarray, config: ClaheConfig) -> np.ndarray:
     equaliser.setBitShift(_CLAHE_BIN_SHIFT)
     total = np.zeros(pixels.shape, np.float32)
     for origin in _CLAHE_ORIGINS:
-        shifted = np.minimum(pixels, 65535 - origin) + np.uint16(origin)
-        cv2.accumulate(equaliser.apply(shifted), total)
+        cv2.accumulate(equaliser.apply(cv2.add(pixels, origin)), total)  # the sum stops at 65535
     return np.rint(total / len(_CLAHE_ORIGINS)).astype(np.uint16)
 
 
@@ -212,8 +211,8 @@ def _stretch(pixels: np.ndarray, inside: np.ndarray | None, config: MinMaxConfig
     if config.enabled:
         gray = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
         low, high = _percentiles(gray if inside is None else gray[inside > 0], config)
-    if (low, high) == (0, full) and full == 255:
-        return pixels
+    if (low, high) == (0, full):
+        return eight_bit(pixels)
     table = (np.arange(full + 1, dtype=np.float64) - low) * (255.0 / (high - low))
     return cv2.LUT(pixels, np.rint(np.clip(table, 0, 255)).astype(np.uint8))
 

@@ -13,6 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from penumo_assets.configs.prepare import DecodeConfig
 from penumo_assets.imaging.decode import decode_image, decode_png, encode_png
 from penumo_assets.imaging.errors import ImageRejected
+from penumo_assets.imaging.formats.png_chunks import read_parts
 from penumo_assets_tests.imaging.samples import jpeg_bytes, phantom, png_bytes
 
 CONFIG = DecodeConfig()
@@ -207,6 +208,16 @@ def test_a_picture_has_the_same_bytes_in_every_process_and_everywhere() -> None:
         hashlib.sha256(encode_png(picture)).hexdigest()
         == "9f8b1cabb3af8f880860c130070470c3c5fed58cf512c1d71ea32aa7199734a0"
     )
+
+
+def test_a_deep_picture_is_read_by_a_program_that_keeps_no_more_than_the_declared_window() -> None:
+    picture = np.tile(np.random.default_rng(0).integers(0, 1 << 16, (20, 300), dtype=np.uint16), (3, 2))
+    data = b"".join(body for kind, body in read_parts(encode_png(picture)).critical if kind == b"IDAT")
+    inflater, pending, rows = zlib.decompressobj(8 + (data[0] >> 4)), data, b""
+    while not inflater.eof:
+        rows += inflater.decompress(pending, 100)
+        pending = inflater.unconsumed_tail
+    assert rows == zlib.decompress(data)
 
 
 def test_a_picture_that_is_not_contiguous_is_written() -> None:

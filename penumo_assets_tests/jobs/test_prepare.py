@@ -263,7 +263,7 @@ def test_the_same_pixels_in_other_bytes_are_no_news(house: House) -> None:
     before = house.rows["film.dcm"]
     house.land("film.dcm", film)
     os.utime(house.landing / "film.dcm", ns=(1, 1))
-    house.monkeypatch.setattr(png_format.isal_zlib, "compress", lambda rows, level: zlib.compress(rows, 9))
+    house.monkeypatch.setattr(png_format.isal_zlib, "compress", lambda rows, level, near: zlib.compress(rows, 9))
     assert [item.compute for item in house.materialize().items] == [list(STAGES)]
     after = house.rows["film.dcm"]
     assert after.stages["raw"].fingerprint != before.stages["raw"].fingerprint
@@ -276,6 +276,17 @@ def test_the_same_pixels_in_other_bytes_are_no_news(house: House) -> None:
     house.land("film.dcm", dicom_bytes(draw_phantom(8, height=160, width=140)[0], BitsStored=12))
     house.materialize()
     assert stage_version([house.rows["film.dcm"]], "raw") != stage_version([before], "raw")
+
+
+def test_the_digest_of_a_kept_picture_is_that_of_what_is_stored(house: House) -> None:
+    picture = jpeg_bytes((draw_phantom(9, height=160, width=140)[0] >> 4).astype(np.uint8))
+    house.land("plain.jpg", picture)
+    house.land("told.jpg", picture[:2] + b"\xff\xfe\0\x06DOE^" + picture[2:])
+    house.materialize()
+    for row in house.rows.values():
+        stored = house.store.read(row.stages["raw"].key)
+        assert row.stages["raw"].sha256 == hashlib.sha256(stored).hexdigest()
+        assert (row.source_sha256 == row.stages["raw"].sha256) == (row.source == "plain.jpg")
 
 
 @pytest.mark.parametrize(

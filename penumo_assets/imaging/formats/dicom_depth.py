@@ -17,20 +17,29 @@ _MUCH_SMOOTHER = 0.1  # a wrong sign tears a film apart where its values pass th
 
 @dataclass(frozen=True)
 class StoredFormat:
-    """How integers lie in their containers."""
+    """How integers lie in their containers; ``above`` says whether bits above the stored ones may be in use."""
 
     container: int
     bits: int
     high_bit: int
     signed: bool
+    above: bool = True
+
+    @property
+    def patterns(self) -> int:
+        """How many bit patterns, from 0 on, a container can have."""
+        return 1 << (self.container if self.above else self.bits)
 
     def values(self) -> np.ndarray:
-        """The stored value (int32) that each of the 2**container bit patterns stands for."""
-        raw = np.arange(1 << self.container, dtype=np.int32)
-        raw = (raw >> (self.high_bit + 1 - self.bits)) & ((1 << self.bits) - 1)
+        """The stored value (int32) that each of the `patterns` stands for."""
+        return self.read(np.arange(self.patterns))
+
+    def read(self, containers: np.ndarray) -> np.ndarray:
+        """The stored values (int32) in containers, by arithmetic: of few pixels faster than looked up."""
+        found = (containers.astype(np.int32) >> (self.high_bit + 1 - self.bits)) & ((1 << self.bits) - 1)
         if self.signed:
-            raw -= (raw >> (self.bits - 1)) << self.bits
-        return raw
+            found -= (found >> (self.bits - 1)) << self.bits
+        return found
 
 
 def stored_format(pixels: np.ndarray, dataset: Any) -> tuple[StoredFormat, tuple[str, ...]]:
@@ -57,7 +66,8 @@ def stored_format(pixels: np.ndarray, dataset: Any) -> tuple[StoredFormat, tuple
     if high_bit != bits - 1 and not (high_bit < container and _lies_high(pixels, dataset, bits, high_bit)):
         high_bit, notes = bits - 1, ("high_bit:ignored",)
     stored = StoredFormat(container, bits, high_bit, signed)
-    if high_bit == bits - 1 and bits < container and int(pixels.max()) >> bits:
+    above = high_bit != bits - 1 or (bits < container and bool(int(pixels.max()) >> bits))
+    if above and high_bit == bits - 1:
         beyond = _bits_beyond(pixels, dataset, stored)
         if beyond:
             notes = (*notes, "bits:beyond_stored")
@@ -70,20 +80,21 @@ def stored_format(pixels: np.ndarray, dataset: Any) -> tuple[StoredFormat, tuple
     torn = np.percentile(as_other, 75) < np.percentile(as_stored, 25)
     if torn and np.median(as_other) < _MUCH_SMOOTHER * np.median(as_stored):
         stored, notes = other, (*notes, "sign:ignored")
-    return stored, notes
+    return replace(stored, above=above), notes
 
 
 def padding_patterns(dataset: Any, stored: StoredFormat) -> np.ndarray:
-    """Which of the 2**container bit patterns are padding; (2**container,) bool."""
+    """Which of the bit patterns are padding; (patterns,) bool."""
     value = dicom_header.value(dataset, "PixelPaddingValue")
     if value is None:
-        return np.zeros(1 << stored.container, bool)
+        return np.zeros(stored.patterns, bool)
     limit = dicom_header.value(dataset, "PixelPaddingRangeLimit")
     ends = [_as_stored(int(end), stored) for end in (value, value if limit is None else limit)]
     values = stored.values()
     if not values.min() <= min(ends) <= max(ends) <= values.max():
         # Such a value can only be meant as a whole container, bits above the stored ones included.
-        values = StoredFormat(stored.container, stored.container, stored.container - 1, stored.signed).values()
+        whole = StoredFormat(stored.container, stored.container, stored.container - 1, stored.signed)
+        values = whole.values()[: stored.patterns]
     return (values >= min(ends)) & (values <= max(ends))
 
 
@@ -121,6 +132,6 @@ def _steps(pixels: np.ndarray, one: StoredFormat, other: StoredFormat) -> tuple[
     """How far neighbours in a row lie apart as either format reads them, in some of the rows and only where the two
     disagree; 0 if they never do."""
     rows = pixels[:: max(1, len(pixels) // _ROWS_LOOKED_AT)]
-    first, second = (np.abs(np.diff(each.values()[rows], axis=1)) for each in (one, other))
+    first, second = (np.abs(np.diff(each.read(rows), axis=1)) for each in (one, other))
     apart = first != second
     return (first[apart], second[apart]) if apart.any() else (np.zeros(1), np.zeros(1))

@@ -60,19 +60,18 @@ def to_display(
     )
     notes += voi_notes
     if brightness is not None:
-        return cv2.LUT(pixels, _table(brightness, inverted, padding, _FULL)), tuple(notes)
+        return _shown(pixels, brightness, inverted, padding, _FULL), tuple(notes)
     if "voi:unusable" not in notes and stored.bits <= 8 and not stored.signed and modality is values:
         # Eight bits without any transformation are display values already: as a PNG would hold them.
         brightness = values / ((1 << stored.bits) - 1)
-        display = cv2.LUT(pixels, _table(brightness, inverted, padding, 255).astype(np.uint8))
-        if np.count_nonzero(level_counts(pixels)[~padding]) < 2:
+        if np.count_nonzero(level_counts(pixels)[: len(padding)][~padding]) < 2:
             raise _constant()
-        return display, (*notes, "window:full_range")
+        return _shown(pixels, brightness, inverted, padding, 255), (*notes, "window:full_range")
     levels = _film_levels(pixels, modality, padding, config)
     if not levels.high > levels.low:
         raise _constant()
     brightness = np.clip((modality - levels.low) / (levels.high - levels.low), 0.0, 1.0)
-    return cv2.LUT(pixels, _table(brightness, inverted, padding, _FULL)), (*notes, "window:percentile")
+    return _shown(pixels, brightness, inverted, padding, _FULL), (*notes, "window:percentile")
 
 
 def _modality(dataset: Any, values: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -102,7 +101,7 @@ def _film_levels(
 
     Both ends are 0 where nothing but padding is left.
     """
-    counts = level_counts(pixels)
+    counts = level_counts(pixels)[: len(padding)]
     counts[padding] = 0
     used = modality[counts > 0]
     if not used.size:
@@ -133,10 +132,13 @@ def _without_borders(levels: np.ndarray) -> tuple[float, float]:
     return levels[0], levels[-1]
 
 
-def _table(brightness: np.ndarray, inverted: bool, padding: np.ndarray, full: int) -> np.ndarray:
-    table = 1.0 - brightness if inverted else brightness.copy()
-    table[padding] = 0.0
-    return np.rint(table * full).astype(np.uint16)
+def _shown(pixels: np.ndarray, brightness: np.ndarray, inverted: bool, padding: np.ndarray, full: int) -> np.ndarray:
+    """Look up the brightness 0..1 of every pixel's bit pattern, as levels up to ``full``; padding is black."""
+    shown = 1.0 - brightness if inverted else brightness.copy()
+    shown[padding] = 0.0
+    table = np.zeros(1 << 8 * pixels.dtype.itemsize, np.uint8 if full < 256 else np.uint16)
+    table[: len(shown)] = np.rint(shown * full)
+    return cv2.LUT(pixels, table)
 
 
 def _constant() -> ImageRejected:

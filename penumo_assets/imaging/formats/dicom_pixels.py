@@ -144,7 +144,7 @@ def _rgb(pixels: np.ndarray, dataset: Any) -> np.ndarray:
 
 
 def _native(dataset: Any, syntax: uid.UID) -> np.ndarray:
-    options: Any = {"correct_unused_bits": False}
+    options: Any = {"correct_unused_bits": False, "view_only": True}
     try:
         pixels, _ = get_decoder(syntax).as_array(dataset, raw=True, **options)
     except Exception as error:

@@ -18,17 +18,18 @@ processor to processor, and one process in some thousand wrote others: see ``Sta
 megabytes of a 2000x2000 phantom of 12 bits in 16 (libdeflate and ISA-L beside 3 ms of filtering), and what a real
 radiograph of 15 bits takes:
 
-============  ===========  ==========  =====  ======  =======  =====  =======  ======  ==========  ===========
-encode        libdeflate   ISA-L 1     (2)    (0)     zlib-ng  Paeth  JPEG-LS  HTJ2K   JPEG XL 1   OpenCV PNG
-============  ===========  ==========  =====  ======  =======  =====  =======  ======  ==========  ===========
-ms            61           18          22     19      63       16     84       40      11          131
-MB            5.47         5.72        5.55   7.93    7.25     5.77   5.29     5.59    5.37        5.99
-real, ms      57           16          18     17      72       16     102      41      11          -
-real, MB      5.60         5.62        5.61   7.76    7.38     5.54   4.59     4.60    4.70        -
-============  ===========  ==========  =====  ======  =======  =====  =======  ======  ==========  ===========
+============  ===========  ========  ======  =====  ======  =======  =====  =======  ======  ==========  ===========
+encode        libdeflate   ISA-L 1   (32K)   (2)    (0)     zlib-ng  Paeth  JPEG-LS  HTJ2K   JPEG XL 1   OpenCV PNG
+============  ===========  ========  ======  =====  ======  =======  =====  =======  ======  ==========  ===========
+ms            61           15        18      22     19      63       16     84       40      11          131
+MB            5.47         5.80      5.72    5.55   7.93    7.25     5.77   5.29     5.59    5.37        5.99
+real, ms      57           9         16      18     17      72       16     102      41      11          -
+real, MB      5.60         5.62      5.62    5.61   7.76    7.38     5.54   4.59     4.60    4.70        -
+============  ===========  ========  ======  =====  ======  =======  =====  =======  ======  ==========  ===========
 
-(``Paeth``: ISA-L 1 behind that filter, which numpy takes 100 ms for.) JPEG XL would be better still, but browsers and
-OpenCV do not read it. 8 bits take libdeflate 15 ms, ISA-L 12, OpenCV 48.
+``ISA-L 1``, as written, looks for repetitions no farther back than 512 bytes, for noise has none; ``(32K)`` and what
+follows look 32 KiB back, ``Paeth`` behind that filter, which numpy takes 100 ms for. JPEG XL would be better still, but
+browsers and OpenCV do not read it. 8 bits take libdeflate 15 ms, ISA-L 12, OpenCV 48.
 
 Reference: https://www.w3.org/TR/png-3/
 """
@@ -48,6 +49,7 @@ from penumo_assets.imaging.formats.exif import upright
 from penumo_assets.imaging.formats.pixels import check_size, fill_depth, finished, to_luminance
 from penumo_assets.imaging.formats.png_chunks import (
     SIGNATURE,
+    PngHeader,
     PngParts,
     chunk,
     inflate_rows,
@@ -59,6 +61,7 @@ from penumo_assets.imaging.formats.png_chunks import (
 )
 
 _FILTER_UP = 2
+_NEAR = 9  # bits of the window that 16 bits are searched in for repetitions
 
 
 def looks_like(data: bytes) -> bool:
@@ -130,7 +133,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
     np.subtract(samples[1:], samples[:-1], out=rows[1:, 1:])
     colour_type = 0 if pixels.ndim == 2 else 2
     header = struct.pack(">IIBBBBB", width, height, 8 * pixels.dtype.itemsize, colour_type, 0, 0, 0)
-    body = deflate.zlib_compress(rows, 1) if pixels.dtype == np.uint8 else isal_zlib.compress(rows, 1)
+    body = deflate.zlib_compress(rows, 1) if pixels.dtype == np.uint8 else isal_zlib.compress(rows, 1, _NEAR)
     return png_file(header, (body,))
 
 
@@ -156,8 +159,8 @@ def _decode_parts(parts: PngParts) -> tuple[np.ndarray, bytes | None]:
     header = parts.header
     plain = header.colour_type in (0, 2) and header.depth >= 8 and not header.interlaced
     if plain and not any(kind in (b"PLTE", b"tRNS") for kind, _ in parts.critical):
-        rows, exact = inflate_rows(parts)
-        return _unfilter(rows, parts), parts.bare if exact else None
+        rows, checksum, exact = inflate_rows(parts)
+        return _unfilter(stored_png(rows, checksum, parts), header), parts.bare if exact else None
     refuse_bomb(parts)
     slim = SIGNATURE + b"".join(chunk(kind, body) for kind, body in parts.critical)
     pixels = cv2.imdecode(np.frombuffer(slim, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -169,14 +172,11 @@ def _decode_parts(parts: PngParts) -> tuple[np.ndarray, bytes | None]:
     return pixels, None
 
 
-def _unfilter(rows: bytes, parts: PngParts) -> np.ndarray:
-    """Decode a gray or RGB picture of 8 or 16 bits that is not interlaced, from its inflated rows."""
-    header = parts.header
+def _unfilter(stored: bytes, header: PngHeader) -> np.ndarray:
+    """Decode a gray or RGB picture of 8 or 16 bits that is not interlaced, from a file of its inflated rows."""
     decode = kornia_rs.io.decode_image_png_u8 if header.depth == 8 else kornia_rs.io.decode_image_png_u16
     try:
-        pixels = decode(
-            stored_png(rows, parts), (header.height, header.width), "mono" if header.colour_type == 0 else "rgb"
-        )
+        pixels = decode(stored, (header.height, header.width), "mono" if header.colour_type == 0 else "rgb")
     except BaseException as error:
         if not is_decoder_failure(error):
             raise

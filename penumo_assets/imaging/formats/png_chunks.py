@@ -117,8 +117,9 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         position = end
 
 
-def inflate_rows(parts: PngParts) -> tuple[bytes, bool]:
-    """The filtered rows of a picture of 8 or 16 bits that is not interlaced, and whether its data holds nothing else.
+def inflate_rows(parts: PngParts) -> tuple[bytes, bytes, bool]:
+    """The filtered rows of a picture of 8 or 16 bits that is not interlaced, their checksum as zlib writes it, and
+    whether the picture's data holds nothing else.
 
     Raises
     ------
@@ -138,11 +139,12 @@ def inflate_rows(parts: PngParts) -> tuple[bytes, bool]:
         raise _not_deflated() from None
     if len(rows) < size:
         raise ImageRejected("truncated", "the PNG's picture data ends before the last row.")
+    checksum = struct.pack(">I", isal_zlib.adler32(rows))
     try:
         more = stream.decompress(stream.unconsumed_tail, 1)
     except isal_zlib.IsalError:  # type: ignore[misc]
-        return rows, False
-    return rows, not more and stream.unused_data == struct.pack(">I", isal_zlib.adler32(rows))
+        return rows, checksum, False
+    return rows, checksum, not more and stream.unused_data == checksum
 
 
 def _not_deflated() -> ImageRejected:
@@ -173,15 +175,15 @@ def refuse_bomb(parts: PngParts) -> None:
                 raise ImageRejected("corrupt", "the PNG's picture data inflates to more than its header declares.")
 
 
-def stored_png(rows: bytes, parts: PngParts) -> bytes:
-    """A PNG file of inflated rows, whose data is not compressed again."""
+def stored_png(rows: bytes, checksum: bytes, parts: PngParts) -> bytes:
+    """A PNG file of inflated rows and their checksum, whose data is not compressed again."""
     view = memoryview(rows)
     blocks: list[Bytes] = [b"\x78\x01"]
     for start in range(0, len(view), _STORED_BYTES):
         block = view[start : start + _STORED_BYTES]
         last = start + _STORED_BYTES >= len(view)
         blocks += [struct.pack("<BHH", last, len(block), len(block) ^ 0xFFFF), block]
-    return png_file(parts.critical[0][1], [*blocks, struct.pack(">I", isal_zlib.adler32(rows))])
+    return png_file(parts.critical[0][1], [*blocks, checksum])
 
 
 def png_file(header: Bytes, data: Sequence[Bytes]) -> bytes:

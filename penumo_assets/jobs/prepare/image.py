@@ -76,12 +76,13 @@ def store(
     data: bytes,
     facts: dict[str, Any] | None = None,
     content: str | None = None,
+    sha256: str | None = None,
 ) -> None:
-    """Write a stage's output and enter it in the image's row; ``content`` as in `StageOutput`."""
+    """Write a stage's output and enter it in the image's row; ``content`` as in `StageOutput`, ``sha256`` if known."""
     write_atomic(processing_output(stage) / name, data)
     image.item.row.stages[stage] = StageOutput(
         key=f"{stage}/{name}",
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=sha256 or hashlib.sha256(data).hexdigest(),
         fingerprint=image.item.fingerprints[stage],
         facts=facts or {},
         content=content,

@@ -97,13 +97,14 @@ class Preparer:
         row.mean_intensity = round(_mean(decoded.pixels), 6)
         if set(item.compute) & {"masks", "preprocessed"}:
             image.square = image.letterbox.apply(decoded.pixels)
-        self._store_raw(image, decoded)
+        self._store_raw(image, decoded, data)
 
-    def _store_raw(self, image: Image, decoded: DecodedImage) -> None:
+    def _store_raw(self, image: Image, decoded: DecodedImage, landed: bytes) -> None:
         row, settings = image.item.row, self.config.decode
         if settings.raw_format is RawFormat.keep and decoded.kept:
-            extension = "jpg" if jpeg.looks_like(decoded.kept) else "png"
-            return store(image, "raw", f"{row.image_id}.{extension}", decoded.kept)
+            name = f"{row.image_id}.{'jpg' if jpeg.looks_like(decoded.kept) else 'png'}"
+            known = row.source_sha256 if decoded.kept == landed else None
+            return store(image, "raw", name, decoded.kept, sha256=known)
         # Of 16 bits the same pixels are not always the same bytes.
         content = fingerprint("raw", settings.model_dump(mode="json"), row.source_sha256 or "")
         deep = decoded.pixels.dtype == np.uint16
