@@ -200,7 +200,8 @@ def _clahe(pixels: np.ndarray, config: ClaheConfig) -> np.ndarray:
     equaliser.setBitShift(_CLAHE_BIN_SHIFT)
     total = np.zeros(pixels.shape, np.float32)
     for origin in _CLAHE_ORIGINS:
-        cv2.accumulate(equaliser.apply(cv2.add(pixels, origin)), total)  # the sum stops at 65535
+        shifted = cv2.add(pixels, np.full(pixels.shape, origin, np.uint16))  # stops at 65535
+        cv2.accumulate(equaliser.apply(shifted), total)
     return np.rint(total / len(_CLAHE_ORIGINS)).astype(np.uint16)
 
 

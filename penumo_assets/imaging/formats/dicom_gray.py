@@ -136,7 +136,7 @@ def _shown(pixels: np.ndarray, brightness: np.ndarray, inverted: bool, padding: 
     """Look up the brightness 0..1 of every pixel's bit pattern, as levels up to ``full``; padding is black."""
     shown = 1.0 - brightness if inverted else brightness.copy()
     shown[padding] = 0.0
-    table = np.zeros(1 << 8 * pixels.dtype.itemsize, np.uint8 if full < 256 else np.uint16)
+    table: np.ndarray = np.zeros(1 << 8 * pixels.dtype.itemsize, np.uint8 if full < 256 else np.uint16)
     table[: len(shown)] = np.rint(shown * full)
     return cv2.LUT(pixels, table)
 
