@@ -9,7 +9,6 @@ over rounds counts. On a CPU the clock is the process's CPU time, which other pr
 """
 
 import argparse
-import copy
 import statistics
 import tempfile
 import time
@@ -186,7 +185,9 @@ def measure_epochs(split: Split, architecture: str, config: TrainConfig, rounds:
     with tempfile.TemporaryDirectory() as folder:
         network = build_classifier(architecture, 2, config.input_channels)
         checkpoints = Checkpoints(Path(folder), architecture)
-        training = Training(network, config, split, _few(split), World(0, 1, DEVICE), checkpoints)
+        training = Training(network, config, split, split, World(0, 1, DEVICE), checkpoints)
+        undecided = np.full((len(split), 2), 0.5)
+        training.predict = lambda *_: undecided  # type: ignore[method-assign]  # an epoch's steps are compared
         fixed = our_inputs(torch.from_numpy(split.gather(batches[0])))
         dtype = precision_of(config.amp, DEVICE)
         step = make_step(architecture, fixed, lambda images: images, channels_last=True, fused=True, dtype=dtype)
@@ -197,13 +198,6 @@ def measure_epochs(split: Split, architecture: str, config: TrainConfig, rounds:
 
         seconds = seconds_per_call({"synthetic": lambda: [step() for _ in batches], "epoch": epoch}, rounds)
     return {name: sum(map(len, batches)) / value for name, value in seconds.items()}
-
-
-def _few(split: Split) -> Split:
-    """Two images to validate on, so that an epoch is its steps."""
-    few = copy.copy(split)
-    few.index, few.targets = split.index[:2], split.targets[:2]
-    return few
 
 
 def main() -> None:
