@@ -87,7 +87,8 @@ class Bench:
         return pd.read_parquet(file)
 
     def _dataset(self, root: str, number: int) -> Path:
-        return pack(root, f"ablation-{number}", self._room())
+        shares = {"validation_fraction": 0.2, "test_fraction": 0.25}
+        return pack(root, {"salt": f"ablation-{number}", **shares}, self._room())
 
     def _weights(self, root: str, number: int, start: Start) -> Path:
         return start(self.dataset(root, number), self.size, self._room() / "start")

@@ -49,24 +49,29 @@ class Size:
         return [text for name, value in values.items() for text in (name, str(value))]
 
 
-def run(program: str, opt_ml: Path, arguments: list[str], **environment: str) -> None:
-    """One job program in a folder of its own."""
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    done = subprocess.run(
-        [sys.executable, "-m", f"penumo_assets.jobs.{program}", *arguments],
-        env=inherited
-        | {"PENUMO_OPT_ML": str(opt_ml), "PYTHONPATH": PACKAGE, "OMP_WAIT_POLICY": "PASSIVE"}
-        | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemExit(f"{program} failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+@dataclass(frozen=True)
+class Program:
+    """A job program as it is started: its command, and all of its environment."""
+
+    command: list[str]
+    environment: dict[str, str]
+
+    @classmethod
+    def of(cls, name: str, opt_ml: Path, arguments: list[str], **environment: str) -> "Program":
+        """The job ``name`` in a folder of its own."""
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        given = {"PENUMO_OPT_ML": str(opt_ml), "PYTHONPATH": PACKAGE, "OMP_WAIT_POLICY": "PASSIVE"}
+        command = [sys.executable, "-m", f"penumo_assets.jobs.{name}", *arguments]
+        return cls(command, inherited | given | environment)
+
+    def run(self) -> None:
+        done = subprocess.run(self.command, env=self.environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{self.command[2]} failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
-def pack(root: str, salt: str, folder: Path) -> Path:
-    """The training set of one split of the patients: all labelled tensors under a storage root."""
+def pack(root: str, config: dict[str, object], folder: Path) -> Path:
+    """The training set of all labelled tensors under a storage root, split as ``config`` says (`DatasetConfig`)."""
     store = open_store(root)
     cohorts = list(manifest_tags(store))
     rows = [(cohort, row) for cohort in cohorts for row in read_manifest(store, cohort)]
@@ -76,28 +81,32 @@ def pack(root: str, salt: str, folder: Path) -> Path:
         (given / name).mkdir(parents=True)
     (given / "npz").symlink_to(Path(root).absolute() / "npz")
     (given / "items" / "all.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
-    fractions = {"validation_fraction": 0.2, "test_fraction": 0.25}
-    (given / "config" / "config.json").write_text(json.dumps({"salt": salt, **fractions}))
-    run("pack", folder, [])
+    (given / "config" / "config.json").write_text(json.dumps(config))
+    Program.of("pack", folder, []).run()
     return folder / "processing" / "output" / "dataset"
+
+
+def training(dataset: Path, options: list[str], folder: Path, weights: Path | None = None) -> Program:
+    """A training on one split, from ``weights`` if given; it leaves its model in ``folder / "model"``."""
+    channels = {f"SM_CHANNEL_{name.upper()}": str(dataset / name) for name in ("train", "validation")}
+    start = ["--pretrained", str(weights)] if weights else []
+    return Program.of("train", folder, [*options, *start], **channels)
 
 
 def train(dataset: Path, options: list[str], folder: Path, weights: Path | None = None) -> Path:
     """Train on one split, from ``weights`` if given; the model's folder."""
-    channels = {f"SM_CHANNEL_{name.upper()}": str(dataset / name) for name in ("train", "validation")}
-    start = ["--pretrained", str(weights)] if weights else []
-    run("train", folder, [*options, *start], **channels)
+    training(dataset, options, folder, weights).run()
     return folder / "model"
 
 
-def predictions(dataset: Path, model_folder: Path) -> pd.DataFrame:
-    """The index of the test images, with ``score``."""
+def predictions(dataset: Path, model_folder: Path, split: str = "test") -> pd.DataFrame:
+    """The index of a split's images, with ``score``."""
     model, metadata = load_classifier(model_folder)
-    test = Split(dataset / "test")
-    parts = np.array_split(np.arange(len(test)), max(1, len(test) // 32))
+    images = Split(dataset / split)
+    parts = np.array_split(np.arange(len(images)), max(1, len(images) // 32))
     with torch.inference_mode():
-        logits = [model(normalise(torch.from_numpy(test.gather(part)), metadata)).double() for part in parts]
-    return test.index.assign(score=torch.cat(logits).softmax(1)[:, 1].numpy())
+        logits = [model(normalise(torch.from_numpy(images.gather(part)), metadata)).double() for part in parts]
+    return images.index.assign(score=torch.cat(logits).softmax(1)[:, 1].numpy())
 
 
 Start = Callable[[Path, Size, Path], Path]

@@ -359,6 +359,7 @@ def test_a_cohort_is_left_out_and_judged_by_a_model_of_the_others(trained: House
     refused = trained.materialize("external_validation", partition="png", fails=True)
     assert "png trained" in failure_of(refused)
     model, judged = TRAINING["trained_model"], LENIENT["evaluation_report"]
+    model = model | {"preset": "quick"}
     config = {"external_validation": {"leave_out": True, "train": model, "evaluation": judged}}
     metadata = metadata_of(
         trained.materialize("external_validation", partition="png", config=config), "external_validation"
@@ -372,6 +373,8 @@ def test_a_cohort_is_left_out_and_judged_by_a_model_of_the_others(trained: House
     client = trained.resources["tracking"].client()
     run = client.get_run(metadata["mlflow_run"].split("]")[0][1:])
     assert run.data.metrics["external/png/test_accuracy"] == record["values"]["test_accuracy"]
+    assert run.data.params["preset"] == "quick"
+    assert run.data.params["epochs"] == str(model["epochs"])  # what is set beside a preset wins
     assert run.data.tags["penumo.report.png"].startswith("external/png/")
     assert "penumo.report" not in run.data.tags  # which is for the model's own test split
     assert metadata["test_images"] == sum(

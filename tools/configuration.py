@@ -23,7 +23,7 @@ from penumo_assets.configs.endpoint import EndpointConfig
 from penumo_assets.configs.inference import InferenceConfig
 from penumo_assets.configs.search import SearchConfig
 from penumo_assets.configs.segmenter import SegmenterConfig
-from penumo_assets.configs.train import DatasetConfig, TrainConfig
+from penumo_assets.configs.train import PRESETS, DatasetConfig, TrainConfig
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 INTRODUCTION = """# Configuration
@@ -48,6 +48,12 @@ class Section:
     elsewhere: tuple[str, ...] = ()
 
 
+def recipes() -> str:
+    """Each preset, and what it sets."""
+    values = {name: [f"`{key}: {value}`" for key, value in recipe.items()] for name, recipe in PRESETS.items()}
+    return "; ".join(f"`{name}` sets {', '.join(settings)}" for name, settings in values.items())
+
+
 SECTIONS = (
     Section("Lung segmenter", "lung_segmenter", SegmenterConfig()),
     Section(
@@ -61,7 +67,7 @@ SECTIONS = (
         "trained_model",
         TrainConfig(),
         "Each is a hyperparameter of `python -m penumo_assets.jobs.train` by the same name, with dashes. "
-        "`from_search: true` takes what `hyperparameter_search` found best.",
+        "`from_search: true` takes what `hyperparameter_search` found best. Presets: " + recipes() + ".",
     ),
     Section("Hyperparameter search", "hyperparameter_search", SearchConfig()),
     Section(

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from penumo_assets.assets.dataset import DatasetLaunchpad, pack_spec, trainable
 from penumo_assets.assets.evaluation import EvaluationConfig, evaluate_spec, evaluation_context, published_report
-from penumo_assets.assets.shared import LEARNING, OWNERS, TRAINING_POOL, parsed, refusals, run_job
+from penumo_assets.assets.shared import LEARNING, OWNERS, TRAINING_POOL, given, parsed, refusals, run_job
 from penumo_assets.assets.training import SPLITS, TrainLaunchpad, train_spec
 from penumo_assets.cohort.retire import refuse_retired, retired_cohorts
 from penumo_assets.cohort.training_items import ItemsRecord, fresh_files, read_items
@@ -87,9 +87,8 @@ def external_validation(
                 allow_retries=False,
             )
         reporting = {"environment": mlflow.job_environment(), "secrets": tracking.job_secrets()}
-        inputs, model, done = _without(
-            context, jobs, store, others, settings, parsed(TrainConfig, config.train), reporting
-        )
+        train = TrainConfig.parse(given(context, config).get("train", {}))
+        inputs, model, done = _without(context, jobs, store, others, settings, train, reporting)
     items = read_items(store, found.items[cohort])
     known = evaluation_context(store, config.evaluation, model, [cohort], hashlib.sha256(items).hexdigest())
     inputs["npz"] = JobInput("npz", tuple(fresh_files(store, found.items, ItemsRecord())))

@@ -18,8 +18,8 @@ from penumo_assets.assets.shared import (
     LEARNING,
     OWNERS,
     TRAINING_POOL,
+    given,
     launchpad_config,
-    parsed,
     run_job,
 )
 from penumo_assets.automation import TRAINING_SET_CHANGED
@@ -71,7 +71,8 @@ def trained_model(
     jobs: JobRunner,
 ) -> MaterializeResult:
     """Train the partition's architecture and record the model as its newest."""
-    settings = parsed(TrainConfig, config)
+    launched = given(context, config)  # what it leaves out, the preset decides
+    settings = TrainConfig.parse({name: launched[name] for name in TrainConfig.model_fields if name in launched})
     architecture, store = context.partition_key, storage.store
     dataset = TrainingSetRecord.need(store)
     searched = best_hyperparameters(store, architecture) if config.from_search else {}
@@ -96,6 +97,7 @@ def trained_model(
             **_plain(result.values),
             "dataset_digest": dataset.digest,
             "location": store.location(f"{prefix}/model.tar.gz"),
+            "hyperparameters": MetadataValue.json(settings.to_hyperparameters() | searched),
             **result.metadata,
         },
         data_version=DataVersion(result.job_name),

@@ -62,7 +62,7 @@ class StrictModel(BaseModel):
         ConfigError
             Naming the file and the line, or every offending field.
         """
-        return cls.parse(_read_yaml(path))
+        return cls.parse(read_yaml(path))
 
     @classmethod
     def from_bytes(cls, data: bytes, called: str) -> Self:
@@ -89,7 +89,7 @@ def defaults_from(name: str) -> Callable[[type[M]], type[M]]:
 
     def take(model: type[M]) -> type[M]:
         try:
-            _take_defaults(model, _read_yaml(FOLDER / name))
+            _take_defaults(model, read_yaml(FOLDER / name))
             model.defaults()
         except ConfigError as error:
             raise ConfigError(f"{name}, which holds the defaults: {error}") from error
@@ -111,7 +111,14 @@ def _take_defaults(model: type[StrictModel], values: Any, path: str = "") -> Non
     model.yaml_defaults = values | nested
 
 
-def _read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
+    """What a YAML file (no tags, no aliases, every key once) holds.
+
+    Raises
+    ------
+    ConfigError
+        Naming the file and the line.
+    """
     with path.open("rb") as file:
         return _parse(file.read(4 * MAX_CHARACTERS + 1), path.name)
 

@@ -1,20 +1,22 @@
 """How images are split and packed (``dataset``), a classifier is trained (``train``) and judged (``gates``).
 
-The defaults stand in ``train_config.yaml``. Every field of ``TrainConfig`` is a hyperparameter of
-``jobs/train`` by the same name, with dashes: ``batch_size`` is ``--batch-size``, and a nested
+The defaults stand in ``train_config.yaml``, recipes by name in ``train_presets.yaml``. Every field of ``TrainConfig``
+is a hyperparameter of ``jobs/train`` by the same name, with dashes: ``batch_size`` is ``--batch-size``, and a nested
 field takes its group's name in front: ``augment.rotation`` is ``--augment-rotation``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
-from penumo_assets.configs.base import StrictModel, defaults_from
+from penumo_assets.configs.base import FOLDER, StrictModel, defaults_from, read_yaml
 
 NO_WEIGHTS = "none"  # of `pretrained`: a random start
+NO_PRESET = "none"  # of `preset`: the defaults
+PRESETS: Mapping[str, Mapping[str, Any]] = read_yaml(FOLDER / "train_presets.yaml")
 PICKLES = (".pth", ".pt", ".bin", ".pkl", ".ckpt")
 
 
@@ -150,9 +152,23 @@ class AugmentConfig(StrictModel):
     )
 
 
-class TrainConfig(StrictModel):
-    """Hyperparameters of one training job (`trained_model`)."""
+def _merged(recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """``recipe`` with what is ``given`` in its place, at every depth."""
+    both = {
+        name: _merged(value, given[name])
+        for name, value in recipe.items()
+        if isinstance(value, dict) and isinstance(given.get(name), dict)
+    }
+    return {**recipe, **given, **both}
 
+
+class TrainConfig(StrictModel):
+    """Hyperparameters of one training job (`trained_model`): as given, else as the preset says, else the default."""
+
+    preset: str = Field(
+        description="A recipe of train_presets.yaml: quick is a first training without a GPU. What is set beside it "
+        "wins. none: the defaults."
+    )
     epochs: int = Field(ge=1, le=10_000, description="Most passes over the training split.")
     batch_size: int = Field(ge=2, le=65_536, description="Images per optimizer step, over all processes together.")
     resolution: int = Field(
@@ -205,6 +221,21 @@ class TrainConfig(StrictModel):
     )
     seed: int = Field(ge=0, le=2**31 - 1, description="Seed of the weights, the order and the augmentation.")
     augment: AugmentConfig = Field(description="Random changes to training images.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            name = values.get("preset", cls.yaml_defaults.get("preset"))
+            values = _merged(PRESETS.get(str(name), {}), values)
+        return super()._fill_in(values)  # type: ignore[operator]  # pydantic leaves a class method
+
+    @field_validator("preset")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in (NO_PRESET, *PRESETS):
+            raise ValueError(f"must be {NO_PRESET} or one of the presets: {', '.join(PRESETS)}")
+        return value
 
     @field_validator("pretrained")
     @classmethod
@@ -281,6 +312,10 @@ class TrainingFile(StrictModel):
     dataset: DatasetConfig = Field(description="NPZ tensors to training set.")
     train: TrainConfig = Field(description="Training set to classifier.")
     gates: Gates = Field(description="What a classifier must reach to become the champion.")
+
+
+for _name, _recipe in PRESETS.items():
+    TrainConfig.parse(_recipe, f"preset {_name} of train_presets.yaml")  # refused here, not when a launch names it
 
 
 def hyperparameter_fields(

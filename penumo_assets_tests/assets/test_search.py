@@ -10,6 +10,7 @@ from dagster import AssetExecutionContext
 
 from penumo_assets.configs.base import ConfigError
 from penumo_assets.configs.search import SearchConfig, SearchSpace
+from penumo_assets.configs.train import PRESETS, TrainConfig
 from penumo_assets.records import SearchRecord, TrainingSetRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.search import Trial, best_of, optuna_trials
@@ -167,6 +168,16 @@ def test_training_follows_the_search_only_when_asked(house: House) -> None:
         arguments = Landscape.specs[-1].arguments
         assert arguments[arguments.index("--learning-rate") + 1] == rate
         assert arguments[arguments.index("--epochs") + 1] == "7"
+
+
+def test_a_preset_decides_what_a_launch_leaves_out(house: House) -> None:
+    settings = {"trained_model": {"preset": "quick", "epochs": 7}}
+    house.materialize("trained_model", partition="resnet34", config=settings, fails=True)
+    arguments = Landscape.specs[-1].arguments
+    given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert (given["--preset"], given["--epochs"]) == ("quick", "7")
+    assert given["--resolution"] == str(PRESETS["quick"]["resolution"])
+    assert given["--batch-size"] == str(TrainConfig.defaults().batch_size)
 
 
 def test_training_from_a_search_that_never_was_says_so(house: House) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import penumo_assets
 from penumo_assets.configs.base import ConfigError, StrictModel, defaults_from
+from penumo_assets.configs.train import PRESETS
 
 SOURCE = Path(penumo_assets.__file__).parent
 SHOW = """
@@ -80,6 +81,17 @@ def test_a_default_that_cannot_be_used_is_refused_by_file_and_key(
     last = done.stderr.strip().splitlines()[-1]
     assert "prepare_config.yaml, which holds the defaults" in last
     assert reason in last
+
+
+def test_a_preset_may_be_the_default_and_one_that_training_would_refuse_is_named(tmp_path: Path) -> None:
+    copied(tmp_path, "train_config.yaml", "  preset: none", "  preset: quick")
+    done = run(tmp_path, "from penumo_assets.configs.train import *; print(TrainConfig.parse({'seed': 3}).resolution)")
+    assert done.stdout.split() == [str(PRESETS["quick"]["resolution"])], done.stderr
+    presets = tmp_path / "penumo_assets" / "configs" / "train_presets.yaml"
+    with presets.open("a", encoding="utf-8") as file:
+        file.write("mine:\n  resolution: 100\n")
+    done = run(tmp_path, "import penumo_assets.configs.train")
+    assert "preset mine of train_presets.yaml is not valid: resolution" in done.stderr.strip().splitlines()[-1]
 
 
 class Inner(StrictModel):

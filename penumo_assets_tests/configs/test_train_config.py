@@ -9,7 +9,7 @@ import pytest
 
 from penumo_assets.configs.base import ConfigError, StrictModel
 from penumo_assets.configs.inference import InferenceConfig
-from penumo_assets.configs.train import DatasetConfig, TrainConfig, TrainingFile, hyperparameter_fields
+from penumo_assets.configs.train import PRESETS, DatasetConfig, TrainConfig, TrainingFile, hyperparameter_fields
 
 FOLDER = Path(str(files("penumo_assets.configs")))
 
@@ -40,6 +40,25 @@ def test_every_hyperparameter_has_a_description_and_a_name_of_its_own():
 def test_an_unknown_hyperparameter_is_refused(name):
     with pytest.raises(ConfigError, match=name):
         TrainConfig.from_hyperparameters({name: "1"})
+
+
+def test_a_preset_sets_what_is_left_out_and_nothing_else():
+    quick, default = TrainConfig.parse({"preset": "quick"}), TrainConfig.defaults()
+    changed = {name for name in TrainConfig.model_fields if getattr(quick, name) != getattr(default, name)}
+    assert changed == {"preset", *PRESETS["quick"]}
+    assert (quick.resolution, quick.epochs) < (default.resolution, default.epochs)
+    own = TrainConfig.parse({"preset": "quick", "epochs": default.epochs})
+    assert (own.epochs, own.resolution) == (default.epochs, quick.resolution)
+    assert TrainConfig.from_hyperparameters(own.to_hyperparameters()) == own
+    with pytest.raises(ConfigError, match=r"preset: .*must be none or one of the presets: quick"):
+        TrainConfig.parse({"preset": "quicker"})
+
+
+def test_what_is_set_in_a_group_leaves_the_presets_rest_of_it(monkeypatch):
+    monkeypatch.setitem(PRESETS, "gentle", {"augment": {"rotation": 3.0, "scale": 0.05}})
+    found = TrainConfig.from_hyperparameters({"preset": "gentle", "augment-scale": "0.2"}).augment
+    assert (found.rotation, found.scale) == (3.0, 0.2)
+    assert found.shift == TrainConfig.defaults().augment.shift
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ def test_an_mlflow_run_records_the_training_and_leads_back_to_it(job, tmp_path, 
     monkeypatch.setenv("TRAINING_JOB_NAME", "penumo-train-1")
     monkeypatch.setenv("PENUMO_DAGSTER_RUN_ID", "dagster-run")
     monkeypatch.setenv("PENUMO_MLFLOW_PARENT_RUN_ID", "a-parent")
-    train.main([*QUICK, "--epochs", "2"])
+    train.main([*QUICK, "--epochs", "2", "--preset", "quick"])
     values = read_result(job)
     run = client.get_run(values["mlflow_run_id"])
     assert run.info.experiment_id == experiment
@@ -149,7 +149,8 @@ def test_an_mlflow_run_records_the_training_and_leads_back_to_it(job, tmp_path, 
     assert run.data.tags["mlflow.parentRunId"] == "a-parent"
     assert run.data.tags["penumo.dataset_digest"] == values["dataset_digest"]
     assert run.data.tags["penumo.cohorts"] == "north,south"
-    assert run.data.params["learning-rate"] == "0.001"
+    shown = {name: run.data.params[name] for name in ("learning-rate", "preset", "resolution", "epochs")}
+    assert shown == {"learning-rate": "0.001", "preset": "quick", "resolution": "64", "epochs": "2"}
     history = client.get_metric_history(run.info.run_id, "validation_roc_auc")
     assert [(m.step, m.value) for m in history] == [(r["epoch"], r["validation_roc_auc"]) for r in values["history"]]
     assert run.inputs.dataset_inputs[0].dataset.digest == values["dataset_digest"][:36]
@@ -278,6 +279,12 @@ def test_hyperparameters_are_taken_with_dashes_and_with_underscores():
     assert train.parse_arguments(underscored)[1].batch_size == 7
     with pytest.raises(JobError, match=r"unknown hyperparameters: --batch_sise 3"):
         train.parse_arguments(["--batch_sise", "3"])
+
+
+def test_a_preset_by_hand_sets_what_is_not_given():
+    _, config, _, _ = train.parse_arguments(["--preset", "quick", "--batch-size", "7"])
+    assert config == TrainConfig(preset="quick", batch_size=7)
+    assert config.resolution < TrainConfig().resolution
 
 
 def test_help_describes_every_hyperparameter(capsys):

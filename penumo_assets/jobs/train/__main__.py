@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     defaults = TrainConfig.defaults().to_hyperparameters()
     for name, _, field in hyperparameter_fields():
         text = f"{field.description} (default: {defaults[name]})".replace("%", "%%")
-        parser.add_argument(*spellings(name), default=defaults[name], metavar="VALUE", help=text)
+        parser.add_argument(*spellings(name), default=argparse.SUPPRESS, metavar="VALUE", help=text)
     machine = parser.add_argument_group("the machine, which does not change what is learnt")
     machine.add_argument(
         "--threads", type=int, default=0, help="CPU threads per process; 0: OMP_NUM_THREADS, else the cores shared out"
@@ -81,7 +81,8 @@ def parse_arguments(argv: list[str] | None) -> tuple[str, TrainConfig, int, int]
     if unknown:
         raise JobError(f"unknown hyperparameters: {' '.join(unknown)} (see python -m {MODULE} --help)")
     values = vars(arguments)
-    given = {name: values[name.replace("-", "_")] for name, _, _ in hyperparameter_fields()}
+    names = {name.replace("-", "_"): name for name, _, _ in hyperparameter_fields()}
+    given = {name: values[option] for option, name in names.items() if option in values}
     try:
         config = TrainConfig.from_hyperparameters(given)
     except ConfigError as error:
