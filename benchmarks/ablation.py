@@ -57,6 +57,7 @@ RECIPE = {
     "the same, a tenth of the rate below the last layer": Choice((), lungs_drawn),
     "the same, three epochs frozen": Choice((*ALL_ALIKE, "--freeze-epochs", "3"), lungs_drawn),
     "another seed": Choice(("--seed", "1")),  # what chance alone is worth
+    "without erasing, another seed": Choice(("--augment-erasing", "0", "--seed", "1")),  # the one gain, once more
 }
 
 

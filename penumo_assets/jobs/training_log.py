@@ -7,6 +7,7 @@ A training is a run of its own, wherever it runs: it cannot write to the orchest
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,8 +80,11 @@ class TrainingLog:
         if not uri:
             return
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # People read the job's log: bars drawn again and again, and a monitor that reports itself, hide the rest.
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         import mlflow
 
+        logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
         try:
             mlflow.set_tracking_uri(uri)
             mlflow.set_experiment(experiment_from_environment())
@@ -150,13 +154,15 @@ class TrainingLog:
 
             images = TensorSpec(np.dtype("uint8"), (-1, *IMAGE_SHAPE))
             probabilities = TensorSpec(np.dtype("float64"), (-1, classes))
-            info = mlflow.pyfunc.log_model(
-                name="model",
-                python_model=str(Path(__file__).parent / "train" / "mlflow_model.py"),
-                artifacts={"classifier": str(folder)},
-                signature=ModelSignature(inputs=Schema([images]), outputs=Schema([probabilities])),
-                pip_requirements=["torch", "torchvision", "safetensors", "pydantic", "penumo-assets"],
-            )
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*input example was not provided")  # the signature is given
+                info = mlflow.pyfunc.log_model(
+                    name="model",
+                    python_model=str(Path(__file__).parent / "train" / "mlflow_model.py"),
+                    artifacts={"classifier": str(folder)},
+                    signature=ModelSignature(inputs=Schema([images]), outputs=Schema([probabilities])),
+                    pip_requirements=["torch", "torchvision", "safetensors", "pydantic", "penumo-assets"],
+                )
             sent.append(info.model_uri)
 
         self._attempt(send)

@@ -130,7 +130,7 @@ def test_pretrained_weights_come_through_their_channel(job, tmp_path, monkeypatc
     train.main([*QUICK, "--epochs", "1", "--pretrained", "s3://bucket/weights.safetensors"])
 
 
-def test_an_mlflow_run_records_the_training_and_leads_back_to_it(job, tmp_path, monkeypatch):
+def test_an_mlflow_run_records_the_training_and_leads_back_to_it(job, tmp_path, monkeypatch, capfd, recwarn):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     client = mlflow.MlflowClient(uri)
     experiment = client.create_experiment("tests", artifact_location=(tmp_path / "artifacts").as_uri())
@@ -140,6 +140,8 @@ def test_an_mlflow_run_records_the_training_and_leads_back_to_it(job, tmp_path, 
     monkeypatch.setenv("PENUMO_DAGSTER_RUN_ID", "dagster-run")
     monkeypatch.setenv("PENUMO_MLFLOW_PARENT_RUN_ID", "a-parent")
     train.main([*QUICK, "--epochs", "2", "--preset", "quick"])
+    assert "%|" not in capfd.readouterr().err  # no bars in a job's log
+    assert not [warning for warning in recwarn if "input example" in str(warning.message)]
     values = read_result(job)
     run = client.get_run(values["mlflow_run_id"])
     assert run.info.experiment_id == experiment
