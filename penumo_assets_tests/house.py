@@ -65,10 +65,15 @@ def open_house(folder: Path, *, processes: bool = False) -> Iterator[House]:
             patch.delenv(name, raising=False)
         if not processes:
             use_tiny_networks(patch.setattr, Architecture)
-            database = folder / "root" / "mlflow" / "mlflow.db"
-            database.parent.mkdir(parents=True, exist_ok=True)
-            database.write_bytes(_empty_database())
+            place_database(folder / "root")
         yield House(instance, embedded_resources() if processes else resources_in_process(), folder)
+
+
+def place_database(root: Path) -> None:
+    """MLflow's database, empty, where the embedded profile keeps it."""
+    database = root / "mlflow" / "mlflow.db"
+    database.parent.mkdir(parents=True, exist_ok=True)
+    database.write_bytes(_empty_database())
 
 
 @cache

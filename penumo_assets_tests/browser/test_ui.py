@@ -105,10 +105,11 @@ def test_two_cohorts_are_backfilled_with_a_run_each(prepared: Site, page: "Page"
 
 
 def test_a_sensor_switched_on_in_the_pages_prepares_a_dropped_folder(prepared: Site, films: Path, page: "Page") -> None:
-    """With no further touch: the folder becomes a cohort and fills to its tensors."""
+    """With no further touch it becomes a cohort and fills to its tensors. It says it is complete: one tick does."""
+    shutil.copytree(films / "dropped", prepared.root / "landing" / "dropped")
+    (prepared.root / "landing" / "dropped" / "_COMPLETE").touch()
     page.goto("/locations/penumo_assets/sensors/landing_listing")
     page.locator("label:has(input[type=checkbox])").first.click()
-    shutil.copytree(films / "dropped", prepared.root / "landing" / "dropped")
     (run,) = prepared.wait_for_runs({"dropped"})
     assert run["status"] == "SUCCESS"
     assert run["tags"]["dagster/sensor_name"] == "landing_listing"

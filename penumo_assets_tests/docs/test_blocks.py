@@ -19,9 +19,10 @@ from penumo_assets.cohort.publish import read_manifest
 from penumo_assets.instance import open_instance
 from penumo_assets.phantoms import write_cohort
 from penumo_assets.promotion import read_champion
-from penumo_assets.resources.profile import embedded_resources
 from penumo_assets_tests.docs.commands import CHECKOUT, blocks
-from penumo_assets_tests.house import House
+from penumo_assets_tests.house import House, place_database
+from penumo_assets_tests.in_process import resources_in_process
+from penumo_assets_tests.registry import add_report
 
 README, TUTORIAL, OPERATIONS = (CHECKOUT / name for name in ("README.md", "docs/tutorial.md", "docs/operations.md"))
 TRAINING_LINE = "penumo launch trained_model,evaluation_report --partition resnet34\n"
@@ -133,7 +134,8 @@ def landed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         for name, value in environment.items():
             patch.setenv(name, value)
         with open_instance() as instance:
-            here = Installation(House(instance, embedded_resources(), folder), environment)
+            place_database(folder / "root")
+            here = Installation(House(instance, resources_in_process(), folder), environment)
             here.run(here.block(TUTORIAL, "penumo land ward-7"))
             here.run(here.block(TUTORIAL, "launch training_set").replace(TRAINING_LINE, ""))
             here.house.land("ward-8", folder / "ward-8")
@@ -142,12 +144,19 @@ def landed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
 
 @pytest.fixture(scope="module")
 def champions(landed: Installation) -> Installation:
-    """Three champions, one after the other, however they compare; the tutorial's own commands find the last one."""
-    for seed in range(3):
-        landed.house.materialize("trained_model", partition="resnet34", config={"trained_model": TINY | {"seed": seed}})
-        evaluation = {"evaluation_report": {"bootstrap": 50, "gates": OPEN}}
-        landed.house.materialize("evaluation_report", partition="resnet34", config=evaluation)
-        landed.house.materialize("champion_model", config={"champion_model": {"promote": "force"}})
+    """Three champions, one after the other, however they compare; the tutorial's own commands find the last one.
+
+    Only that one is asked anything, so only that one is trained.
+    """
+    house = landed.house
+    forced = {"champion_model": {"promote": "force"}}
+    for job in ("first", "second"):
+        add_report(house, "resnet34", job=job, digest=house.store.read_json("training_set/current.json")["digest"])
+        house.materialize("champion_model", config=forced)
+    house.materialize("trained_model", partition="resnet34", config={"trained_model": TINY})
+    evaluation = {"evaluation_report": {"bootstrap": 50, "gates": OPEN}}
+    house.materialize("evaluation_report", partition="resnet34", config=evaluation)
+    house.materialize("champion_model", config=forced)
     said = landed.run(landed.block(TUTORIAL, "penumo predict"), landed.house.folder)
     assert "film.dcm: " in said
     assert "PHANTOMS" in said
