@@ -385,4 +385,6 @@ def test_an_external_cohort_takes_the_place_of_the_test_split_and_of_nothing_els
     rows = pd.read_parquet(report_folder(root) / "predictions.parquet")
     assert set(rows.loc[rows["split"] == "test", "cohort"]) == {"gamma"}
     assert set(rows.loc[rows["split"] == "validation", "cohort"]) == {"alpha", "beta"}
-    assert "External validation (gamma)" in (report_folder(root) / "report.html").read_text()
+    page = (report_folder(root) / "report.html").read_text()
+    assert "External validation (gamma)" in page
+    assert "All figures are measured on cohort gamma" in page
