@@ -1,10 +1,9 @@
 """What is measured on the validation split after every epoch. The full evaluation is jobs/evaluate."""
 
 import numpy as np
+from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, roc_auc_score
 
-from penumo_assets.metrics import classification
 from penumo_assets.metrics.operating_points import youden_threshold
-from penumo_assets.metrics.ranking import roc_auc
 
 
 def validation_scores(targets: np.ndarray, probabilities: np.ndarray) -> dict[str, float | None]:
@@ -19,23 +18,21 @@ def validation_scores(targets: np.ndarray, probabilities: np.ndarray) -> dict[st
         over one-against-rest (Hand & Till's alternative, macro) and F1 is macro.
     """
     classes = probabilities.shape[1]
-    positive = 1 if classes == 2 else None
-    threshold = youden_threshold(targets, probabilities[:, positive]) if positive else None
-    decision = classification.decide(probabilities, threshold, positive)
-    matrix = classification.confusion_matrix(targets, decision, classes)
-    metrics = classification.decision_metrics(classes, positive)
-    judged = [positive] if positive else range(classes)
+    loss = float(log_loss(targets, probabilities, labels=np.arange(classes)))
+    if classes == 2:
+        positive = probabilities[:, 1]
+        threshold = youden_threshold(targets, positive)
+        predicted = (positive >= threshold).astype(int)
+        auc, f1 = roc_auc_score(targets, positive), f1_score(targets, predicted, zero_division=0)
+    else:
+        threshold = None
+        predicted = probabilities.argmax(axis=1)
+        auc = roc_auc_score(targets, probabilities, multi_class="ovr", average="macro")
+        f1 = f1_score(targets, predicted, average="macro", zero_division=0)
     return {
-        "loss": _log_loss(targets, probabilities),
-        "roc_auc": float(np.mean([roc_auc(targets == number, probabilities[:, number]) for number in judged])),
-        "f1": float(metrics["f1"](matrix)),
-        "balanced_accuracy": float(metrics["balanced_accuracy"](matrix)),
+        "loss": loss,
+        "roc_auc": float(auc),
+        "f1": float(f1),
+        "balanced_accuracy": float(balanced_accuracy_score(targets, predicted)),
         "threshold": threshold,
     }
-
-
-def _log_loss(targets: np.ndarray, probabilities: np.ndarray) -> float:
-    """Mean -log of the probability of the truth, which counts as at least the smallest step of its type."""
-    smallest = np.finfo(probabilities.dtype).eps
-    chosen = np.clip(probabilities[np.arange(len(targets)), targets], smallest, 1 - smallest)
-    return float(-np.log(chosen).mean())

@@ -93,19 +93,15 @@ class Ranking:
 
         None where the weighted sample lacks one of the classes.
         """
-        fp, tp = self._called(weights)
-        if not len(tp) or tp[-1] == 0 or fp[-1] == 0:
-            return None
-        return np.append(0, fp) / fp[-1], np.append(0, tp) / tp[-1]
-
-    def _called(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """False and true positives (m,) each, when the images of every tie group and those above it are called."""
         total = np.cumsum(weights)
         of_positives = np.zeros(len(weights), dtype=total.dtype)
         of_positives[self.positives] = weights[self.positives]
         true_positives = np.cumsum(of_positives)
+        if not len(total) or true_positives[-1] in (0, total[-1]):
+            return None
         at = self.ends - 1
-        return (total - true_positives)[at], true_positives[at]
+        tp, fp = true_positives[at], (total - true_positives)[at]
+        return np.append(0, fp) / fp[-1], np.append(0, tp) / tp[-1]
 
 
 def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -115,39 +111,6 @@ def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
     0.75
     """
     return Ranking.of(labels, scores).areas(np.ones(len(labels), dtype=np.int64))[0]
-
-
-def roc_curve(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False and true positive rates at the curve's corners, from (0, 0) to (1, 1).
-
-    Raises
-    ------
-    ScoreError
-        If a class of the (n,) labels in {0, 1} is absent, and as `Ranking.of`.
-    """
-    fp, tp = _called(labels, scores)
-    turns = (np.diff(fp, 2) != 0) | (np.diff(tp, 2) != 0) if len(fp) > 2 else np.empty(0, bool)
-    corner = np.concatenate([[True], turns, [True]])[: len(fp)]
-    return np.append(0, fp[corner]) / fp[-1], np.append(0, tp[corner]) / tp[-1]
-
-
-def precision_recall_curve(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall at every distinct score, from calling all images to calling none, whose precision is 1.
-
-    Raises
-    ------
-    ScoreError
-        If a class of the (n,) labels in {0, 1} is absent, and as `Ranking.of`.
-    """
-    fp, tp = _called(labels, scores)
-    return np.append((tp / (tp + fp))[::-1], 1.0), np.append((tp / tp[-1])[::-1], 0.0)
-
-
-def _called(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    found = Ranking.of(labels, scores)._called(np.ones(len(labels), dtype=np.int64))
-    if not len(labels) or found[0][-1] == 0 or found[1][-1] == 0:
-        raise ScoreError("a curve needs images of both classes")
-    return found
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> float:

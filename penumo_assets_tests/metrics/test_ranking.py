@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from penumo_assets.metrics.ranking import Ranking, average_precision, precision_recall_curve, roc_auc, roc_curve
+from penumo_assets.metrics.ranking import Ranking, average_precision, roc_auc
 from penumo_assets.metrics.scores import ScoreError
 
 
@@ -41,25 +41,6 @@ def test_the_roc_curve_agrees_with_scikit_learn():
     expected_fpr, expected_tpr, _ = sk.roc_curve(labels, scores, drop_intermediate=False)
     np.testing.assert_allclose(curve[0], expected_fpr)
     np.testing.assert_allclose(curve[1], expected_tpr)
-
-
-@pytest.mark.parametrize("levels", [None, 1, 4])
-@pytest.mark.parametrize("images", [2, 3, 200])
-def test_the_curves_corners_are_those_of_scikit_learn(images, levels):
-    labels, scores = sample(5, images, levels)
-    labels[:2] = 0, 1
-    expected = sk.roc_curve(labels, scores)[:2], sk.precision_recall_curve(labels, scores)[:2]
-    for found, wanted in zip(
-        (roc_curve(labels, scores), precision_recall_curve(labels, scores)), expected, strict=True
-    ):
-        np.testing.assert_allclose(found[0], wanted[0])
-        np.testing.assert_allclose(found[1], wanted[1])
-
-
-def test_a_curve_of_one_class_is_refused():
-    for curve in (roc_curve, precision_recall_curve):
-        with pytest.raises(ScoreError, match="both classes"):
-            curve(np.ones(3, int), np.array([0.1, 0.2, 0.3]))
 
 
 def test_all_scores_equal_is_chance_and_not_an_error():

@@ -4,9 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-
-from penumo_assets.metrics.classification import confusion_matrix, decide
-from penumo_assets.metrics.ranking import precision_recall_curve, roc_curve
+from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 
 def training_figures(
@@ -17,7 +15,9 @@ def training_figures(
     threshold: float | None,
 ) -> dict[str, Figure]:
     """Learning curve, confusion matrix, and (per class, or the positive one of two) ROC and PR curves."""
-    predicted = decide(probabilities, threshold, positive=1)
+    predicted = probabilities.argmax(axis=1)
+    if threshold is not None:
+        predicted = (probabilities[:, 1] >= threshold).astype(int)
     return {
         "learning_curve": _learning_curve(history),
         "confusion_matrix": _confusion_matrix(targets, predicted, classes),
@@ -41,7 +41,7 @@ def _learning_curve(history: list[dict[str, Any]]) -> Figure:
 
 
 def _confusion_matrix(targets: np.ndarray, predicted: np.ndarray, classes: list[str]) -> Figure:
-    counts = confusion_matrix(targets, predicted, len(classes))
+    counts = confusion_matrix(targets, predicted, labels=np.arange(len(classes)))
     figure = Figure(figsize=(4.5, 4), layout="constrained")
     axes = figure.subplots()
     axes.imshow(counts, cmap="Blues")
@@ -61,9 +61,9 @@ def _curves(targets: np.ndarray, probabilities: np.ndarray, classes: list[str], 
     for number in [1] if len(classes) == 2 else range(len(classes)):
         truth, scores = targets == number, probabilities[:, number]
         if kind == "roc":
-            x, y = roc_curve(truth, scores)
+            x, y, _ = roc_curve(truth, scores)
         else:
-            y, x = precision_recall_curve(truth, scores)
+            y, x, _ = precision_recall_curve(truth, scores)
         axes.plot(x, y, label=classes[number])
     if kind == "roc":
         axes.plot([0, 1], [0, 1], color="gray", linestyle=":", linewidth=1)

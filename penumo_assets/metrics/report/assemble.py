@@ -20,7 +20,7 @@ NOT_A_DEVICE = (
     "Not a medical device. This report describes a research model; it has not been cleared for clinical use "
     "and must not guide the care of a patient."
 )
-LIBRARIES = ("numpy", "scipy", "pandas", "torch", "torchvision", "opencv-python-headless")
+LIBRARIES = ("numpy", "scipy", "scikit-learn", "pandas", "torch", "torchvision", "opencv-python-headless")
 
 
 def build_report(evaluation: Evaluation) -> Report:

@@ -12,7 +12,7 @@ from penumo_assets.metrics.delong import compare_aucs, delong
 from penumo_assets.metrics.intervals import PatientBootstrap
 from penumo_assets.metrics.performance import DecisionRule, Scored, decision_estimates, ranking_scores
 from penumo_assets.metrics.proportions import proportion
-from penumo_assets.metrics.ranking import Ranking, precision_recall_curve, roc_curve
+from penumo_assets.metrics.ranking import Ranking
 from penumo_assets.metrics.records import AucVariance, Settings
 from penumo_assets.metrics.report.content import ReportedRule
 from penumo_assets.metrics.report.inputs import Evaluation
@@ -88,12 +88,14 @@ def curves(scored: Scored, settings: Settings) -> Curves:
 
     The ROC curve has a pointwise bootstrap band: ``low`` and ``high`` over the false positive rates ``grid``.
     """
+    from sklearn.metrics import precision_recall_curve, roc_curve
+
     why = _why_no_curve(scored)
     if why:
         return Curves(roc=None, pr=None, reason=why)
     scores = scored.probabilities[:, scored.positive]
-    false_positive_rate, true_positive_rate = roc_curve(scored.present, scores)
-    precision, recall = precision_recall_curve(scored.present, scores)
+    false_positive_rate, true_positive_rate, _ = roc_curve(scored.present, scores)
+    precision, recall, _ = precision_recall_curve(scored.present, scores)
     keep = _thin(len(false_positive_rate))
     keep_pr = _thin(len(precision))
     ranking = Ranking.of(scored.present, ranking_scores(scored))
