@@ -1,6 +1,9 @@
 """What a job finds in an emulated container: its image, its share of the inputs, no way out, and time to end."""
 
 import json
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -106,3 +109,20 @@ def test_a_program_that_does_not_end_when_it_is_asked_to_is_killed_when_its_time
         assert time.monotonic() - started >= 1
     finally:
         emulator.stop()
+
+
+IN_THE_BACKGROUND = """import signal, sys
+from pathlib import Path
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Dagster leaves it where a shell has started it in the background
+from penumo_assets.resources.compute.sagemaker import start
+program = [sys.executable, "-c", "import time; print('runs', flush=True); time.sleep(600)"]
+sys.exit(100 - start.run(program, {}, Path("."))[1])
+"""
+
+
+def test_a_program_is_stopped_also_where_the_signal_was_ignored_before() -> None:
+    with subprocess.Popen([sys.executable, "-c", IN_THE_BACKGROUND], stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"runs\n"
+        process.terminate()
+        assert process.wait(60) == 100 + signal.SIGTERM

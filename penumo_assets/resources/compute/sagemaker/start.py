@@ -258,16 +258,21 @@ def hyperparameter_arguments(path: Path, trial: bool) -> list[str]:
 
 def run(command: list[str], environment: dict[str, str], folder: Path) -> tuple[int, int, deque[str]]:
     """Run a command and pass its output on: the number of lines (blank ones aside), how it ended, the last lines."""
-    process = subprocess.Popen(
-        command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    process: subprocess.Popen[bytes] | None = None
 
     def stop(*_: object) -> None:
         stopping.set()
-        process.terminate()
+        if process:
+            process.terminate()
 
-    # SageMaker asks the container to stop two minutes before it takes the machine: the program shall know.
+    # SageMaker asks the container to stop two minutes before it takes the machine: the program shall know. Before the
+    # program starts: it would inherit a signal that is ignored here.
     signal.signal(signal.SIGTERM, stop)
+    process = subprocess.Popen(
+        command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    if stopping.is_set():
+        process.terminate()
     assert process.stdout
     count, tail = 0, deque[str](maxlen=20)
     for line in process.stdout:
