@@ -47,7 +47,7 @@ def take_dagster(page: Page, dagster: Site) -> None:
     """The graph, a run, a cohort with its rejected files, its tensors, the gates of a model, and its challenger."""
     page.goto("/runs")
     page.get_by_text("Hide navigation").click()
-    page.set_viewport_size({"width": 1500, "height": 520})
+    page.set_viewport_size({"width": 1600, "height": 1000})
     take(page, "/asset-groups", "asset_graph.png", partial(wide_graph, page))
     page.set_viewport_size({"width": 1200, "height": 800})
     query = '{runsOrError(filter: {pipelineName: "prepare"}) {... on Runs {results {runId}}}}'
