@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo dev dev-demo mlflow mlflow-demo emulate check-aws test test-all lint audit sbom clean install
+.PHONY: help demo dev dev-demo mlflow mlflow-demo emulate check-aws test test-all test-gpu lint audit sbom clean install
 
 help: ## Show these lines
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name what; do printf '%-20s %s\n' "$$name" "$$what"; done
@@ -37,6 +37,9 @@ test: $(VENV)/.installed ## Run the tests of every part: some minutes on two cor
 
 test-all: lint ## Lint, then run all tests, with coverage: what must hold of every commit
 	$(PYTEST) --cov --cov-report html:build/coverage
+
+test-gpu: $(VENV)/.installed ## On a machine with a GPU, hold its results against the CPU's
+	PENUMO_TEST_GPU=1 $(BIN)/pytest -m gpu
 
 lint: $(VENV)/.installed ## Check style, types and layers
 	$(BIN)/ruff check .

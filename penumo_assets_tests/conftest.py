@@ -5,6 +5,8 @@ import signal
 
 # Before torch is imported: threads that wait must not spin, or another busy process slows every test tenfold.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if not os.environ.get("PENUMO_TEST_GPU"):  # what is held to the bit is held on a CPU, whatever else is here
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 if "PYTEST_XDIST_WORKER" in os.environ:  # a worker per core: more threads would only wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

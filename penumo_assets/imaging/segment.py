@@ -11,11 +11,10 @@ import numpy as np
 
 from penumo_assets.configs.prepare import SegmenterBackend
 from penumo_assets.imaging.formats.decoded import eight_bit
-from penumo_assets.imaging.segment_engine import SIZE, open_engine
+from penumo_assets.imaging.segment_engine import BATCH, SIZE, open_engine
 from penumo_assets.imaging.segment_looks import Looks, agreement, bundled_upright
 from penumo_assets.imaging.segment_weights import BUNDLED, bundled_facts, read_weights
 
-BATCH = 8
 MIN_CONTRAST = 4  # gray levels: an image that varies less is constant but for noise
 
 

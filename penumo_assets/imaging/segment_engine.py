@@ -18,6 +18,7 @@ from penumo_assets.models.lung_unet_arrays import is_negative, standardise
 from penumo_assets.models.lung_unet_onnx import DEEPEST, INPUT, LOGITS, onnx_model
 
 SIZE = 512
+BATCH = 8  # films that are looked at together
 LOOKS = (192, 224)  # sides in pixels; the mean of two looks outlines better than either (docs/model_card_lung_unet.md)
 EXTREME = 30.0  # logit: finite weights can still overflow, and undefined counts as not lung
 

@@ -15,6 +15,7 @@ import torch
 from penumo_assets.imaging.segment import BackendUnavailable, check_batch, has_content
 from penumo_assets.imaging.segment_engine import SIZE
 from penumo_assets.imaging.segment_looks import Looks
+from penumo_assets.models.device import compute_device
 
 LUNGS = ("Left Lung", "Right Lung")
 
@@ -36,7 +37,7 @@ class PSPNetSegmenter:
             raise BackendUnavailable(message) from error
         if threads is not None:
             torch.set_num_threads(threads)
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = compute_device()
         self.model = PSPNet().eval().to(self.device)
         self.channels = [list(self.model.targets).index(name) for name in LUNGS]
         self.digest = _state_digest(self.model)

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from penumo_assets.imaging.segment_engine import EXTREME, LOOKS, SIZE, Seen
+from penumo_assets.imaging.segment_engine import BATCH, EXTREME, LOOKS, SIZE, Seen
 from penumo_assets.imaging.segment_weights import Tensors, read_weights
+from penumo_assets.models.device import compute_device
 from penumo_assets.models.lung_unet import LungUNet, is_negative, standardise, to_device
 
 
@@ -23,20 +24,27 @@ class TorchEngine:
     def __init__(self, tensors: Tensors, device: str, threads: int | None = None) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        self.device = torch.device(device)
+        self.device = compute_device(device)
         self.model = to_device(fold_batch_norms(lung_unet(tensors)), self.device)
+        # cuDNN plans anew for every number of films, which takes longer than looking at a few more of them.
+        self.least = 1 if self.device.type == "cpu" else BATCH
+
+    def see(self, images: np.ndarray) -> Seen:
+        seen = self._see(np.resize(images, (max(self.least, len(images)), *images.shape[1:])))
+        return Seen(*(part[: len(images)] for part in vars(seen).values()))
 
     @torch.inference_mode()
-    def see(self, images: np.ndarray) -> Seen:
+    def _see(self, images: np.ndarray) -> Seen:
         batch = torch.from_numpy(images[:, None]).to(self.device, torch.float32)
         coarse, fine = (standardise(self._reduced(batch, side)) for side in LOOKS)
         levels = self.model.encode(coarse)
         first, deepest = self.model.decode(levels), levels[-1]
         negative = is_negative(coarse, first)
         if negative.any():
-            levels = self.model.encode(-coarse[negative])
-            first[negative], deepest[negative] = self.model.decode(levels), levels[-1]
-            fine[negative] = -fine[negative]
+            levels, turned = self.model.encode(-coarse), negative.view(-1, 1, 1, 1)
+            first = torch.where(turned, self.model.decode(levels), first)
+            deepest = torch.where(turned, levels[-1], deepest)
+            fine = torch.where(turned, -fine, fine)
         second = self.model.features(fine.flip(3)).flip(3)
         first = _resized(first, second.shape[-1])
         logits = ((first + second) / 2).nan_to_num(-EXTREME, EXTREME, -EXTREME)

@@ -1,6 +1,7 @@
 """From stored tensors to what a network takes: channels, size, normalisation."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -42,10 +43,15 @@ def standardise(images: torch.Tensor, normalisation: Mapping[str, list[float]]) 
 
     The images themselves are changed too.
     """
-    shape = (1, -1, 1, 1)
-    mean = torch.tensor(normalisation["mean"], dtype=images.dtype).view(shape).to(images.device, non_blocking=True)
-    std = torch.tensor(normalisation["std"], dtype=images.dtype).view(shape).to(images.device, non_blocking=True)
+    mean, std = (per_channel(tuple(normalisation[name]), images.dtype, images.device) for name in ("mean", "std"))
     return images.sub_(mean).div_(std).contiguous(memory_format=torch.channels_last)
+
+
+@cache
+def per_channel(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """(1, C, 1, 1): sent to a GPU once, because it waits for what is sent."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device).view(1, -1, 1, 1)
 
 
 def normalise(batch: torch.Tensor, metadata: Mapping[str, Any]) -> torch.Tensor:

@@ -51,10 +51,15 @@ def test_onnx_runtime_sees_what_torch_sees(tensors: Tensors, films: np.ndarray, 
     assert np.mean(masks(seen) != masks(by_torch)) <= 1e-5
 
 
-def test_a_film_gets_the_same_mask_alone_and_in_a_batch(tensors: Tensors, films: np.ndarray, by_torch: Seen) -> None:
+@pytest.mark.parametrize("least", [1, 8], ids=["as on a CPU", "in whole batches, as on a GPU"])
+def test_a_film_gets_the_same_mask_alone_and_in_a_batch(
+    least: int, tensors: Tensors, films: np.ndarray, by_torch: Seen
+) -> None:
     engine = TorchEngine(tensors, "cpu", 1)
+    engine.least = least
     for number, film in enumerate(films):
         alone = engine.see(film[None])
+        assert {len(part) for part in vars(alone).values()} == {1}
         np.testing.assert_allclose(alone.probabilities[0], by_torch.probabilities[number], atol=1e-4)
         assert np.mean(masks(alone)[0] != masks(by_torch)[number]) <= 1e-5
         assert alone.negative[0] == by_torch.negative[number]

@@ -373,7 +373,7 @@ def test_the_moving_average_follows_its_formula():
     expected = model.weight.item()
     for step, value in enumerate([1.0, -2.0, 5.0, 0.5]):
         torch.nn.init.constant_(model.weight, value)
-        average.update(model, step)
+        average.update(step)
         decay = min(0.3, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * value
         assert average.model.weight.item() == pytest.approx(expected)

@@ -41,6 +41,7 @@ from penumo_assets.metrics.report.content import SCHEMA, InvalidReport, Report, 
 from penumo_assets.metrics.report.html import render_html
 from penumo_assets.metrics.report.inputs import Evaluation
 from penumo_assets.metrics.scores import ScoreError
+from penumo_assets.models.device import compute_device
 
 SCORED_SPLITS = ("validation", "test")
 REPORT_NAME = "report.json"
@@ -115,7 +116,7 @@ def score(model: torch.nn.Module, metadata: dict[str, Any], split: Split, batch_
     JobError
         If the model gives another number of logits than it has classes, or NaN.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = compute_device()
     model = model.to(device)
     logits = np.empty((len(split), len(metadata["classes"])), np.float64)
     for start in range(0, len(split), batch_size):

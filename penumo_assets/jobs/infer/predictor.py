@@ -17,6 +17,7 @@ from penumo_assets.metrics.grad_cam import grad_cam
 from penumo_assets.metrics.performance import DecisionRule
 from penumo_assets.metrics.selective import NOT_DECIDED
 from penumo_assets.models.classifier import load_classifier
+from penumo_assets.models.device import compute_device
 from penumo_assets.models.errors import ModelError
 from penumo_assets.models.inputs import normalise
 
@@ -86,10 +87,9 @@ class Classifier:
         ModelError
             If the model or its rule cannot be used.
         """
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        place = compute_device(device)
         model, metadata = load_classifier(folder)
-        return cls(model.to(device), metadata, read_rule(folder, metadata), torch.device(device))
+        return cls(model.to(place), metadata, read_rule(folder, metadata), place)
 
     @property
     def classes(self) -> list[str]:

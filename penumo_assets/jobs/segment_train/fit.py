@@ -18,6 +18,7 @@ from penumo_assets.jobs.checkpoint import Checkpoints
 from penumo_assets.jobs.optimisation import MovingAverage, rate_factor, weight_groups
 from penumo_assets.jobs.segment_train.augment import AugmentConfig, augment
 from penumo_assets.jobs.segment_train.data import Pair, sampling_weights, shrink
+from penumo_assets.models.device import compute_device
 from penumo_assets.models.lung_unet import LungUNet, to_device
 
 LOG = logging.getLogger("segment_train")
@@ -100,7 +101,7 @@ class Trainer:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 5.0)
         self.optimiser.step()
-        self.average.update(self.model, self.step)
+        self.average.update(self.step)
         self.step += 1
         return float(loss.detach())
 
@@ -160,7 +161,7 @@ def train(
 
     Starts from ``initial``, else at random; goes on from the checkpoint, if there is one.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = compute_device()
     trainer, batches = Trainer(plan, device, initial), Batches(pairs, plan, device)
     trainer.resume(checkpoints)
     losses: list[float] = []

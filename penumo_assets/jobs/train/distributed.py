@@ -17,6 +17,7 @@ from torch import distributed, nn
 
 from penumo_assets.jobs import contract
 from penumo_assets.jobs.contract import JobError
+from penumo_assets.models.device import compute_device
 
 MASTER_PORT = 29500
 RENDEZVOUS_SECONDS = 600.0  # hosts of one job start minutes apart
@@ -73,7 +74,7 @@ def join_world() -> World:
     """Join the processes that torchrun started (RANK, WORLD_SIZE, LOCAL_RANK), or be alone."""
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available()
-    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    device = compute_device(f"cuda:{local_rank}" if cuda else "cpu")
     if cuda:
         torch.cuda.set_device(device)
     if "RANK" not in os.environ:

@@ -64,6 +64,7 @@ class Training:
         self.optimizer = make_optimizer(self.model, config)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.precision is torch.float16)
         self.class_weights = _class_weights(train, config.class_weighting)
+        self._losses_weights = self.class_weights.to(world.device)
         self.network: nn.Module = self.model
         if config.compile:
             self.network = torch.compile(self.network)  # type: ignore[assignment]
@@ -97,7 +98,7 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["torch_rng"])
-        if self.world.device.type == "cuda":
+        if self.world.device.type == "cuda" and state["cuda_rng"] is not None:  # None: the CPU wrote it
             torch.cuda.set_rng_state(state["cuda_rng"])
         self.progress = Progress(**state["progress"])
         if not self.world.is_main:
@@ -177,17 +178,16 @@ class Training:
         generator = torch.Generator().manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         uniform = draw(len(batch.everyone), generator)[batch.first : batch.first + len(batch.images)]
         images = self._inputs(batch.images, uniform)
-        targets = batch.targets.to(self.world.device, non_blocking=True)
+        targets = self._sent(batch.targets)
         share, other = 1.0, targets
         if config.mixup > 0:  # pairs are made within a process
             share = float(np.random.default_rng(seed).beta(config.mixup, config.mixup))
             images, other = images.lerp(images.flip(0), 1 - share), targets.flip(0)
-        weights = self.class_weights.to(self.world.device, non_blocking=True)
         with self._autocast():
             logits = self.network(images)
-        losses = share * self._losses(logits.float(), targets, weights)
+        losses = share * self._losses(logits.float(), targets)
         if config.mixup > 0:
-            losses = losses + (1 - share) * self._losses(logits.float(), other, weights)
+            losses = losses + (1 - share) * self._losses(logits.float(), other)
         # The mean over the global batch; DistributedDataParallel averages over processes.
         loss = losses.sum() / float(self.class_weights[batch.everyone].sum())
         self.optimizer.zero_grad(set_to_none=True)
@@ -197,21 +197,27 @@ class Training:
             nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.average.update(self.model, done)
+        self.average.update(done)
         return loss.detach().double()
 
-    def _losses(self, logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def _losses(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        smoothing = self.config.label_smoothing
         return functional.cross_entropy(
-            logits, targets, weight=weights, label_smoothing=self.config.label_smoothing, reduction="none"
+            logits, targets, weight=self._losses_weights, label_smoothing=smoothing, reduction="none"
         )
+
+    def _sent(self, tensor: torch.Tensor) -> torch.Tensor:
+        """On the device; a GPU fetches it from pinned memory, because it would have to wait for anything else."""
+        if self._pin and not tensor.is_pinned():
+            tensor = tensor.pin_memory()
+        return tensor.to(self.world.device, non_blocking=True)
 
     def _inputs(self, images: torch.Tensor, uniform: torch.Tensor | None = None) -> torch.Tensor:
         """uint8 batch -> what the network takes, augmented if ``uniform`` is given; all on the device."""
         config = self.config
-        images = images.to(self.world.device, non_blocking=True)
-        batch = to_unit_images(images, config.input_channels, config.resolution)
+        batch = to_unit_images(self._sent(images), config.input_channels, config.resolution)
         if uniform is not None:
-            batch = augment(batch, uniform.to(self.world.device, non_blocking=True), config.augment)
+            batch = augment(batch, self._sent(uniform), config.augment)
         return standardise(batch, self.normalisation)
 
     def _checkpoint(self) -> None:
