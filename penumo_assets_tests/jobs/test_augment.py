@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penumo_assets.configs.train import AugmentConfig
-from penumo_assets.jobs.train.augment import NUMBERS_PER_IMAGE, augment, draw
+from penumo_assets.jobs.train.augment import NUMBERS_PER_IMAGE, augment, draw, is_gray
 
 NOTHING = AugmentConfig(
     rotation=0, shift=0, scale=0, aspect=0, contrast=0, brightness=0, gamma=0, erasing=0, horizontal_flip=0
@@ -168,3 +168,24 @@ def test_erasing_happens_as_often_as_asked():
     flat = torch.linspace(0, 1, 32).repeat(count, 3, 32, 1)
     changed = augment(flat, uniform(count), only(erasing=0.25)) - flat
     assert float((changed.abs().amax(dim=(1, 2, 3)) > 1e-3).float().mean()) == pytest.approx(0.25, abs=0.06)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_gray_images_are_changed_as_three_equal_channels_are(channels):
+    gray = images(count=32, channels=channels)
+    gray[:, 1] = gray[:, 2] = gray[:, 0]
+    numbers, config = draw(32, torch.Generator().manual_seed(5)), AugmentConfig.defaults()
+    fast, slow = augment(gray, numbers, config, gray=True), augment(gray, numbers, config)
+    assert fast.shape == slow.shape
+    torch.testing.assert_close(fast, slow, atol=1e-6, rtol=0)
+    assert (slow - gray).abs().amax((1, 2, 3)).gt(0.01).sum() > 16, "most of them were changed"
+
+
+def test_a_batch_is_gray_only_if_every_pixel_is():
+    batch = torch.randint(0, 256, (5, 224, 224, 1), dtype=torch.uint8).expand(-1, -1, -1, 4).contiguous()
+    batch[..., 3] = 7
+    assert is_gray(batch)
+    for image, channel in ((0, 1), (4, 0), (3, 2)):
+        coloured = batch.clone()
+        coloured[image, 17, 200, channel] ^= 1
+        assert not is_gray(coloured)

@@ -26,7 +26,13 @@ def draw(images: int, generator: torch.Generator) -> torch.Tensor:
     return torch.rand(images, NUMBERS_PER_IMAGE, generator=generator)
 
 
-def augment(images: torch.Tensor, uniform: torch.Tensor, config: AugmentConfig) -> torch.Tensor:
+def is_gray(images: torch.Tensor) -> bool:
+    """Whether red, green and blue are the same in all of a (N, 224, 224, 4) uint8 batch on the CPU."""
+    red, green, blue = (images[..., channel] for channel in range(3))
+    return torch.equal(red[:1], green[:1]) and torch.equal(red, green) and torch.equal(red, blue)
+
+
+def augment(images: torch.Tensor, uniform: torch.Tensor, config: AugmentConfig, *, gray: bool = False) -> torch.Tensor:
     """Change (N, C, S, S) float32 images in 0..1; same shape and range, a plane per channel.
 
     Parameters
@@ -35,14 +41,17 @@ def augment(images: torch.Tensor, uniform: torch.Tensor, config: AugmentConfig) 
         but whose values are left alone.
     uniform : (N, 16) from ``draw``, on the images' device.
     config : what to do; a row is left unchanged with probability 1 - ``config.probability``.
+    gray : red, green and blue are the same, so that one of them is changed for all three: the same to the last digit
+        but one, in half of the time.
     """
+    colours = 1 if gray else 3
     chosen = (uniform[:, 0] < config.probability).float()
     signed = (2 * uniform - 1) * chosen[:, None]
-    moved = _move(images, signed, uniform[:, 6] < config.horizontal_flip * chosen, config)
-    picture = moved[:, :3]
+    moved = _move(images[:, 3 - colours :], signed, uniform[:, 6] < config.horizontal_flip * chosen, config)
+    picture = moved[:, :colours]
     _expose(picture, signed, config)
     _erase(picture, uniform, uniform[:, 10] < config.erasing * chosen)
-    return moved
+    return torch.cat([picture, picture, moved], dim=1) if gray else moved
 
 
 def _move(images: torch.Tensor, signed: torch.Tensor, flip: torch.Tensor, config: AugmentConfig) -> torch.Tensor:

@@ -23,7 +23,7 @@ from penumo_assets.jobs.contract import JobError
 from penumo_assets.jobs.optimisation import MovingAverage, last_layers_rate, make_optimizer, set_learning_rate
 from penumo_assets.jobs.scores import validation_scores
 from penumo_assets.jobs.shards import Split
-from penumo_assets.jobs.train.augment import augment, draw
+from penumo_assets.jobs.train.augment import augment, draw, is_gray
 from penumo_assets.jobs.train.batches import Batch, Loader, epoch_batches
 from penumo_assets.jobs.train.distributed import World, share_batch_norm
 from penumo_assets.jobs.train.precision import precision_of
@@ -217,7 +217,7 @@ class Training:
         config = self.config
         batch = to_unit_images(self._sent(images), config.input_channels, config.resolution)
         if uniform is not None:
-            batch = augment(batch, self._sent(uniform), config.augment)
+            batch = augment(batch, self._sent(uniform), config.augment, gray=is_gray(images))
         return standardise(batch, self.normalisation)
 
     def _checkpoint(self) -> None:
