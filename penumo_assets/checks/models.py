@@ -39,7 +39,7 @@ def _gate_check(gate: str, description: str) -> Any:
         return AssetCheckResult(
             passed=status == PASSED,
             severity=AssetCheckSeverity.ERROR if status == FAILED else AssetCheckSeverity.WARN,
-            description=reason if reason.startswith(status) else f"{status}: {reason}",
+            description=f"{status}: {reason}",
             metadata={name: rounded(row[name]) for name in ("status", "value", "limit")},
         )
 

@@ -52,7 +52,7 @@ def _result(gate: str, limit: float | bool | None, found: _Found) -> GateResult:
         status=holds[found.holds] if asked else "not_asked",
         limit=None if not asked else 0.0 if limit is True else limit,
         value=found.value,
-        reason=found.reason if asked else f"not asked for; {found.reason}",
+        reason=found.reason,
     )
 
 
