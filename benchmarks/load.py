@@ -5,7 +5,7 @@ training set over all of them. Meanwhile, every second: resident memory of each 
 one of four pages (of an asset, and of a run), caught from Chromium once and sent again.
 
     python benchmarks/load.py                                # 6 cohorts of 100 images
-    python benchmarks/load.py --cohorts 20 --images 5000     # full size: 100,000 images, 40 minutes, 32 GB below --folder
+    python benchmarks/load.py --cohorts 20 --images 5000     # full size: 40 minutes, 32 GB below --folder
 """
 
 import argparse
