@@ -29,7 +29,7 @@ from benchmarks.load_watch import AssetPage, visit
 from penumo_assets.assets.dataset import pack_spec, trainable
 from penumo_assets.cohort.retire import cohorts_in_use
 from penumo_assets.cohort.training_items import ItemsRecord
-from penumo_assets.configs.dataset import DatasetConfig
+from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.records import TrainingSetRecord
 from penumo_assets.resources.storage.file_store import FileStore
 from penumo_assets.resources.storage.root import Storage

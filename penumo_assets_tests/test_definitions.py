@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dagster import AssetKey, AssetSpec
 
-from penumo_assets.configs.gates import Gates
+from penumo_assets.configs.train import Gates
 from penumo_assets.definitions import build_definitions
 from penumo_assets.partitions import architectures
 

@@ -19,12 +19,11 @@ from penumo_assets.checks.objects import SampleConfig, TensorSampleConfig
 from penumo_assets.checks.preparation import PreparationConfig
 from penumo_assets.checks.quality import IntensityDriftConfig, MaskPlausibilityConfig, RejectRateConfig
 from penumo_assets.configs.base import leaves
-from penumo_assets.configs.dataset import DatasetConfig
 from penumo_assets.configs.endpoint import EndpointConfig
 from penumo_assets.configs.inference import InferenceConfig
 from penumo_assets.configs.search import SearchConfig
 from penumo_assets.configs.segmenter import SegmenterConfig
-from penumo_assets.configs.train import PRESETS, TrainConfig
+from penumo_assets.configs.train import PRESETS, DatasetConfig, TrainConfig
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 INTRODUCTION = """# Configuration

@@ -42,7 +42,7 @@ from penumo_assets.cohort.training_items import (
     cohort_items,
     fresh_files,
 )
-from penumo_assets.configs.dataset import DatasetConfig
+from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.records import TrainingSetRecord
 from penumo_assets.resources.compute.runner import JobRunner
 from penumo_assets.resources.compute.spec import JobInput, JobSpec

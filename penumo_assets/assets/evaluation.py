@@ -29,7 +29,7 @@ from penumo_assets.assets.shared import (
     run_job,
 )
 from penumo_assets.automation import INPUTS_UPDATED, REPORT_FRESHNESS
-from penumo_assets.configs.gates import Gates
+from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.report.content import read_report
 from penumo_assets.metrics.report.context import Study
 from penumo_assets.partitions import architectures

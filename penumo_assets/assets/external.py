@@ -25,8 +25,7 @@ from penumo_assets.assets.shared import LEARNING, OWNERS, TRAINING_POOL, given, 
 from penumo_assets.assets.training import SPLITS, TrainLaunchpad, train_spec
 from penumo_assets.cohort.retire import refuse_retired, retired_cohorts
 from penumo_assets.cohort.training_items import ItemsRecord, fresh_files, read_items
-from penumo_assets.configs.dataset import DatasetConfig
-from penumo_assets.configs.train import TrainConfig
+from penumo_assets.configs.train import DatasetConfig, TrainConfig
 from penumo_assets.partitions import cohorts
 from penumo_assets.promotion import NoChampion, read_champion
 from penumo_assets.records import ExternalRecord, ModelRecord, TrainingSetRecord

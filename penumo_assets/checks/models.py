@@ -7,7 +7,7 @@ from dagster import AssetCheckExecutionContext, AssetCheckResult, AssetCheckSeve
 from penumo_assets.assets.pages import listed, rounded, table
 from penumo_assets.assets.report_page import FAILED, PASSED, gate_rows
 from penumo_assets.checks.partitioned import partition_of, partitioned_check
-from penumo_assets.configs.gates import Gates
+from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.report.content import read_report
 from penumo_assets.partitions import architectures, cohorts
 from penumo_assets.promotion import disagreement, read_champion

@@ -13,8 +13,6 @@ from pydantic import Field, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from penumo_assets.configs.base import FOLDER, StrictModel, defaults_from, read_yaml
-from penumo_assets.configs.dataset import DatasetConfig
-from penumo_assets.configs.gates import Gates
 
 NO_WEIGHTS = "none"  # of `pretrained`: a random start
 NO_PRESET = "none"  # of `preset`: the defaults
@@ -65,6 +63,68 @@ class MixedPrecision(StrEnum):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
+
+
+class SplitRule(StrEnum):
+    """What decides whether a patient trains, validates or tests."""
+
+    hash = "hash"
+    stratified = "stratified"
+    column = "column"
+
+
+class DatasetConfig(StrictModel):
+    """From NPZ tensors to the packed training set (`training_set`)."""
+
+    salt: str = Field(
+        min_length=1,
+        max_length=100,
+        description="Enters the hash that decides a patient's split. Changing it moves every patient.",
+    )
+    split: SplitRule = Field(
+        description="hash: the hash of the patient decides, for every cohort. stratified: the same hash divides the "
+        "patients of each class by themselves, so that a small set has every class in every split; new patients can "
+        "move a few others, so models must be trained anew. column: what labels.csv says in its "
+        "column split, as `penumo land --official-split` writes it; the hash where it says nothing.",
+    )
+    validation_fraction: float = Field(gt=0, lt=1, description="Expected share of patients for validation.")
+    test_fraction: float = Field(gt=0, lt=1, description="Expected share of patients for test.")
+    external: list[str] = Field(
+        description="Cohorts that never train, validate or test a model: external_validation judges them by themselves."
+    )
+    classes: list[str] = Field(
+        min_length=2,
+        description="The classes that a model tells apart, in their order; of two, the positive one comes last. Any "
+        "other label of a cohort is refused by name.",
+    )
+    map: dict[str, str] = Field(
+        description="Labels of the cohorts and the class that each stands for, such as bacterial: pneumonia."
+    )
+    positive_class: str = Field(min_length=1, description="With two classes, the one whose probability is reported.")
+    shard_images: int = Field(ge=1, le=100_000, description="Images per shard file, about 0.2 MB each.")
+
+    @model_validator(mode="after")
+    def _leaves_some_to_train_on(self) -> "DatasetConfig":
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError("validation_fraction + test_fraction must be below 1, or no patient trains")
+        return self
+
+    @model_validator(mode="after")
+    def _classes_are_declared(self) -> "DatasetConfig":
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes names one twice")
+        if len(self.classes) == 2 and self.positive_class not in self.classes:
+            raise ValueError(f"positive_class must be one of the classes {', '.join(self.classes)}")
+        if strangers := sorted(set(self.map.values()) - set(self.classes)):
+            raise ValueError(f"map leads to {', '.join(strangers)}, which classes does not hold")
+        return self
+
+    @property
+    def ordered_classes(self) -> list[str]:
+        """As declared; of exactly two, the positive one last."""
+        if len(self.classes) == 2:
+            return sorted(self.classes, key=lambda name: name == self.positive_class)
+        return list(self.classes)
 
 
 class AugmentConfig(StrictModel):
@@ -222,6 +282,27 @@ class TrainConfig(StrictModel):
                 target = target.setdefault(group, {})
             target[field] = value
         return cls.parse(nested)
+
+
+class Gates(StrictModel):
+    """What a report must show before its model may become the champion (`evaluation_report`); null: not asked for."""
+
+    min_roc_auc_low: float | None = Field(
+        ge=0, le=1, description="Floor for the lower confidence bound of the test ROC-AUC."
+    )
+    min_sensitivity: float | None = Field(ge=0, le=1, description="Floor for the test sensitivity at the threshold.")
+    min_specificity: float | None = Field(ge=0, le=1, description="Floor for the test specificity at the threshold.")
+    max_ece: float | None = Field(
+        ge=0, le=1, description="Ceiling for the expected calibration error on test, after calibration."
+    )
+    min_subgroup_roc_auc: float | None = Field(
+        ge=0, le=1, description="Floor below which no subgroup's test ROC-AUC lies beyond chance."
+    )
+    require_no_leakage: bool = Field(description="No patient and no image stands in two splits.")
+    beat_shortcuts: bool = Field(
+        description="The model is significantly better than every shortcut of the report: aspect "
+        "ratio, intensity, file size, view, age, sex, what the preparation left beside the lungs."
+    )
 
 
 @defaults_from("train_config.yaml")

@@ -69,7 +69,7 @@ class DatasetFile(BaseModel):
     splits: dict[str, SplitCounts]
     image_shape: list[int]
     salt: str = Field(description="The salt, and what else decided the split: equal ones put no patient elsewhere.")
-    split: str | None = Field(default=None, description="A `SplitRule`; null in sets of earlier versions.")
+    split: str | None = Field(default=None, description="`configs.train.SplitRule`; null in sets of earlier versions.")
     fractions: dict[str, float]
     cohorts: list[str]
     digest: str = Field(description="SHA-256 over every image's pixels, label, patient and split.")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from penumo_assets.configs.gates import Gates
+from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.report.content import DECIDABLE, GateResult, GateStatus, Report
 
 

@@ -9,7 +9,7 @@ from dagster import Failure
 from penumo_assets.assets.dataset import trainable
 from penumo_assets.cohort.publish import Manifest, dump_manifest, manifest_key
 from penumo_assets.cohort.training_items import read_items
-from penumo_assets.configs.dataset import DatasetConfig
+from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.jobs.manifest import ManifestRow, StageOutput
 from penumo_assets.resources.storage.object_store import ObjectStore
 from penumo_assets.resources.storage.root import Storage

@@ -8,7 +8,7 @@ from penumo_assets.assets.dataset import pack_spec, trainable
 from penumo_assets.cohort import training_items
 from penumo_assets.cohort.publish import Manifest, dump_manifest, manifest_key, open_manifest
 from penumo_assets.cohort.training_items import ITEMS, ItemsRecord, cohort_items, fresh_files
-from penumo_assets.configs.dataset import DatasetConfig
+from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.jobs.manifest import ManifestRow, StageOutput
 from penumo_assets.records import TrainingSetRecord
 from penumo_assets.resources.storage.object_store import ObjectStore

@@ -18,7 +18,7 @@ from penumo_assets.assets.prepare import PrepareLaunchpad
 from penumo_assets.assets.search import trial_spec
 from penumo_assets.configs.prepare import BlurConfig, PrepareConfig
 from penumo_assets.configs.search import SearchConfig
-from penumo_assets.configs.gates import Gates
+from penumo_assets.configs.train import Gates
 from penumo_assets.records import TrainingSetRecord
 from penumo_assets.resources.profile import root_store
 dataset = TrainingSetRecord(prefix="training_set/1", names=(), digest="1")

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from penumo_assets.configs.base import ConfigError, StrictModel
-from penumo_assets.configs.dataset import DatasetConfig
 from penumo_assets.configs.inference import InferenceConfig
-from penumo_assets.configs.train import PRESETS, TrainConfig, TrainingFile, hyperparameter_fields
+from penumo_assets.configs.train import PRESETS, DatasetConfig, TrainConfig, TrainingFile, hyperparameter_fields
 
 FOLDER = Path(str(files("penumo_assets.configs")))
 

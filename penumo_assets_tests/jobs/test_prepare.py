@@ -19,8 +19,8 @@ from penumo_assets.cohort.landing import read_landing
 from penumo_assets.cohort.plan import PlanSettings, PreparePlan, plan_cohort
 from penumo_assets.cohort.publish import open_manifest, plan_publication, publish, read_manifest
 from penumo_assets.cohort.training_items import pack_item
-from penumo_assets.configs.dataset import DatasetConfig
 from penumo_assets.configs.prepare import DecodeConfig, EnhanceConfig, LabelsConfig, NpzConfig, PrepareConfig
+from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.imaging.boxes import drawn
 from penumo_assets.imaging.decode import encode_png, read_back
 from penumo_assets.imaging.film import film_to_tensor

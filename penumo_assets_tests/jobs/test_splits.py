@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from penumo_assets.configs.dataset import DatasetConfig
+from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.jobs.pack.splits import assign_splits, recorded_salt, too_small
 from penumo_assets.jobs.shards import split_of
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from penumo_assets.configs.base import ConfigError
-from penumo_assets.configs.gates import Gates
+from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.auc import Part, mean_auc
 from penumo_assets.metrics.gates import check_gates, choose_champion
 from penumo_assets.metrics.records import Estimate

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from penumo_assets.configs.base import ConfigError
-from penumo_assets.configs.dataset import DatasetConfig
+from penumo_assets.configs.train import DatasetConfig
 from penumo_assets.imaging.boxes import Box, in_tensor
 from penumo_assets.imaging.letterbox import Letterbox
 from penumo_assets.imaging.pack import NpzError, load_npz

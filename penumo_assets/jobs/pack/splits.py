@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
-from penumo_assets.configs.dataset import DatasetConfig, SplitRule
+from penumo_assets.configs.train import DatasetConfig, SplitRule
 from penumo_assets.jobs.shards import SPLITS, split_of, unit_of
 
 _STRONGEST_FIRST = ("test", "validation", "train", "train_val")

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from penumo_assets.configs.base import StrictModel
-from penumo_assets.configs.gates import Gates
+from penumo_assets.configs.train import Gates
 from penumo_assets.metrics.report.content import CohortFlow
 
 
